@@ -1,0 +1,30 @@
+"""Benchmarks: which questions a model is scored on, and which figures beyond accuracy are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from finr1.types import Question
+
+
+class Outcome(NamedTuple):
+    """One greedy answer, as the figures of a benchmark see it: the answer read (None: none found) and the gold."""
+
+    question: Question
+    answer: str | None
+    correct: float | None
+
+
+class Benchmark(Protocol):
+    """A set of held-out questions."""
+
+    name: str
+
+    def load(self) -> Sequence[Question]:
+        """The questions, every one with gold, in a stable order, already limited and seeded."""
+        ...
+
+    def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+        """Figures beyond accuracy (macro-F1, the majority-class baseline, ...); empty where there are none."""
+        ...

@@ -1,0 +1,61 @@
+"""Log-probabilities and entropies of completion tokens, from hidden states, without a [T, vocabulary] tensor."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from finr1.data.rows import Row
+from finr1.model.load import core
+
+CHUNK = 512  # completion tokens whose logits exist at once
+
+
+class TokenStats(NamedTuple):
+    """Of each completion token of a row: natural-log probability, and the entropy of the distribution it came from."""
+
+    logprobs_N: Tensor
+    entropy_N: Tensor  # nats, no gradient
+
+
+def completion_stats(model: Any, row: Row, temperature: float = 1.0) -> TokenStats:
+    """Run the row through the model. Logits are divided by `temperature`, as the sampler does.
+
+    Hidden states are projected to the vocabulary at completion positions only, in chunks that are recomputed in the
+    backward pass where there is more than one.
+    """
+    inner: Any = core(model)
+    hidden_TD = inner.base_model(
+        input_ids=row.ids_T[None],
+        position_ids=row.positions_T[None],
+        attention_mask=None,
+        use_cache=False,
+        layout=row.layout,
+    ).last_hidden_state[0]
+    hidden_ND = hidden_TD[row.predict_N]
+    head = inner.get_output_embeddings()
+    pieces: tuple[Any, Any] = (hidden_ND, row.target_N)
+    chunks = list(zip(*(piece.split(CHUNK) for piece in pieces), strict=True))
+    parts = [
+        checkpoint(_head, head, hidden, target, temperature, use_reentrant=False)
+        if len(chunks) > 1 and torch.is_grad_enabled()
+        else _head(head, hidden, target, temperature)
+        for hidden, target in chunks
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return TokenStats(torch.cat(logprobs), torch.cat(entropies))
+
+
+def _head(head: Any, hidden_ND: Tensor, target_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logits_NV = head(hidden_ND).float()
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
+    log_total_N = logits_NV.logsumexp(-1)
+    logprobs_N = logits_NV.gather(-1, target_N[:, None])[:, 0] - log_total_N
+    with torch.no_grad():
+        # H = log Z - E[logit]
+        entropy_N = log_total_N - (torch.exp(logits_NV - log_total_N[:, None]) * logits_NV).sum(-1)
+    return logprobs_N, entropy_N

@@ -1,0 +1,149 @@
+"""What SFT and GRPO share of a training loop: learning rate, checkpoints that survive a kill, the Lightning trainer.
+
+A training run is a fixed plan of steps. The module counts the steps it has done (`steps_done`); a checkpoint carries
+that number beside weights and optimiser, and a resumed run walks the rest of the plan. Lightning's own loop position
+is left out of the checkpoint: its `global_step` counts optimiser steps, and a GRPO step may have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from finr1.context import build
+
+CHECKPOINT = "last.ckpt"
+
+
+def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
+    """Linear warm-up over `warmup_steps`, then constant, linear to zero, or a half cosine to zero. Steps count from 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return peak
+    done = (step - warmup_steps) / max(1, n_steps - warmup_steps)
+    return peak * (1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Steps(IterableDataset[int]):
+    """The numbers of the steps still to do, read when training begins (after a checkpoint was loaded)."""
+
+    def __init__(self, first: Callable[[], int], n_steps: int) -> None:
+        self.first, self.n_steps = first, n_steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first(), self.n_steps))
+
+
+class StepModule(pl.LightningModule):
+    """A LightningModule that walks a plan of steps with manual optimisation.
+
+    Subclasses say what a step does (`training_step`); this class holds the model, its optimiser and the position.
+    """
+
+    def __init__(self, model: Any, optimizer: Callable[..., torch.optim.Optimizer], weight_decay: float) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.make_optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.steps_done = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The configured optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return self.make_optimizer([group for group in groups if group["params"]], lr=0.0)
+
+    def optimise(self, losses: Iterator[Tensor], lr: float, max_grad_norm: float) -> float:
+        """Back-propagate each micro-batch's loss, clip, step; returns the gradient norm before clipping.
+
+        Raises FloatingPointError where that norm is not finite, before the weights are touched.
+        """
+        optimizer: Any = self.optimizers()
+        for loss in losses:
+            self.manual_backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"step {self.steps_done}: the gradient norm is {float(norm)}")
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        # Autocast keeps bf16 copies of the weights for the whole training step: they are stale now.
+        torch.clear_autocast_cache()
+        return float(norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the own position, leave out Lightning's."""
+        checkpoint["steps_done"] = self.steps_done
+        checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the position up again."""
+        self.steps_done = checkpoint["steps_done"]
+
+
+class Checkpoint(pl.Callback):
+    """Saves every `every` steps, atomically: a kill while saving leaves the checkpoint before."""
+
+    def __init__(self, folder: Path, every: int, n_steps: int) -> None:
+        self.path, self.every, self.n_steps = folder / CHECKPOINT, every, n_steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        """After each step of the plan."""
+        if module.steps_done % self.every == 0 and module.steps_done < self.n_steps:
+            temporary = self.path.with_name(f".{CHECKPOINT}.tmp")
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                os.replace(temporary, self.path)
+
+
+def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[str, Any], every: int) -> None:
+    """Walk the plan from the folder's checkpoint, or from the start."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and checkpoints does not apply here
+        trainer: pl.Trainer = build(
+            trainer_node,
+            max_epochs=1,
+            logger=False,
+            callbacks=[Checkpoint(folder, every, n_steps)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
+        checkpoint = folder / CHECKPOINT
+        trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if module.steps_done != n_steps:
+        raise RuntimeError(f"training ended after {module.steps_done} of {n_steps} steps")
+
+
+def shuffled(n: int, epochs: int, seed: int) -> list[list[int]]:
+    """For each epoch the numbers 0 … n-1 in a seeded order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(n, generator=generator).tolist() for _ in range(epochs)]
+
+
+def batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut into pieces of `size`; the last may be shorter."""
+    return [order[i : i + size] for i in range(0, len(order), size)]

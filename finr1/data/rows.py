@@ -1,0 +1,166 @@
+"""Rows: how several pieces of text share one forward pass without seeing each other.
+
+A row is one sequence of tokens made of *groups*. A group is a prompt and the completions that follow it; every
+completion sees its prompt and itself, never another completion nor another group. SFT packs groups of one completion;
+GRPO puts a prompt once and its G completions after it, which saves computing the prompt G times.
+
+Shape letters: T tokens of the row, N completion tokens (those with a loss), K groups, C completions of the row,
+P the longest prompt, L the longest completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Group(NamedTuple):
+    """Token ids of one prompt and of its completions, and the number of each completion in the batch."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+    numbers: Sequence[int]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens the group takes in a row."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a row's pieces are, for the attention: prompts padded to [K, P], completions to [C, L].
+
+    `place_T` gives each token's place in the concatenation of both, flattened.
+    """
+
+    prompt_KP: Tensor  # index into the row; padding repeats index 0
+    completion_CL: Tensor
+    prompt_of_C: Tensor
+    mask_C1LX: Tensor  # bool, X = P + L: which keys (prompt, then own completion) a completion token sees
+    place_T: Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed row, ready for a forward pass of batch size 1."""
+
+    ids_T: Tensor
+    positions_T: Tensor
+    predict_N: Tensor  # the position whose hidden state predicts completion token n
+    target_N: Tensor  # that token
+    number_N: Tensor  # which completion of the batch it belongs to
+    layout: Layout
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the row."""
+        return len(self.ids_T)
+
+
+def make_row(groups: Sequence[Group]) -> Row:
+    """Lay groups out one after the other: prompt, then its completions. Positions restart after the prompt."""
+    ids: list[int] = []
+    positions: list[int] = []
+    prompts: list[range] = []
+    completions: list[range] = []
+    prompt_of: list[int] = []
+    predict: list[int] = []
+    target: list[int] = []
+    number: list[int] = []
+    for group in groups:
+        if not group.prompt:
+            raise ValueError("a group needs at least one prompt token: the first completion token is predicted from it")
+        start = len(ids)
+        ids += group.prompt
+        positions += range(len(group.prompt))
+        prompts.append(range(start, len(ids)))
+        last_of_prompt = len(ids) - 1
+        for completion, its_number in zip(group.completions, group.numbers, strict=True):
+            begin = len(ids)
+            ids += completion
+            positions += range(len(group.prompt), len(group.prompt) + len(completion))
+            completions.append(range(begin, len(ids)))
+            prompt_of.append(len(prompts) - 1)
+            predict += [last_of_prompt, *range(begin, len(ids) - 1)] if completion else []
+            target += completion
+            number += [its_number] * len(completion)
+    return Row(
+        ids_T=torch.tensor(ids),
+        positions_T=torch.tensor(positions),
+        predict_N=torch.tensor(predict, dtype=torch.long),
+        target_N=torch.tensor(target, dtype=torch.long),
+        number_N=torch.tensor(number, dtype=torch.long),
+        layout=_layout(len(ids), prompts, completions, prompt_of),
+    )
+
+
+def _layout(n_tokens: int, prompts: list[range], completions: list[range], prompt_of: list[int]) -> Layout:
+    n_prompt = max(map(len, prompts))
+    n_completion = max(map(len, completions), default=0)
+    prompt_KP = torch.zeros(len(prompts), n_prompt, dtype=torch.long)
+    completion_CL = torch.zeros(len(completions), n_completion, dtype=torch.long)
+    place_T = torch.empty(n_tokens, dtype=torch.long)
+    for k, piece in enumerate(prompts):
+        prompt_KP[k, : len(piece)] = torch.arange(piece.start, piece.stop)
+        place_T[piece.start : piece.stop] = k * n_prompt + torch.arange(len(piece))
+    for c, piece in enumerate(completions):
+        completion_CL[c, : len(piece)] = torch.arange(piece.start, piece.stop)
+        place_T[piece.start : piece.stop] = prompt_KP.numel() + c * n_completion + torch.arange(len(piece))
+    lengths_K = torch.tensor([len(piece) for piece in prompts])
+    prompt_of_C = torch.tensor(prompt_of, dtype=torch.long)
+    sees_prompt_CP = torch.arange(n_prompt) < lengths_K[prompt_of_C][:, None]
+    causal_LL = torch.ones(n_completion, n_completion, dtype=torch.bool).tril()
+    mask_C1LX = torch.cat(
+        [
+            sees_prompt_CP[:, None, :].expand(-1, n_completion, -1),
+            causal_LL[None].expand(len(completions), -1, -1),
+        ],
+        dim=-1,
+    )[:, None]
+    return Layout(prompt_KP, completion_CL, prompt_of_C, mask_C1LX.contiguous(), place_T)
+
+
+def pack(groups: Sequence[Group], row_tokens: int) -> list[list[Group]]:
+    """Best-fit decreasing: put groups into as few rows of at most `row_tokens` tokens as that rule finds.
+
+    A group longer than the budget is split by completions where it has several (its prompt is then computed once a
+    row); a single completion longer than the budget gets a row of its own. Every completion comes out exactly once.
+    """
+    pieces = [piece for group in groups for piece in _split(group, row_tokens)]
+    rows: list[list[Group]] = []
+    free: list[int] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.n_tokens):
+        fitting = [i for i, room in enumerate(free) if room >= piece.n_tokens]
+        if fitting:
+            best = min(fitting, key=lambda i: free[i])
+            rows[best].append(piece)
+            free[best] -= piece.n_tokens
+        else:
+            rows.append([piece])
+            free.append(row_tokens - piece.n_tokens)
+    return rows
+
+
+def _split(group: Group, row_tokens: int) -> list[Group]:
+    if group.n_tokens <= row_tokens or len(group.completions) <= 1:
+        return [group]
+    pieces: list[Group] = []
+    taken: list[int] = []
+    room = row_tokens - len(group.prompt)
+    used = 0
+    for i, completion in enumerate(group.completions):
+        if taken and used + len(completion) > room:
+            pieces.append(_choose(group, taken))
+            taken, used = [], 0
+        taken.append(i)
+        used += len(completion)
+    return [*pieces, _choose(group, taken)]
+
+
+def _choose(group: Group, which: Sequence[int]) -> Group:
+    return Group(group.prompt, [group.completions[i] for i in which], [group.numbers[i] for i in which])

@@ -1,0 +1,85 @@
+"""What writes completions: the protocol of every engine, and the sampling settings.
+
+An engine is asked for many requests at once and answers in the same order, `sampling.n` completions each. A failed
+request is a completion with `finish_reason="error"`, never an exception that loses the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from finr1.errors import ConfigError
+from finr1.types import Completion, Message, Question
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+class Request(NamedTuple):
+    """One chat to complete. The question comes along so that `engine=worked` finds its program."""
+
+    messages: Sequence[Message]
+    question: Question
+
+
+@dataclass
+class Sampling:
+    """How completions are drawn."""
+
+    n: int = 1  # completions a request
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = -1  # -1: off
+    max_new_tokens: int = 160
+    regex: str | None = None  # structured output: the completion must match this regular expression
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError("sampling.n", self.n, "at least one completion is needed", "set it to 1 or more")
+        if self.temperature < 0:
+            raise ConfigError("sampling.temperature", self.temperature, "it cannot be negative", "use 0 for greedy")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError("sampling.top_p", self.top_p, "it is a probability mass", "use a value in (0, 1]")
+        if self.max_new_tokens < 1:
+            raise ConfigError("sampling.max_new_tokens", self.max_new_tokens, "nothing could be written", "use 1 or more")
+        if self.n > 1 and self.temperature == 0:
+            raise ConfigError("sampling.n", self.n, "greedy samples are all alike", "set temperature above 0, or n=1")
+
+
+OnDone = Callable[[int, Sequence[Completion]], None]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Writes completions."""
+
+    name: str
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        """Complete every request; `on_done(index, completions)` is called as each one finishes, in any order."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+
+@runtime_checkable
+class PolicyEngine(Engine, Protocol):
+    """An engine whose weights can be replaced while it lives: what GRPO samples from and evaluation reuses."""
+
+    weights_version: str
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
+        """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
+        ...
+
+    def load_folder(self, folder: Path) -> None:
+        """Put the weights of a saved model into the engine; nothing happens if they are there already."""
+        ...

@@ -1,0 +1,205 @@
+"""The GRPO step, as a LightningModule with manual optimisation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from finr1.context import Bar
+from finr1.data.logprobs import completion_stats
+from finr1.data.loop import StepModule, learning_rate
+from finr1.data.rows import make_row
+from finr1.grpo.advantage import Advantages, centre
+from finr1.grpo.loss import policy_loss, token_weights
+from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade
+from finr1.grpo.settings import GrpoSettings
+from finr1.reward.base import Reward
+from finr1.store import JsonlWriter, read_jsonl, write_jsonl
+from finr1.tracking import Tracker
+from finr1.types import Question
+
+SAMPLES = "samples.jsonl"
+
+
+class UpdateStats(NamedTuple):
+    """Of one optimiser step: sums over the tokens of the loss, or nothing at all."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    n_tokens: int = 0
+    clipped: float = 0.0
+    mismatch: float = 0.0
+    entropy: float = 0.0
+
+
+class GrpoModule(StepModule):
+    """Walks a plan of questions: one step is one rollout, even when no group has spread and the weights stay."""
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        settings: GrpoSettings,
+        plan: Sequence[Sequence[Question]],
+        sampler: Sampler,
+        rewards: Mapping[str, Reward],
+        folder: Path,
+        tracker: Tracker,
+        bar: Bar,
+    ) -> None:
+        super().__init__(model, optimizer, settings.weight_decay)
+        self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
+        self.folder, self.tracker, self.bar = folder, tracker, bar
+
+    def on_train_start(self) -> None:
+        """The engine gets the weights of the checkpoint; samples of steps that will be done again are dropped."""
+        self.sampler.load_weights(self.model, f"step {self.steps_done}")
+        path = self.folder / SAMPLES
+        if path.exists():
+            write_jsonl(path, [row for row in read_jsonl(path) if row["step"] < self.steps_done])
+        self.bar.advance(self.steps_done)
+
+    def training_step(self, step: int, _: int) -> None:
+        """Sample, grade, centre, batch, optimise, sync."""
+        clock = _Clock()
+        groups = self.sampler.sample(self.plan[step])
+        clock.lap("sample_s")
+        graded = grade(groups, self.rewards)
+        advantages = centre(graded.rewards_PG, self.settings.scale, self.settings.spread_tolerance)
+        batch = collate(graded.groups, advantages, self.settings.row_tokens, self.settings.mask_truncated)
+        stats = self.update(batch, step)
+        clock.lap("train_s")
+        version = self.sampler.engine.weights_version
+        if stats.n_tokens:
+            self.sampler.load_weights(self.model, f"step {step + 1}")
+        clock.lap("sync_s")
+        self.steps_done = step + 1
+        self.record(step, graded, advantages, stats, version, clock)
+
+    def update(self, batch: Batch, step: int) -> UpdateStats:
+        """One optimiser step over all rows, normalised by the whole step's token count; nothing where no token enters."""
+        if not batch.rows:
+            return UpdateStats()
+        s = self.settings
+        inside = batch.lengths_C > 0
+        weights_C = torch.zeros(len(inside))
+        weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss)
+        sums = torch.zeros(4, dtype=torch.float64)
+
+        def losses() -> Iterator[Tensor]:
+            for groups in batch.rows:
+                row = make_row(groups)
+                tokens = completion_stats(self.model, row, s.sampling.temperature)
+                old_N = torch.cat([batch.old_logprobs[n] for group in groups for n in group.numbers])
+                result = policy_loss(
+                    tokens.logprobs_N,
+                    old_N,
+                    batch.advantages_C[row.number_N],
+                    weights_C[row.number_N],
+                    s.clip_low,
+                    s.clip_high,
+                )
+                entropy = tokens.entropy_N.sum()
+                sums.add_(torch.stack([result.loss.detach(), result.clipped, result.mismatch, entropy]).double())
+                yield result.loss
+
+        lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
+        norm = self.optimise(losses(), lr, s.max_grad_norm)
+        loss, clipped, mismatch, entropy = sums.tolist()
+        return UpdateStats(loss, norm, batch.n_tokens, clipped, mismatch, entropy)
+
+    def record(
+        self, step: int, graded: Graded, adv: Advantages, stats: UpdateStats, version: str, clock: _Clock
+    ) -> None:
+        """Metrics to the tracker, a few samples to the run folder."""
+        completions = [c for group in graded.groups for c in group.completions]
+        n_generated = sum(len(c.token_ids) for c in completions)
+        s = self.settings
+        metrics = {
+            "reward": _mean(graded.rewards_PG),
+            "reward_std": _mean(torch.stack([_std(row) for row in graded.rewards_PG])),
+            "format": _mean(graded.format_PG),
+            "accuracy": _mean(graded.accuracy_PG),
+            "undecided": float(graded.rewards_PG.isnan().float().mean()),
+            "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
+            "completion_tokens": n_generated / len(completions),
+            "groups_with_spread": float(adv.spread_P.float().mean()),
+            "tokens_per_s": n_generated / clock.total,
+            "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
+            **clock.laps,
+        }
+        if stats.n_tokens:
+            metrics |= {
+                "loss": stats.loss,
+                "grad_norm": stats.grad_norm,
+                "clip_fraction": stats.clipped / stats.n_tokens,
+                "mismatch": stats.mismatch / stats.n_tokens,
+                "entropy": stats.entropy / stats.n_tokens,
+            }
+        self.tracker.log("grpo", {k: v for k, v in metrics.items() if v == v}, step)
+        rows = _samples(step, graded, adv, version)[: s.samples_kept]
+        with JsonlWriter(self.folder / SAMPLES) as writer:
+            writer.write(*rows)
+        columns = list(rows[0]) if rows else []
+        self.tracker.table("grpo/samples", columns, [[str(row[c]) for c in columns] for row in rows])
+        text = f"reward {metrics['reward']:.2f}  accuracy {metrics['accuracy']:.2f}  {metrics['tokens_per_s']:.0f} tokens/s"
+        self.bar.advance(text=text)
+
+
+class _Clock:
+    """Seconds of the parts of a step."""
+
+    def __init__(self) -> None:
+        self.began = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        return self._last - self.began
+
+
+def _mean(values: Tensor) -> float:
+    """Mean of what is decided; NaN where nothing is."""
+    return float(values.nanmean())
+
+
+def _std(values_G: Tensor) -> Tensor:
+    known = values_G[~values_G.isnan()]
+    return known.std(unbiased=False) if len(known) else torch.tensor(float("nan"))
+
+
+def _samples(step: int, graded: Graded, adv: Advantages, version: str) -> list[dict[str, Any]]:
+    """One row a completion, the step's groups in turn, so that the first few show several questions."""
+    rows = []
+    size = len(graded.groups[0].completions)
+    for g in range(size):
+        for p, group in enumerate(graded.groups):
+            completion = group.completions[g]
+            reward = float(graded.rewards_PG[p, g])
+            rows.append(
+                {
+                    "step": step,
+                    "question_id": group.question.id,
+                    "prompt": group.question.text,
+                    "gold": group.question.gold,
+                    "completion": completion.text,
+                    "truncated": completion.finish_reason == "length",
+                    "rewards": {
+                        name: {"value": found[g].value, "why": found[g].why} for name, found in group.verdicts.items()
+                    },
+                    "reward": None if reward != reward else reward,
+                    "advantage": float(adv.advantages_PG[p, g]),
+                    "weights_version": version,
+                }
+            )
+    return rows

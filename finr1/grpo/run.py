@@ -1,0 +1,126 @@
+"""Stage `grpo`: reinforcement on the questions that no good trace answers, chosen by the policy's own pass rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finr1.answer import grade, parse
+from finr1.context import Context, build, build_all
+from finr1.engine.base import PolicyEngine, Request
+from finr1.errors import DataError
+from finr1.prompt import chat
+from finr1.store import JsonlWriter, read_jsonl, write_jsonl
+from finr1.types import Completion, Question
+
+PASS_RATES = "pass_rates.jsonl"
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    """Choose questions, walk the steps, leave `questions.jsonl`, `samples.jsonl` and `model/`."""
+    from finr1.data.attention import register
+    from finr1.data.loop import CHECKPOINT, fit
+    from finr1.grpo.module import GrpoModule
+    from finr1.grpo.rollout import Sampler
+    from finr1.model.load import export, load_tokenizer, load_trainable
+
+    cfg = ctx.cfg
+    start = _start(ctx)
+    candidates = _candidates(ctx)
+    engine = ctx.engines.policy()
+    engine.load_folder(start)
+    chosen = _select(ctx, candidates, engine)
+    plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
+    tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
+    model = load_trainable(start, cfg.model, register())
+    sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
+    sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
+    with ctx.progress("steps", cfg.grpo.steps) as bar:
+        module = GrpoModule(
+            model,
+            build(cfg.trainer["optimizer"]),
+            cfg.grpo,
+            plan,
+            sampler,
+            build_all(cfg.reward),
+            ctx.folder,
+            ctx.tracker,
+            bar,
+        )
+        fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
+    export(model, tokenizer, ctx.folder / "model", cfg.model)
+    (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
+    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
+
+
+def _start(ctx: Context) -> Path:
+    """The model folder that GRPO starts from."""
+    from finr1.model.load import from_hub
+
+    name = ctx.cfg.grpo.init_from
+    if name is None:
+        return ctx.inputs["sft"] / "model"
+    folder = Path(name)
+    if (folder / "4_sft" / "model").is_dir():  # a run folder
+        return folder / "4_sft" / "model"
+    return folder if folder.is_dir() else from_hub("grpo.init_from", name)
+
+
+def _candidates(ctx: Context) -> list[Question]:
+    """The RL questions that the filter left."""
+    rows = read_jsonl(ctx.inputs["questions"] / "questions.jsonl")
+    questions = {row["id"]: Question.from_json(row) for row in rows}
+    path = ctx.inputs["filter"] / "rl.jsonl"
+    found = [questions[row["question_id"]] for row in read_jsonl(path)]
+    if not found:
+        raise DataError(path, "no question for GRPO: every one has a good trace", "ask more questions")
+    return found
+
+
+def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
+    """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk."""
+    settings = ctx.cfg.grpo.select
+    candidates = candidates[: settings.max_candidates]
+    if settings.samples == 0:
+        write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": None} for q in candidates])
+        return list(candidates)
+    path = ctx.folder / PASS_RATES
+    rates = {row["question_id"]: row["pass_rate"] for row in read_jsonl(path)} if path.exists() else {}
+    todo = [q for q in candidates if q.id not in rates]
+    with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), len(rates)) as bar:
+
+        def done(index: int, completions: Sequence[Completion]) -> None:
+            rates[todo[index].id] = rate = pass_rate(todo[index], completions)
+            writer.write({"question_id": todo[index].id, "pass_rate": rate})
+            bar.advance()
+
+        sampling = replace(ctx.cfg.grpo.sampling, n=settings.samples)
+        engine.generate([Request(chat(q, ctx.cfg.prompt.system), q) for q in todo], sampling, done)
+    chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
+    if not chosen:
+        raise DataError(
+            path,
+            f"none of {len(candidates)} questions has a pass rate in [{settings.low}, {settings.high}]",
+            "widen grpo.select.low and grpo.select.high, or set grpo.select.samples=0",
+        )
+    ctx.note(f"{len(chosen)} of {len(candidates)} questions have a pass rate in [{settings.low}, {settings.high}]")
+    write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": rates[q.id]} for q in chosen])
+    return chosen
+
+
+def pass_rate(question: Question, completions: Sequence[Completion]) -> float | None:
+    """Share of strictly right answers among the decided ones; None where nothing is decided."""
+    verdicts = [grade(parse(c.text).answer, question).strict.value for c in completions if c.finish_reason != "error"]
+    decided = [value for value in verdicts if value is not None]
+    return sum(decided) / len(decided) if decided else None
+
+
+def make_plan(questions: Sequence[Question], steps: int, per_step: int, seed: int) -> list[list[Question]]:
+    """For each step its questions: seeded passes over all of them, one after the other."""
+    from finr1.data.loop import shuffled
+
+    epochs = -(-steps * per_step // len(questions))
+    order = [i for epoch in shuffled(len(questions), epochs, seed + 2) for i in epoch]
+    return [[questions[i] for i in order[s * per_step : (s + 1) * per_step]] for s in range(steps)]

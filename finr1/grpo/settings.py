@@ -1,0 +1,73 @@
+"""Settings of the GRPO stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from finr1.engine.base import Sampling
+from finr1.errors import ConfigError
+
+
+@dataclass
+class SelectSettings:
+    """Choice of RL questions by pass rate of the policy that GRPO starts from."""
+
+    samples: int = 4  # completions a question; 0 turns selection off
+    low: float = 0.2  # keep questions whose pass rate is in [low, high]
+    high: float = 0.8
+    max_candidates: int | None = None  # measure at most this many questions
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ConfigError("grpo.select.low", self.low, f"needs 0 <= low <= high={self.high} <= 1", "mend one of them")
+
+
+@dataclass
+class GrpoSettings:
+    """Group relative policy optimisation on the bad questions. Fin-R1 published none of these values: they are ours."""
+
+    rows: str | None = None  # a run folder whose questions to train on; null: this run's
+    init_from: str | None = None  # model folder or hub id to start from; null: this run's SFT model
+    steps: int = 40  # rollouts
+    questions_per_step: int = 8
+    group_size: int = 8
+    sampling: Sampling = field(default_factory=Sampling)
+    learning_rate: float = 2e-5
+    warmup_steps: int = 2
+    schedule: str = "constant"  # constant | linear (to zero) | cosine, after the warm-up
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    loss: str = "dapo"  # dapo (one global token count) | grpo (mean a completion)
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    scale: str = "group"  # advantage divided by the group's standard deviation: group | none
+    spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
+    mask_truncated: bool = False  # completions cut by the limit leave the loss
+    row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
+    select: SelectSettings = field(default_factory=SelectSettings)
+    checkpoint_every_steps: int = 10
+    samples_kept: int = 8  # completions of each step kept for the report
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
+        if self.group_size < 2:
+            raise ConfigError("grpo.group_size", self.group_size, "a group of one has no advantage", "use 2 or more")
+        for key, known in (("loss", LOSSES), ("scale", SCALES), ("schedule", SCHEDULES)):
+            if getattr(self, key) not in known:
+                raise ConfigError(f"grpo.{key}", getattr(self, key), "no such choice", f"use one of {', '.join(known)}")
+        if self.sampling.temperature == 0:
+            raise ConfigError("grpo.sampling.temperature", 0, "greedy groups have no spread", "use a value above 0")
+        if self.sampling.top_p != 1 or self.sampling.top_k != -1:
+            raise ConfigError(
+                "grpo.sampling.top_p",
+                self.sampling.top_p,
+                "the policy gradient would be biased: log-probs are of the whole distribution",
+                "use top_p=1 and top_k=-1",
+            )
+
+
+LOSSES = ("dapo", "grpo")
+SCALES = ("group", "none")
+SCHEDULES = ("constant", "linear", "cosine")

@@ -1,0 +1,163 @@
+"""Find a model, load it for training, and write it out so that transformers and `vllm serve` load it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.errors import ConfigError
+from finr1.model import embedded
+from finr1.model.settings import ModelSettings
+from finr1.types import Message
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded:"
+
+
+def resolve(settings: ModelSettings) -> Path:
+    """The local folder of the model; an embedded one is unpacked, a hub id downloaded (or taken from the hub's cache)."""
+    if settings.path.startswith(EMBEDDED):
+        return embedded.unpack(settings.path.removeprefix(EMBEDDED))
+    folder = Path(settings.path)
+    if folder.is_dir():
+        return folder
+    return from_hub("model.path", settings.path)
+
+
+def from_hub(key: str, name: str) -> Path:
+    """A hub model's local folder (safetensors only); ConfigError where it is neither a folder nor to be had."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120]
+        why = f"no such folder, and the hub does not give it ({type(error).__name__}: {reason})"
+        raise ConfigError(key, name, why, "give a model folder, or a hub id with the network at hand") from error
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer, which must have a chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not tokenizer.chat_template:
+        raise ConfigError("model.path", folder, "its tokenizer has no chat template", "use an instruct model")
+    return tokenizer
+
+
+def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any:
+    """The model for training: fp32 weights (the trainer's autocast chooses the computing type), caches off.
+
+    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters train.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=attention,
+        trust_remote_code=settings.trust_remote_code,
+        use_safetensors=True,
+    )
+    model.config.use_cache = False
+    if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
+        raise ConfigError("model.path", folder, "it uses sliding-window attention", "use a model with full attention")
+    if settings.adapter == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        lora = settings.lora
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(model, config)
+    model.train()
+    return model
+
+
+def core(model: Any) -> PreTrainedModel:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[no-any-return]
+
+
+def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
+    """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    inner = core(model)
+    if inner is not model:
+        model.merge_adapter()
+    try:
+        tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
+        for name, tensor in inner.state_dict().items():
+            if name in tied or ".lora_" in name:
+                continue
+            yield name.replace(".base_layer.", "."), tensor.detach().to(kind)
+    finally:
+        if inner is not model:
+            model.unmerge_adapter()
+
+
+def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings) -> None:
+    """Write a whole model folder: merged weights as safetensors, config, tokenizer, chat template. Whole or not at all."""
+    import torch
+
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    inner = core(model)
+    # save_pretrained writes config and generation config; the weights are given, so the model itself stays as it is.
+    config = inner.config
+    before = config.dtype
+    config.dtype = getattr(torch, settings.dtype)
+    config.use_cache = True
+    try:
+        inner.save_pretrained(temporary, state_dict=dict(checkpoint_weights(model, settings.dtype)))
+    finally:
+        config.dtype, config.use_cache = before, False
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """Token ids of the chat up to where the assistant begins."""
+    chat: Any = messages
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return list(ids)
+
+
+def completion_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str) -> list[int]:
+    """Token ids of an assistant's answer, its end-of-turn token included: what the loss is taken over.
+
+    ValueError where the chat template does not render the answer as `prompt + answer + end of turn`: the mask would be
+    wrong (a template that strips or moves the thinking, for example).
+    """
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    chat: Any = [*messages, Message(role="assistant", content=text)]
+    whole = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
+    expected = prompt_ids(tokenizer, messages) + ids
+    if list(whole)[: len(expected)] != expected:
+        raise ValueError("the chat template does not render an answer as prompt + answer + end of turn")
+    return ids
+
+
+def quiet() -> None:
+    """No loading bars nor advice from transformers: the stage has its own bar."""
+    from transformers.utils import logging
+
+    untyped: Any = logging
+    untyped.disable_progress_bar()
+    untyped.set_verbosity_error()

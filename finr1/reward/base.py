@@ -1,0 +1,28 @@
+"""Rewards: what a completion earns in GRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from finr1.types import Question, Verdict
+
+
+class RewardItem(NamedTuple):
+    """One sampled completion: its text as decoded without special tokens, and whether the length limit cut it."""
+
+    question: Question
+    text: str
+    truncated: bool
+
+
+class Reward(Protocol):
+    """Scores completions; a verdict of None takes the completion out of its group.
+
+    The run's reward is the sum over rewards of `weight * value`.
+    """
+
+    name: str
+    weight: float
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]: ...

@@ -1,0 +1,71 @@
+"""The SFT step: cross-entropy of completion tokens over packed rows, one token count an optimiser step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finr1.context import Bar
+from finr1.data.logprobs import completion_stats
+from finr1.data.loop import StepModule, learning_rate
+from finr1.data.rows import Group, make_row
+from finr1.sft.settings import SftSettings
+from finr1.tracking import Tracker
+
+Plan = Sequence[Sequence[Sequence[Group]]]  # optimiser step, row, group
+
+
+class SftModule(StepModule):
+    """Walks a plan of packed rows."""
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        settings: SftSettings,
+        plan: Plan,
+        tracker: Tracker,
+        bar: Bar,
+    ) -> None:
+        super().__init__(model, optimizer, settings.weight_decay)
+        self.settings, self.plan, self.tracker, self.bar = settings, plan, tracker, bar
+
+    def on_train_start(self) -> None:
+        """Show the steps that a checkpoint already holds."""
+        if self.steps_done:
+            self.bar.advance(self.steps_done)
+
+    def training_step(self, step: int, _: int) -> None:
+        """One optimiser step over the rows of the plan."""
+        began = time.perf_counter()
+        rows = self.plan[step]
+        n_targets = sum(len(completion) for row in rows for group in row for completion in group.completions)
+        n_tokens = sum(group.n_tokens for row in rows for group in row)
+        total = 0.0
+
+        def losses() -> Iterator[Tensor]:
+            nonlocal total
+            for groups in rows:
+                row = make_row(groups)
+                loss = -completion_stats(self.model, row).logprobs_N.sum() / n_targets
+                total += float(loss.detach())
+                yield loss
+
+        n_steps = len(self.plan)
+        warmup = round(self.settings.warmup_share * n_steps)
+        lr = learning_rate(step, n_steps, warmup, self.settings.learning_rate, "cosine")
+        norm = self.optimise(losses(), lr, self.settings.max_grad_norm)
+        self.steps_done = step + 1
+        metrics = {
+            "loss": total,
+            "learning_rate": lr,
+            "grad_norm": norm,
+            "tokens_per_s": n_tokens / (time.perf_counter() - began),
+            "pack_efficiency": n_tokens / (len(rows) * self.settings.row_tokens),
+        }
+        self.tracker.log("sft", metrics, step)
+        self.bar.advance(text=f"loss {total:.3f}  {metrics['tokens_per_s']:.0f} tokens/s")

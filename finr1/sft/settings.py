@@ -1,0 +1,31 @@
+"""Settings of the SFT stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finr1.errors import ConfigError
+
+
+@dataclass
+class SftSettings:
+    """Supervised fine-tuning on the good traces. Fin-R1 published none of these values: they are ours."""
+
+    rows: str | None = None  # a run folder whose good traces to train on; null: this run's
+    max_rows: int | None = None  # at most this many, the first ones of a seeded shuffle
+    epochs: int = 2
+    learning_rate: float = 1e-4
+    warmup_share: float = 0.1  # of all steps, linear; cosine to zero after it
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    row_tokens: int = 1024  # token budget of a packed row (one micro-batch)
+    rows_per_step: int = 1  # packed rows an optimiser step
+    checkpoint_every_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "row_tokens", "rows_per_step", "checkpoint_every_steps"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"sft.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
+        if not 0 <= self.warmup_share <= 1:
+            raise ConfigError("sft.warmup_share", self.warmup_share, "it is a share of the steps", "use 0 to 1")
+

@@ -1,0 +1,269 @@
+"""What a run leaves on disk: append-only JSONL, stage folders with a manifest, and the lock that keeps a second run out.
+
+A stage folder is *done* when its `manifest.json` carries the fingerprint that the run would give it now: a hash of the
+stage's settings, of the fingerprints of what it reads, and of the stage's own sources. A folder that was begun with the
+same fingerprint (`begun.json`) is *resumed*; one begun with another is kept aside under `.old/` and begun anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TextIO
+
+from finr1.errors import BusyError, DataError
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+State = Literal["done", "resume", "fresh"]
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys: equal for equal values, whatever order they were made in."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def digest(value: object) -> str:
+    """16 hex digits of a JSON value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """16 hex digits of these files' contents, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file, or nothing: a kill in between leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON document atomically. NaN and infinities are refused: they are not JSON."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON document; DataError names the file and the place of a fault."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file", "run the stage that writes it first") from error
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"broken JSON at line {error.lineno}", "delete it and run its stage again") from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file. A torn last line (a killed writer) is left out; any other fault is a DataError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file", "run the stage that writes it first") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
+
+
+class JsonlWriter:
+    """Appends rows; each is on disk (or at least with the kernel) before `write` returns, so a SIGKILL loses none.
+
+    Opening cuts off a torn last line. Use as a context manager.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._mend()
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def _mend(self) -> None:
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with self.path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+
+    def write(self, *rows: Mapping[str, Any]) -> None:
+        """Append these rows with one write to the kernel."""
+        self._file.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write a whole JSONL file atomically; returns the number of rows."""
+    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+    write_atomic(path, "".join(lines))
+    return len(lines)
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What decides whether a stage must run again, each part hashed, so that a change can be named."""
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]  # stage folder or data file -> its fingerprint
+    code: str
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all parts."""
+        return digest([self.stage, self.settings, self.inputs, self.code])
+
+    def changes(self, other: Mapping[str, Any]) -> str:
+        """In words, what differs from the key written in a manifest: `settings.n_train, code`."""
+        names = [f"input {k}" for k, v in self.inputs.items() if other.get("inputs", {}).get(k) != v]
+        before = other.get("settings", {})
+        mine = json.loads(canonical(self.settings))
+        names += [k for k in sorted({*mine, *before}) if mine.get(k) != before.get(k)]
+        if other.get("code") != self.code:
+            names.append("its code")
+        return ", ".join(names) or "nothing that is known"
+
+    def to_json(self) -> dict[str, Any]:
+        """As written in the manifest."""
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "settings": json.loads(canonical(self.settings)),
+            "inputs": dict(self.inputs),
+            "code": self.code,
+        }
+
+
+def state_of(folder: Path, key: StageKey) -> State:
+    """Whether the folder is done, can be resumed, or must be begun anew."""
+    for name, state in ((MANIFEST, "done"), (BEGUN, "resume")):
+        path = folder / name
+        if path.exists():
+            return state if read_json(path).get("fingerprint") == key.fingerprint else "fresh"  # type: ignore[return-value]
+    return "fresh"
+
+
+def begin(folder: Path, key: StageKey) -> tuple[State, str]:
+    """Make the folder ready; returns its state and, where an older one was set aside, what had changed."""
+    state = state_of(folder, key)
+    changed = ""
+    if state == "fresh":
+        if folder.exists() and any(folder.iterdir()):
+            older = folder / MANIFEST if (folder / MANIFEST).exists() else folder / BEGUN
+            changed = key.changes(read_json(older)) if older.exists() else "a folder without a manifest"
+            _set_aside(folder)
+        write_json(folder / BEGUN, {**key.to_json(), "began": time.time()})
+    return state, changed
+
+
+def _set_aside(folder: Path) -> None:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    aside = folder.parent / ".old" / f"{folder.name}.{stamp}"
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = aside.with_name(f"{folder.name}.{stamp}-{number}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, aside)
+
+
+def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], seconds: float, versions: Mapping[str, str]) -> None:
+    """Mark the stage done: from now on it is skipped as long as its fingerprint stays."""
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+    body = {
+        **key.to_json(),
+        "began": read_json(folder / BEGUN)["began"],
+        "seconds": round(seconds, 3),
+        "counts": counts,
+        "files": files,
+        "versions": versions,
+    }
+    write_json(folder / MANIFEST, body)
+    (folder / BEGUN).unlink(missing_ok=True)
+
+
+def seconds_spent(folder: Path) -> float:
+    """Seconds of earlier, killed attempts at a stage that is being resumed (`add_seconds` wrote them)."""
+    path = folder / ".seconds"
+    try:
+        value = float(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0.0
+    return value if math.isfinite(value) else 0.0
+
+
+def add_seconds(folder: Path, seconds: float) -> None:
+    """Note the wall seconds spent so far, so that a resumed stage reports the whole."""
+    write_atomic(folder / ".seconds", f"{seconds:.3f}")
+
+
+class RunLock:
+    """A kernel lock on the run folder: a second process gets a clear error; a killed one leaves nothing behind."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / ".lock"
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            run_dir = self.path.parent
+            why = f"name={run_dir.name}: another process (pid {owner}) works in {run_dir}"
+            raise BusyError(f"{why}; wait for it, or give name=<other>") from error
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """All rows, each checked to have these keys; DataError names the first row that lacks one."""
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, 1):
+        for key in keys:
+            if key not in row:
+                raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
+    return rows

@@ -1,0 +1,136 @@
+"""Packed rows give the numbers of single sequences, for log-probs and for gradients; nothing leaks between pieces."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from finr1.data.attention import register
+from finr1.data.logprobs import completion_stats
+from finr1.data.rows import Group, make_row, pack
+
+SHAPES = {
+    "llama": {"num_key_value_heads": 2},
+    "qwen2": {"num_key_value_heads": 1},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 12},
+}
+
+
+def tiny(kind: str, attention: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        attn_implementation=attention,
+        **SHAPES[kind],
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def groups(seed: int = 0) -> list[Group]:
+    rng = random.Random(seed)
+    tokens = lambda n: [rng.randrange(50) for _ in range(n)]  # noqa: E731
+    sizes = [(7, [3, 9, 1]), (12, [5]), (1, [4, 4]), (20, [11, 2, 6, 8])]
+    made, number = [], 0
+    for prompt, lengths in sizes:
+        made.append(Group(tokens(prompt), [tokens(n) for n in lengths], range(number, number + len(lengths))))
+        number += len(lengths)
+    return made
+
+
+def single(model: torch.nn.Module, group: Group) -> list[Tensor]:
+    """Log-probs of each completion by a plain forward pass of prompt + completion alone."""
+    found = []
+    for completion in group.completions:
+        ids = torch.tensor([[*group.prompt, *completion]])
+        logits = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+        start = len(group.prompt)
+        found.append(logits[start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0])
+    return found
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_shared_row_equals_single_sequences(kind: str) -> None:
+    ours, plain = tiny(kind, register()), tiny(kind, "eager")
+    weights = torch.linspace(-1, 1, 60)
+    row = make_row(groups())
+    stats = completion_stats(ours, row)
+    expected = torch.cat([piece for group in groups() for piece in single(plain, group)])
+    torch.testing.assert_close(stats.logprobs_N, expected, atol=1e-5, rtol=0)
+    (stats.logprobs_N * weights[: len(expected)]).sum().backward()
+    (expected * weights[: len(expected)]).sum().backward()
+    for (name, mine), theirs in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        scale = theirs.grad.abs().max().clamp_min(1e-3)
+        assert (mine.grad - theirs.grad).abs().max() / scale < 1e-5 * 10, name
+
+
+def test_entropy_and_temperature_by_hand() -> None:
+    model = tiny("llama", register())
+    group = Group([3, 5, 7], [[11, 13]], [0])
+    stats = completion_stats(model, make_row([group]), temperature=0.5)
+    logits = tiny("llama", "eager")(input_ids=torch.tensor([[3, 5, 7, 11, 13]]), use_cache=False).logits[0, 2:4] / 0.5
+    logp = logits.log_softmax(-1)
+    torch.testing.assert_close(stats.logprobs_N, logp[[0, 1], [11, 13]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(stats.entropy_N, -(logp.exp() * logp).sum(-1), atol=1e-5, rtol=0)
+
+
+def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama", register())
+    row = make_row(groups())
+    whole = completion_stats(model, row)
+    whole.logprobs_N.sum().backward()
+    gradient = model.model.embed_tokens.weight.grad.clone()
+    model.zero_grad()
+    monkeypatch.setattr("finr1.data.logprobs.CHUNK", 7)
+    parts = completion_stats(model, row)
+    parts.logprobs_N.sum().backward()
+    torch.testing.assert_close(parts.logprobs_N, whole.logprobs_N, atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts.entropy_N, whole.entropy_N, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.model.embed_tokens.weight.grad, gradient, atol=1e-5, rtol=1e-5)
+
+
+def test_no_completion_sees_another() -> None:
+    model = tiny("llama", register())
+    first = groups()[0]
+    changed = Group(first.prompt, [first.completions[0], [1] * 9, first.completions[2]], first.numbers)
+    before = completion_stats(model, make_row([first, groups()[1]]))
+    after = completion_stats(model, make_row([changed, groups()[1]]))
+    assert torch.equal(before.logprobs_N[:3], after.logprobs_N[:3])
+    assert torch.equal(before.logprobs_N[12:], after.logprobs_N[12:])
+    assert not torch.equal(before.logprobs_N[3:12], after.logprobs_N[3:12])
+
+
+@pytest.mark.parametrize("budget", [1, 20, 30, 45, 1000])
+def test_packing_keeps_every_completion_once_and_the_budget(budget: int) -> None:
+    rows = pack(groups(), budget)
+    numbers = sorted(n for row in rows for group in row for n in group.numbers)
+    assert numbers == list(range(10))
+    for row in rows:
+        alone = len(row) == 1 and len(row[0].completions) == 1
+        assert alone or sum(group.n_tokens for group in row) <= budget
+
+
+def test_split_rows_give_the_same_logprobs() -> None:
+    model = tiny("qwen2", register())
+    whole = make_row(groups())
+    by_number = {n: whole.number_N == n for n in range(10)}
+    expected = completion_stats(model, whole).logprobs_N
+    for row_groups in pack(groups(), 30):
+        row = make_row(row_groups)
+        found = completion_stats(model, row).logprobs_N
+        for n in set(row.number_N.tolist()):
+            torch.testing.assert_close(found[row.number_N == n], expected[by_number[n]], atol=1e-5, rtol=0)
+
+
+def test_a_group_needs_a_prompt() -> None:
+    with pytest.raises(ValueError, match="at least one prompt token"):
+        make_row([Group([], [[1]], [0])])
