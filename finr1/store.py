@@ -202,7 +202,7 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], seconds: floa
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and path.name != BEGUN
     }
     body = {
         **key.to_json(),

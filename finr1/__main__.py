@@ -1,0 +1,112 @@
+"""The command line: compose, check, run, close. `python -m finr1 --help` says what there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from finr1 import compose, sweep
+from finr1.check import check, check_keys
+from finr1.cli import explain, help_text
+from finr1.config import RootConfig
+from finr1.errors import Finr1Error
+from finr1.pipeline import chosen, walk
+
+_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",  # forked workers warn otherwise
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HYDRA_FULL_ERROR": "1",  # Hydra passes errors on, and `explain` words them
+}
+
+JOBS: list[
+    tuple[DictConfig, sweep.Job]
+] = []  # composed by Hydra, run after it: its frames and words stay out of errors
+
+
+@hydra.main(config_path=str(compose.CONF.resolve()), config_name="config", version_base="1.3")
+def take(cfg: DictConfig) -> None:
+    """What Hydra calls with each composed configuration."""
+    job = sweep.job_of(HydraConfig.get())
+    if job.elsewhere:  # a launcher of its own (submitit, ray) has already given it a process
+        cfg.paths.runs, cfg.name = str(job.sweep_dir), sweep.folder_name(job.overrides)
+        run(cfg)
+    else:
+        JOBS.append((cfg, job))
+
+
+def run(cfg: DictConfig) -> None:
+    """One run: check everything, then walk the stages."""
+    check_keys(OmegaConf.to_container(cfg), RootConfig)
+    settings, values = compose.typed(cfg), compose.plain(cfg)
+    stages = chosen(settings.stage)
+    if settings.dry_run:
+        from finr1.dryrun import dry_run
+
+        dry_run(settings, values, stages)
+        return
+    if settings.model.path.startswith("embedded:") or os.path.isdir(settings.model.path):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
+    check(settings, values, stages)
+    started = time.monotonic()
+    seconds = walk(settings, values)
+
+    from finr1.summary import show
+
+    show(settings, seconds, time.monotonic() - started)
+
+
+def main() -> None:
+    """Entry point of `python -m finr1` and of the console script `finr1`."""
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run, and turn what the user can mend into one line; returns the exit code."""
+    overrides = arguments
+    try:
+        parser = get_args_parser()
+        parser.error = _refuse  # type: ignore[method-assign, assignment]
+        overrides = parser.parse_intermixed_args(arguments).overrides
+        options = [argument for argument in arguments if argument not in overrides]
+        compose.register()
+        sys.argv[1:] = [*compose.with_default(overrides), *options]
+        take()
+        if any(job.swept for _, job in JOBS):
+            sweep.run_jobs([job for _, job in JOBS])
+        elif JOBS:
+            run(JOBS[0][0])
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to continue", file=sys.stderr)
+        return 130
+    except sweep.SweepFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        line = explain(error, overrides)
+        if line is None or os.environ.get("FINR1_DEBUG") == "1":
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _refuse(message: str) -> None:
+    raise Finr1Error(f"{message}; see `python -m finr1 --help`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What can be said about a configuration before anything heavy starts: `_target_` nodes against the constructors'
+signatures, and settings that cannot go together. Every fault is a ConfigError, one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finr1.errors import ConfigError
+from finr1.pipeline import Stage, outside_of, subtree
+
+if TYPE_CHECKING:
+    from finr1.config import RootConfig
+
+ROLES = ("teacher", "judge", "policy")
+_TRAINING = ("sft", "grpo")
+GROUPS = ("source", "benchmark", "reward", "engine", "logger", "judge.answer", "judge.reasoning")  # hold nodes by name
+_RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+
+
+def close_match(word: str, known: Iterable[str]) -> str:
+    """`did you mean x?`, or the names there are; empty when there are none."""
+    names = sorted(known)
+    if near := difflib.get_close_matches(word.lower(), names, 1, 0.55):
+        return f"did you mean {near[0]}?"
+    return f"use one of {', '.join(names)}" if names else ""
+
+
+def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+    """Check what these stages will use. Raises ConfigError for the first fault."""
+    names = [stage.name for stage in stages]
+    check_name(cfg.name)
+    check_parts(cfg, names)
+    check_lengths(cfg, values, names)
+    for stage in stages:
+        outside_of(stage, cfg, values)
+    check_ranks(cfg, names)
+    for key in dict.fromkeys(key for stage in stages for key in stage.settings):
+        check_nodes(subtree(values, key), key)
+    check_nodes(values.get("logger"), "logger")
+
+
+def check_name(name: str) -> None:
+    """A run's name is the name of one folder."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ConfigError("name", name, "not the name of a folder", "use letters, digits, dashes and underscores")
+
+
+def check_keys(values: Any, schema: type, prefix: str = "") -> None:
+    """Refuse keys that the schema lacks: a `+key=value` adds them without Hydra's complaint."""
+    types = typing.get_type_hints(schema)
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if name not in types:
+            groups = () if prefix else ("experiment",)
+            remedy = close_match(name, (*types, *groups))
+            raise ConfigError(key, value, "no such setting", remedy.replace("mean ", f"mean {prefix}"))
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
+            check_keys(value, typing.cast(type, types[name]), f"{key}.")
+    for role in values.get("engine", {}) if not prefix else ():
+        if role not in ROLES:
+            raise ConfigError(f"engine.{role}", "{…}", "no such role of an engine", close_match(role, ROLES))
+
+
+def check_nodes(node: Any, key: str) -> None:
+    """Check every `_target_` node below this one; a node of a plug-in group without a `_target_` is a fault too."""
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        check_node(node, key)
+    elif key.rpartition(".")[0] in GROUPS:
+        raise ConfigError(key, "{…}", "values for a part that was not chosen", f"choose it, or drop {key}.*")
+    for name, child in node.items():
+        check_nodes(child, f"{key}.{name}")
+
+
+def check_node(node: Mapping[str, Any], key: str) -> None:
+    """Check one node's keywords against the signature of its target."""
+    target = node["_target_"]
+    function = resolve_target(target, f"{key}._target_")
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # built in C: its signature cannot be read
+        return
+    given = [name for name in node if name not in _RESERVED]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for name in given:
+            if name not in known:
+                remedy = close_match(name, known) or "drop it"
+                raise ConfigError(f"{key}.{name}", node[name], f"{target} has no such setting", remedy)
+    if not node.get("_partial_"):
+        for name, p in parameters.items():
+            needed = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            if needed and name not in given:
+                raise ConfigError(f"{key}.{name}", None, f"{target} needs it", f"set {key}.{name}=<value>")
+
+
+def signature_words(target: str) -> list[str]:
+    """The keywords that a target takes; empty where its signature cannot be read."""
+    try:
+        return list(inspect.signature(resolve_target(target, "_target_")).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def resolve_target(target: object, key: str) -> Callable[..., Any]:
+    """The object at a dotted path; ConfigError where there is none."""
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(key, target, "not a dotted path", "give <module>.<name>")
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ConfigError(key, target, f"cannot be imported ({error})", "mend the path, or install it") from error
+    if not callable(found):
+        known = [n for n, v in vars(importlib.import_module(module)).items() if inspect.isclass(v)]
+        raise ConfigError(key, target, f"{module} has no {name}", close_match(name, known) or "mend the path")
+    return found  # type: ignore[no-any-return]
+
+
+def check_parts(cfg: RootConfig, names: Sequence[str]) -> None:
+    """Every stage needs some parts to be chosen."""
+    needs: dict[str, tuple[tuple[str, Any, str], ...]] = {
+        "questions": (("source", cfg.source, "source=[worked]"),),
+        "distil": (("engine.teacher", cfg.engine.get("teacher"), "engine@engine.teacher=worked"),),
+        "filter": (("judge.answer", cfg.judge.answer, "judge@judge.answer=[exact]"),),
+        "sft": (("trainer", cfg.trainer, "trainer=cpu"),),
+        "grpo": (
+            ("trainer", cfg.trainer, "trainer=cpu"),
+            ("reward", cfg.reward, "reward=[format,accuracy]"),
+            ("engine.policy", cfg.engine.get("policy"), "engine@engine.policy=vllm"),
+        ),
+        "evaluate": (
+            ("benchmark", cfg.benchmark, "benchmark=[worked]"),
+            ("engine.policy", cfg.engine.get("policy"), "engine@engine.policy=vllm"),
+        ),
+    }
+    for stage in names:
+        for key, value, example in needs.get(stage, ()):
+            if not value:
+                raise ConfigError(key, "[]", f"stage {stage} needs one", f"choose, as in {example}")
+    if "filter" in names and cfg.filter.reasoning and not cfg.judge.reasoning:
+        remedy = "choose judge@judge.reasoning=[reasoning_rules], or filter.reasoning=false"
+        raise ConfigError("filter.reasoning", True, "no reasoning judge is chosen", remedy)
+    for part in ("fit", "optimizer") if set(names) & set(_TRAINING) else ():
+        if "_target_" not in (cfg.trainer.get(part) or {}):
+            raise ConfigError(f"trainer.{part}", None, "training needs it", "choose trainer=cpu, gpu1 or gpu8")
+
+
+def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """A completion must leave the context some room for its prompt."""
+    limit = cfg.model.max_model_len
+    samplings = {"grpo.sampling": ("grpo", cfg.grpo.sampling), "evaluate.sampling": ("evaluate", cfg.evaluate.sampling)}
+    teacher = subtree(values, "engine.teacher._target_") or ""
+    if teacher.startswith("finr1.engine.vllm"):
+        samplings["distil.sampling"] = ("distil", cfg.distil.sampling)
+    for key, (stage, sampling) in samplings.items():
+        if stage in names and sampling.max_new_tokens >= limit:
+            why = f"with model.max_model_len={limit} it leaves no room for a prompt"
+            raise ConfigError(f"{key}.max_new_tokens", sampling.max_new_tokens, why, "lower it, or raise max_model_len")
+
+
+def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
+    """Several ranks only for one training stage under torchrun; a GPU trainer only where there is a GPU."""
+    fit = cfg.trainer.get("fit") or {}
+    devices, nodes = fit.get("devices", 1), fit.get("num_nodes", 1)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and (len(names) != 1 or names[0] not in _TRAINING):
+        raise ConfigError(
+            "stage", cfg.stage, f"it cannot run on {world} ranks", "torchrun only stage=sft or stage=grpo"
+        )
+    if not set(names) & set(_TRAINING):
+        return
+    several = (isinstance(devices, int) and devices > 1) or (isinstance(nodes, int) and nodes > 1)
+    if several and world == 1:
+        command = f"torchrun --nproc_per_node {devices} -m finr1 stage=sft (or grpo) …"
+        raise ConfigError("trainer.fit.devices", devices, "several ranks need torchrun", f"use {command}, or devices=1")
+    if fit.get("accelerator") in ("gpu", "cuda") and not _has_gpu():
+        raise ConfigError("trainer.fit.accelerator", fit["accelerator"], "no GPU is found here", "use trainer=cpu")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

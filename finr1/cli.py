@@ -1,0 +1,232 @@
+"""The command line's words: `--help`, and Hydra's multi-line errors as one line that says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finr1.check import close_match, signature_words
+from finr1.compose import CONF
+from finr1.config import RootConfig
+from finr1.errors import Finr1Error
+from finr1.pipeline import PIPELINE, STAGES
+
+KEYS = (  # the most used settings, for --help
+    "name",
+    "seed",
+    "dry_run",
+    "paths.runs",
+    "paths.data",
+    "model.path",
+    "questions.limit_per_source",
+    "distil.sampling.n",
+    "sft.epochs",
+    "sft.learning_rate",
+    "grpo.steps",
+    "grpo.questions_per_step",
+    "grpo.group_size",
+    "grpo.learning_rate",
+    "grpo.rows",
+    "grpo.init_from",
+    "evaluate.models",
+    "evaluate.sampling.n",
+)
+_WHAT = {
+    "questions": "read, normalise, deduplicate, decontaminate",
+    "distil": "ask the teacher",
+    "filter": "judge the traces: good, bad, undecided",
+    "sft": "fine-tune on the good traces",
+    "grpo": "reinforce on the bad questions",
+    "evaluate": "score base, SFT and GRPO models on held-out questions",
+    "report": "one HTML file and summary.json",
+}
+
+
+def help_text() -> str:
+    """What `python -m finr1 --help` prints."""
+    lines = [
+        "finr1: distil, filter, fine-tune, reinforce and evaluate language models for finance.",
+        "",
+        "  python -m finr1                           the whole pipeline on the embedded default (quickstart)",
+        "  python -m finr1 stage=<stage>             one stage alone, on what the stages before it wrote",
+        "  python -m finr1 +experiment=<name>        another experiment",
+        "  python -m finr1 <group>=<choice> <key>=<value> ...",
+        "  python -m finr1 --multirun <key>=<a>,<b>  one job a value, each in a process of its own",
+        "  python -m finr1 --cfg job                 print the composed configuration (--hydra-help: Hydra's options)",
+        "",
+        f"Stages (stage={PIPELINE} walks them in order, skips what is done, resumes what was stopped):",
+    ]
+    lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
+    lines += ["", "Experiments:"]
+    lines += [f"  {path.stem:<11}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+    lines += ["", "Groups (those shown in brackets take a list):"]
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "stage")):
+        choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        lines.append(f"  {_example(group.name):<44}{choices}")
+    lines += ["", "Settings most used (all of them: --cfg job):"]
+    lines += [f"  {key}={_show(value)}" for key, value in _defaults()]
+    return "\n".join(lines)
+
+
+def _example(group: str) -> str:
+    examples = {
+        "engine": "engine@engine.<teacher|judge|policy>=",
+        "judge": "judge@judge.<answer|reasoning>=[...]",
+        **{name: f"{name}=[...]" for name in ("source", "reward", "benchmark")},
+    }
+    return examples.get(group, f"{group}=")
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").rstrip()
+    return ""
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    root = dataclasses.asdict(RootConfig())
+    for key in KEYS:
+        node: Any = root
+        for part in key.split("."):
+            node = node[part]
+        yield key, node
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "").replace(" ", "")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what caused it, from the outside in."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def explain(error: BaseException, overrides: Sequence[str]) -> str | None:
+    """One line for an error that the user can mend: `<key>=<value>: <why>; <what to do>`; None for all others."""
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, Finr1Error):
+            return _with_full_key(_one_line(str(cause)), overrides)
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            where = cause.filename or "the run folder"
+            return f"{where}: no space left on the device; free some and start the same command again: it continues"
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied; give another paths.runs=<folder>, or mend its rights"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_line(_hydra(error, chain, overrides))
+    return None
+
+
+def _with_full_key(line: str, overrides: Sequence[str]) -> str:
+    """A settings class used in several places does not know its own: `sampling.n` becomes `grpo.sampling.n`."""
+    key = line.partition("=")[0]
+    full = [name for name, _ in map(_split, overrides) if name.endswith(f".{key}")]
+    return line.replace(key, full[0], 1) if len(full) == 1 else line
+
+
+def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequence[str]) -> str:
+    text = "\n".join(str(cause) for cause in chain)
+    value_of = dict(_split(override) for override in overrides)
+    inner = [cause for cause in chain if isinstance(cause, OmegaConfBaseException) and "$" not in str(cause)]
+    why = str(inner[-1] if inner else error).strip().splitlines()[0].rstrip(".")
+    if found := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        return _no_choice(found[1], text)
+    if found := re.search(r"Could not override '([^']+)'\.\s*(No match in the defaults list)?", text):
+        key = found[1]
+        if not found[2] and (full := re.search(r"full_key: (\S+)", text)):
+            key = full[1]
+        return f"{_pair(found[1], value_of)}: no such setting; {_near_setting(key)}"
+    if found := re.search(r"Key '([^']+)' (?:is )?not in '[^']*'", text):
+        full = re.search(r"full_key: (\S+)", text)
+        key = full[1] if full else found[1]
+        return f"{_pair(key, value_of)}: no such setting; {_near_setting(key)}"
+    if "requires --multirun" in text or "Ambiguous value" in text:
+        swept = re.search(r"'(\S*)'", text)
+        return f"{swept[1] if swept else ''}: several values; add --multirun, or quote the value if it holds a comma"
+    if found := re.search(r"Multiple values for (\S+?)\.? ", text):
+        return f"{found[1]}: chosen twice; say {found[1]}=<choice> once (+{found[1]} only where none is chosen)"
+    if isinstance(error, OverrideParseException):
+        why = "not of the form key=value"
+        return f"{error.override}: {why}; quote a value with blanks, commas or braces, as 'key=\"a, b\"'"
+    if found := re.search(r"Could not delete from config\. '([^']+)'", text):
+        return f"~{found[1]}: no such setting; {_near_setting(found[1])}"
+    if found := re.search(r"[Ee]rror merging override (\S+)", text):
+        key = _split(found[1])[0]
+        return f"{_pair(key, value_of)}: {why[:1].lower()}{why[1:]}; give a value of the right type"
+    full = re.search(r"full_key: (\S+)", text)
+    return f"{_pair(full[1], value_of) if full else 'configuration'}: {why}; see `python -m finr1 --cfg job`"
+
+
+def _no_choice(config: str, text: str) -> str:
+    """A group has no such choice: Hydra lists those there are, one a line."""
+    group, _, name = config.rpartition("/")
+    folder = CONF / group
+    known = [path.stem for path in folder.glob("*.yaml")] if group and folder.is_dir() else []
+    if not known:
+        groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+        return f"{group or config}={name}: no such group; {close_match(group or config, groups)}"
+    return f"{group}={name}: no such {group}; {close_match(name, known)}"
+
+
+def _near_setting(key: str) -> str:
+    """The setting or group a mistyped key may have meant."""
+    base = key.lstrip("+~").split("@")[0]
+    known = list(_all_keys(RootConfig, "")) + [p.name for p in CONF.iterdir() if p.is_dir()]
+    parent, _, last = base.rpartition(".")
+    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    if (near := close_match(last, beside)).startswith("did you mean"):
+        return f"did you mean {beside[near.split()[-1].rstrip('?')]}?"
+    if elsewhere := [k for k in known if k.rpartition(".")[2] == last]:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    if words := _node_words(base):
+        return f"write +{base}=<value>" if last in words else close_match(last, words)
+    if (near := close_match(base, known)).startswith("did you mean"):
+        return near
+    return f"use one of {', '.join(sorted(beside.values()))}" if parent and beside else "see `python -m finr1 --help`"
+
+
+def _node_words(key: str) -> list[str]:
+    """The keywords of the part a key like `source.tfns.path` belongs to; empty where there is none."""
+    *group, name, _ = ["", "", *key.split(".")]
+    path = CONF / (group[2] if len(group) > 2 else "") / f"{name}.yaml"
+    if not path.is_file() or len(group) < 3:
+        return []
+    target = OmegaConf.select(OmegaConf.load(path), f"{name}._target_")
+    return signature_words(target) if target else []
+
+
+def _all_keys(kind: Any, prefix: str) -> Iterator[str]:
+    types = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        yield f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from _all_keys(types[field.name], f"{prefix}{field.name}.")
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def _pair(key: str, value_of: dict[str, str]) -> str:
+    return f"{key}={value_of[key]}" if key in value_of else key
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

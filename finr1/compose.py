@@ -1,0 +1,54 @@
+"""From `conf/` to a `RootConfig`: where the yaml files are, the schema they compose onto, plain values for records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from finr1.config import RootConfig
+
+_PACKAGE = Path(__file__).parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+_SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
+
+
+def register() -> None:
+    """Tell Hydra the schema that conf/config.yaml names."""
+    ConfigStore.instance().store(name="root_schema", node=RootConfig)
+
+
+def compose(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
+    """The configuration that `python -m finr1 <overrides>` runs; Hydra's own errors pass through."""
+    register()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return hydra_compose("config", with_default(overrides), return_hydra_config=with_hydra)
+
+
+def with_default(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the quickstart experiment before them where they choose none; `experiment=` gets its `+`."""
+    known = [f"+{override}" if override.startswith("experiment=") else override for override in overrides]
+    chosen = any(override.startswith("+experiment=") for override in known)
+    return known if chosen else ["+experiment=quickstart", *known]
+
+
+def typed(cfg: DictConfig) -> RootConfig:
+    """As dataclasses, every interpolation resolved; raises what their `__post_init__` raises."""
+    return cast(RootConfig, OmegaConf.to_object(cfg))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """As plain values, every interpolation resolved, and without secrets: what is saved, hashed and logged."""
+    return cast(dict[str, Any], _redact(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def _redact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: "***" if _SECRET.search(str(k)) and isinstance(v, str) else _redact(v) for k, v in value.items()}
+    return [_redact(item) for item in value] if isinstance(value, list) else value

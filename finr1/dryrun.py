@@ -1,0 +1,99 @@
+"""`dry_run=true`: build everything of a run but weights, tokenizer and data, and say where those would come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from finr1.check import check_lengths, check_nodes, check_parts
+from finr1.context import build_all
+from finr1.errors import ConfigError
+from finr1.pipeline import STAGES, Stage, is_done, is_hub_id, outside_of, subtree
+
+if TYPE_CHECKING:
+    from finr1.config import RootConfig
+
+_GROUPS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning")
+
+
+def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+    """Check every node, build sources, judges, rewards, benchmarks and the model's shape; ConfigError for a fault."""
+    screen = Console(highlight=False, soft_wrap=True)
+    names = [stage.name for stage in stages]
+    check_parts(cfg, names)
+    check_lengths(cfg, values, names)
+    for key in ("trainer", "engine", "logger", *_GROUPS):
+        check_nodes(subtree(values, key), key)
+    for key in _GROUPS:
+        group: Any = cfg
+        for part in key.split("."):
+            group = getattr(group, part)
+        if built := build_all(group):
+            screen.print(f"{key}: {', '.join(built)}")
+    for role, node in cfg.engine.items():
+        screen.print(f"engine.{role}: {node['_target_']} (not started)")
+    if cfg.trainer:
+        fit = cfg.trainer["fit"]
+        screen.print(f"trainer: {fit.get('accelerator')}, {fit.get('devices')} device(s), {fit.get('precision')}")
+    screen.print(
+        f"model: {cfg.model.name} from {cfg.model.path}: {count_parameters(cfg):,} parameters, {cfg.model.adapter}"
+    )
+    for line in origins(cfg, names):
+        screen.print(line)
+    try:
+        for stage in stages:
+            outside_of(stage, cfg, values)
+    except ConfigError as error:
+        screen.print(f"a real run would stop: {error}")
+    screen.print(f"stage={cfg.stage} of {Path(cfg.paths.runs) / cfg.name} composes and validates; nothing was loaded")
+
+
+def count_parameters(cfg: RootConfig) -> int:
+    """Parameters of the model's shape, built without memory; ConfigError where the shape is no model."""
+    if not cfg.model.shape:
+        raise ConfigError("model.shape", "{}", "dry_run needs the model's config.json as yaml", "add it to conf/model")
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(cfg.model.shape)
+    try:
+        config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except (KeyError, ValueError, TypeError) as error:
+        why = f"transformers cannot build it ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
+        raise ConfigError("model.shape", cfg.model.shape.get("model_type"), why, "mend the shape") from error
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def origins(cfg: RootConfig, names: Sequence[str]) -> list[str]:
+    """Where training rows and first weights come from, and whether they are there."""
+    run_dir = Path(cfg.paths.runs) / cfg.name
+    lines = []
+    for stage in ("sft", "grpo"):
+        if stage not in names:
+            continue
+        rows = getattr(cfg, stage).rows
+        folder = Path(rows) if rows else run_dir
+        there = all(is_done(folder / STAGES[name].folder) for name in ("questions", "filter"))
+        origin = f"{stage}.rows={rows}" if rows else f"this run ({folder})"
+        lines.append(f"{stage} rows: from {origin}: {'there' if there or 'filter' in names else 'NOT there yet'}")
+    if "sft" in names:
+        lines.append(f"sft weights: from model.path={cfg.model.path}")
+    if "grpo" in names:
+        lines.append(f"grpo weights: from {_start(cfg, run_dir, names)}")
+    return lines
+
+
+def _start(cfg: RootConfig, run_dir: Path, names: Sequence[str]) -> str:
+    start = cfg.grpo.init_from
+    if not start:
+        there = "sft" in names or is_done(run_dir / STAGES["sft"].folder)
+        folder = run_dir / STAGES["sft"].folder / "model"
+        return f"this run's SFT model ({folder}): {'there' if there else 'NOT there yet'}"
+    if Path(start).is_dir():
+        return f"grpo.init_from={start}: there"
+    return f"grpo.init_from={start}: {'a hub id' if is_hub_id(start) else 'NOT there yet'}"

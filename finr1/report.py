@@ -1,0 +1,41 @@
+"""Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finr1.errors import ConfigError
+
+if TYPE_CHECKING:
+    from finr1.context import Context
+
+
+@dataclass
+class ReportSettings:
+    """What the report shows."""
+
+    samples: int = 60  # completions in the browser of samples, a model
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError("report.samples", self.samples, "it is a number of completions", "use 0 or more")
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    """Read the stage folders that exist and write the report; returns what it shows."""
+    from finr1.reporting.gather import summarise
+    from finr1.reporting.page import render
+    from finr1.reporting.samples import collect
+    from finr1.store import write_atomic, write_json
+
+    folders = {name: folder for name, folder in ctx.inputs.items() if folder.is_dir()}
+    with ctx.progress("report", 3) as bar:
+        summary = summarise(ctx.cfg.name, ctx.run_dir, folders)
+        write_json(ctx.folder / "summary.json", summary)
+        bar.advance()
+        samples = collect(folders, ctx.cfg.report.samples)
+        bar.advance()
+        write_atomic(ctx.folder / "report.html", render(summary, samples))
+        bar.advance()
+    return {"stages": len(summary["stages"]), "samples": len(samples["samples"])}

@@ -1,0 +1,180 @@
+"""The page: one HTML file without any outside reference, its numbers all taken from the summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from finr1.reporting import charts
+from finr1.reporting.gather import STAGES
+from finr1.tracking import METRICS
+
+CURVES = {  # stage -> the metrics drawn, in this order; others follow
+    "sft": ("loss", "grad_norm", "learning_rate", "tokens_per_s"),
+    "grpo": (
+        "reward",
+        "accuracy",
+        "format",
+        "completion_tokens",
+        "entropy",
+        "groups_with_spread",
+        "reward_std",
+        "clip_fraction",
+        "grad_norm",
+        "mismatch",
+        "tokens_per_s",
+        "truncated",
+        "undecided",
+    ),
+}
+SHARES = ("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency")
+FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
+FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is called, how far it is set in
+    ("questions", "questions", "questions", 0),
+    ("traces", "distil", "teacher traces", 0),
+    ("good", "filter", "good", 1),
+    ("bad", "filter", "bad", 1),
+    ("undecided", "filter", "undecided", 1),
+    ("sft_rows", "sft", "SFT rows (from good)", 0),
+    ("rl_questions", "filter", "RL questions (no good trace)", 0),
+    ("rl_candidates", "grpo", "with a measured pass rate", 1),
+    ("rl_selected", "grpo", "selected for GRPO", 1),
+)
+
+
+def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
+    """The whole document; stages without a time are shown as not run."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        {"pct": percent, "points": points, "num": charts.number, "duration": duration, "p": p_value, "count": count}
+    )
+    return environment.get_template("template.html").render(
+        s=summary,
+        date=time.strftime("%Y-%m-%d %H:%M", time.localtime(summary["began"])) if summary["began"] else "–",
+        findings=findings(summary),
+        figures=FIGURES,
+        funnel=funnel(summary),
+        stages=STAGES,
+        curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
+        interval=charts.interval,
+        methods=methods,
+        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "script.js").read_text(encoding="utf-8")),
+        samples=embed(samples),
+        n_samples=len(samples["samples"]),
+    )
+
+
+def embed(value: object) -> Markup:
+    """JSON that is safe inside <script>: no `<`, `>` or `&`, so that no completion can end the element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bars of the funnel: count, width in percent of the widest, and whether its stage ran at all."""
+    counts = {key: summary["funnel"].get(key) for key, *_ in FUNNEL}
+    widest = max((n for n in counts.values() if n), default=1)
+    return [
+        {
+            "label": label,
+            "depth": depth,
+            "n": counts[key],
+            "width": round(100 * (counts[key] or 0) / widest, 2),
+            "ran": counts[key] is not None or stage in summary["stages"],
+        }
+        for key, stage, label, depth in FUNNEL
+    ]
+
+
+def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the run showed, on its first benchmark: each model against the one before it."""
+    out = []
+    for a, b in pairwise(summary["scores"]):
+        tests = summary["paired"].get(f"{b}_vs_{a}") or {}
+        for figure, mode in (("format", "greedy"), ("accuracy_strict", "sampled"), ("accuracy_strict", "greedy")):
+            test = tests.get(mode)
+            test = test and (test if figure == "accuracy_strict" else test.get(figure))
+            if test:
+                clear = (test["low"] > 0 or test["high"] < 0) and test["p"] < 0.05
+                word = ("rose" if test["diff"] > 0 else "fell") if clear else "no clear change"
+                before, after = (summary["scores"][model][mode][figure] for model in (a, b))
+                title = f"{b} vs {a}: {FIGURES[figure]}, {mode}"
+                out.append({"title": title, "word": word, "before": before, "after": after, **test})
+    return out
+
+
+def methods(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """Mode -> how its paired tests were made."""
+    return {mode: test["method"] for modes in benchmark["paired"].values() for mode, test in modes.items() if test}
+
+
+def curves(stage: str, training: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+    """A stage's charts; None if it did not run."""
+    if training is None:
+        return None
+    names = [name for name in CURVES[stage] if name in training]
+    names += [name for name in training if name not in names]
+    return [
+        {
+            "name": name.replace("_", " "),
+            "about": METRICS.get(f"{stage}/{name}", ""),
+            "last": training[name]["last"],
+            "svg": charts.line(name, training[name]["curve"], name in SHARES),
+            "extra": name not in CURVES[stage],
+        }
+        for name in names
+    ]
+
+
+def percent(value: float | None) -> str:
+    """A share in percent, one decimal; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f}".replace("-", "−") if abs(value) >= 0.0005 else "0.0"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value: `p = 0.03`, or below what is worth telling apart."""
+    if value is None:
+        return "–"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators; a dash for None."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `1 h 02 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

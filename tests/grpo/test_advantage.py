@@ -1,0 +1,53 @@
+"""Advantages by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from finr1.grpo.advantage import centre
+
+NAN = float("nan")
+
+
+def test_three_rewards_by_hand() -> None:
+    # rewards 1, 0, 1: mean 2/3, population std sqrt(2/9) = 0.47140
+    result = centre(torch.tensor([[1.0, 0.0, 1.0]]))
+    expected = torch.tensor([[(1 / 3) / math.sqrt(2 / 9), (-2 / 3) / math.sqrt(2 / 9), (1 / 3) / math.sqrt(2 / 9)]])
+    torch.testing.assert_close(result.advantages_PG, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(expected, torch.tensor([[0.70711, -1.41421, 0.70711]]), atol=1e-5, rtol=0)
+
+
+def test_without_scaling_by_hand() -> None:
+    result = centre(torch.tensor([[2.0, 1.0, 0.0, 1.0]]), scale="none")
+    torch.testing.assert_close(result.advantages_PG, torch.tensor([[1.0, 0.0, -1.0, 0.0]]), atol=1e-7, rtol=0)
+
+
+def test_undecided_completions_change_nothing() -> None:
+    without = centre(torch.tensor([[1.0, 0.0, 1.0]]))
+    with_one = centre(torch.tensor([[1.0, NAN, 0.0, 1.0]]))
+    assert with_one.advantages_PG[0, 1] == 0
+    assert with_one.enters_PG.tolist() == [[True, False, True, True]]
+    torch.testing.assert_close(with_one.advantages_PG[:, [0, 2, 3]], without.advantages_PG, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("rewards", [[0.7, 0.7, 0.7], [0.1, 0.1 + 1e-8, 0.1], [1.0, NAN, NAN], [NAN, NAN, NAN]])
+def test_groups_without_spread_do_not_enter(rewards: list[float]) -> None:
+    result = centre(torch.tensor([rewards, [1.0, 0.0, 0.0]]))
+    assert result.spread_P.tolist() == [False, True]
+    assert not result.enters_PG[0].any()
+    assert torch.equal(result.advantages_PG[0], torch.zeros(3))
+
+
+def test_properties() -> None:
+    torch.manual_seed(0)
+    rewards = torch.rand(6, 8)
+    advantages = centre(rewards).advantages_PG
+    torch.testing.assert_close(advantages.mean(-1), torch.zeros(6), atol=1e-6, rtol=0)
+    torch.testing.assert_close(advantages.std(-1, unbiased=False), torch.ones(6), atol=1e-5, rtol=0)
+    # an affine change of the rewards changes nothing; the order within a group only reorders
+    torch.testing.assert_close(centre(3 * rewards - 5).advantages_PG, advantages, atol=1e-4, rtol=0)
+    order = torch.randperm(8)
+    torch.testing.assert_close(centre(rewards[:, order]).advantages_PG, advantages[:, order], atol=1e-6, rtol=0)

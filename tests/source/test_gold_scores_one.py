@@ -1,0 +1,80 @@
+"""Every source of conf/source: its gold, written as a completion, scores 1; corrupted, it scores 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from finr1.answer import render
+from finr1.compose import CONF
+from finr1.context import build
+from finr1.errors import ConfigError
+from finr1.judge.base import JudgeItem
+from finr1.judge.exact import Exact
+from finr1.reward.accuracy import Accuracy
+from finr1.reward.base import RewardItem
+from finr1.reward.format import Format
+from finr1.types import Question
+
+NAMES = sorted(path.stem for path in (CONF / "source").glob("*.yaml"))
+OBJECTIVE = ("number", "choice", "yes_no", "label")
+MOST = 1500  # rows of each source
+
+
+def _questions(name: str, data: Path) -> list[Question]:
+    root = OmegaConf.create({"seed": 0, "paths": {"data": str(data)}})
+    whole = OmegaConf.merge(root, {"source": OmegaConf.load(CONF / "source" / f"{name}.yaml")})
+    node: Any = OmegaConf.to_container(whole, resolve=True)["source"]  # type: ignore[call-overload]
+    assert set(node) == {name}
+    try:
+        rows = list(build(node[name]).load())
+    except ConfigError as error:
+        pytest.skip(f"no files of this source: {error}")
+    step = max(1, len(rows) // MOST)
+    return rows[::step]
+
+
+def _corrupted(question: Question) -> str:
+    """Another answer of the same kind that no reading takes for the gold."""
+    gold = question.gold or ""
+    if question.kind in ("choice", "label"):
+        return next(key for key in sorted(question.choices) if key not in gold)
+    if question.kind == "yes_no":
+        return "no" if gold.strip().lower() in ("yes", "是", "true", "正确", "对") else "yes"
+    at = next((i for i, char in enumerate(gold) if char in "123456789"), None)
+    if at is None:
+        return "7"
+    changed = str((int(gold[at]) + 4) % 9 + 1)  # another leading digit: the same at no power of ten
+    return gold[:at] + changed + gold[at + 1 :]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gold_scores_one_and_corrupted_gold_zero(name: str, data_path: Path) -> None:
+    questions = [q for q in _questions(name, data_path) if q.gold is not None and q.kind in OBJECTIVE]
+    assert questions
+    judges, accuracy, form = (Exact(False), Exact(True)), (Accuracy(), Accuracy(scale_tolerant=True)), Format()
+    for answers, expected in (([q.gold or "" for q in questions], 1.0), ([_corrupted(q) for q in questions], 0.0)):
+        boxed = [f"\\boxed{{{answer}}}" for answer in answers]
+        items = [JudgeItem(q, "because", text) for q, text in zip(questions, boxed, strict=True)]
+        texts = [RewardItem(q, render("because", text), False) for q, text in zip(questions, boxed, strict=True)]
+        verdicts = [verdict for judge in judges for verdict in judge.judge(items)]
+        verdicts += [verdict for reward in accuracy for verdict in reward.grade(texts)]
+        off = [
+            f"{q.kind} gold {q.gold!r} answer {answer!r}: {verdict}"
+            for q, answer, verdict in zip(questions * 4, answers * 4, verdicts, strict=True)
+            if verdict.value != expected
+        ]
+        assert not off, f"{len(off)} of {len(verdicts)}: " + "; ".join(off[:5])
+        assert all(verdict.value == 1.0 for verdict in form.grade(texts))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_are_unique_and_stable_and_prompts_end_with_the_user(name: str, data_path: Path) -> None:
+    first, second = _questions(name, data_path), _questions(name, data_path)
+    assert [q.id for q in first] == [q.id for q in second]
+    assert len({q.id for q in first}) >= 0.99 * len(first)  # a few upstream rows are there twice, word for word
+    assert all(q.prompt[-1]["role"] == "user" and q.text.strip() and q.document_id for q in first)
+    assert all(Question.from_json(q.to_json()).id == q.id for q in first[:50])

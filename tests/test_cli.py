@@ -1,0 +1,230 @@
+"""The command line: help, one-line errors, dry runs, multirun."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPO, Runner
+
+import finr1.__main__ as entry
+from finr1 import sweep
+from finr1.cli import explain, help_text
+from finr1.compose import CONF
+from finr1.errors import BusyError, ConfigError, DataError
+from finr1.pipeline import STAGES
+from finr1.store import RunLock, read_json
+
+FEW = ("source.worked.n_train=12", "benchmark.worked.limit=4")  # enough for the light stages
+
+
+def test_help_is_quick_and_lists_stages_experiments_groups_and_settings(finr1: Runner) -> None:
+    started = time.monotonic()
+    done = finr1("--help")
+    assert time.monotonic() - started < 3 and done.returncode == 0 and not done.stderr
+    for name in STAGES:
+        assert f"\n  {name:<11}" in done.stdout
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert f"\n  {path.stem}" in done.stdout
+    for words in ("reward=[...]", "trainer=", "grpo.group_size=8", "evaluate.models=[base,sft,grpo]", "--multirun"):
+        assert words in done.stdout
+
+
+def test_help_lines_fit_a_wide_terminal() -> None:
+    assert max(map(len, help_text().splitlines())) <= 140
+
+
+MISTAKES = [  # (arguments, what the one line must match)
+    (["grpo.lerning_rate=1"], r"grpo\.lerning_rate=1: no such setting; did you mean grpo\.learning_rate\?"),
+    (["learning_rate=1"], r"learning_rate=1: no such setting; did you mean sft\.learning_rate or grpo\.learning_rate\?"),
+    (["grpo.steps=many"], r"grpo\.steps=many: value 'many' of type 'str' could not be converted to Integer; "),
+    (["+experimnt=tiny"], r"experimnt=tiny: no such setting; did you mean experiment\?"),
+    (["+experiment=quikstart"], r"experiment=quikstart: no such experiment; did you mean quickstart\?"),
+    (["stage=grop"], r"stage=grop: no such stage; did you mean grpo\?"),
+    (["model=smollm"], r"model=smollm: no such model; did you mean smollm2_135m\?"),
+    (["reward=[formt,accuracy]"], r"reward=formt: no such reward; did you mean format\?"),
+    (["reward=[format],[accuracy]"], r"reward=\[format\],\[accuracy\]: several values; add --multirun"),
+    (["reward.format.wieght=2"], r"reward\.format\.wieght=2: no such setting; did you mean weight\?"),
+    (["+reward.format.wieght=2"], r"reward\.format\.wieght=2: finr1\.reward\.format\.Format has no such setting; did"),
+    (["+grpo.lerning_rate=1"], r"grpo\.lerning_rate=1: no such setting; did you mean grpo\.learning_rate\?"),
+    (["engine@engine.polcy=vllm"], r"engine@engine\.polcy=vllm: no such setting"),
+    (["source=[tfns]", "paths.data=/nowhere"], r"source\.tfns\.path=/nowhere/tfns: no such file or folder; set paths\.data"),
+    (["grpo.sampling.temperature=0"], r"grpo\.sampling\.temperature=0: greedy groups have no spread"),
+    (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
+    (["grpo.sampling.max_new_tokens=5000"], r"grpo\.sampling\.max_new_tokens=5000: with model\.max_model_len=1024 it leaves"),
+    (["judge@judge.reasoning=[]"], r"filter\.reasoning=True: no reasoning judge is chosen; "),
+    (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),
+    (["stage=filter"], r"stage=filter: it reads runs/quickstart/1_questions, not there yet; run stage=questions first"),
+    (["stage=report"], r"stage=report: no stage has finished in runs/quickstart"),
+    (["+experiment=grpo_fin"], r"grpo\.rows=runs/fin_r1_data: no rows to train on"),
+    (["+experiment=grpo_fin", "grpo.rows=null"], r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from"),
+    (["+experiment=sft_fin"], r"sft\.rows=runs/fin_r1_data: no rows to train on"),
+    (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: several ranks need torchrun"),
+    (["name="], r"name=: not the name of a folder"),
+    (["name=../x"], r"name=\.\./x: not the name of a folder"),
+    (["name=${nope}"], r"name=\$\{nope\}: Interpolation key 'nope' not found"),
+    (["seed 3"], r"seed 3: not of the form key=value"),
+    (["a=b=c{"], r"a=b=c\{: not of the form key=value"),
+    (["--multi"], r"unrecognized arguments: --multi; see|ambiguous option"),
+    (["~nothing"], r"~nothing: no such setting"),
+    (["prompt.system=nope"], r"prompt\.system=nope: no such prompt text; use one of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_touches_nothing(
+    arguments: list[str], words: str, tmp_path: Path, finr1: Runner, request: pytest.FixtureRequest
+) -> None:
+    import re
+
+    if arguments == ["--multi"]:  # argparse takes unique prefixes: this one is --multirun, with nothing to sweep
+        pytest.skip("an abbreviation, not a mistake")
+    done = finr1(*arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: {words}", line), line
+    assert not done.stdout and not list(tmp_path.iterdir())
+
+
+def test_the_debug_switch_shows_where_an_error_came_from(finr1: Runner) -> None:
+    done = finr1("stage=filter", FINR1_DEBUG="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_a_busy_run_folder_is_one_line(tmp_path: Path, finr1: Runner) -> None:
+    with RunLock(tmp_path / "runs" / "quickstart"):
+        done = finr1("stage=questions", *FEW)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "name=quickstart: another process (pid" in line and "give name=<other>" in line
+
+
+def test_errors_of_the_disk_and_of_data_are_one_line_and_bugs_are_not() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/x/traces.jsonl")
+    assert (explain(full, []) or "").startswith("/x/traces.jsonl: no space left on the device; free some")
+    assert explain(DataError("f", "broken\nJSON", "mend it"), []) == "f: broken JSON; mend it"
+    assert explain(BusyError("busy"), []) == "busy"
+    assert explain(PermissionError(errno.EACCES, "denied", "/x"), []) == (
+        "/x: permission denied; give another paths.runs=<folder>, or mend its rights"
+    )
+    assert explain(ZeroDivisionError("a bug"), []) is None
+
+
+def test_a_user_error_is_found_behind_the_error_that_wraps_it() -> None:
+    try:
+        try:
+            raise ConfigError("a.b", 1, "why", "what")
+        except ConfigError as inner:
+            raise RuntimeError("Error in call to target 'x':\nmany\nlines") from inner
+    except RuntimeError as outer:
+        assert explain(outer, []) == "a.b=1: why; what"
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "take", stop)
+    monkeypatch.setattr(sys, "argv", ["finr1"])
+    assert entry._run([]) == 130
+    assert capsys.readouterr().err == "stopped; start the same command again to continue\n"
+
+
+def test_cfg_job_prints_what_the_bare_command_runs(tmp_path: Path, finr1: Runner) -> None:
+    bare, named = finr1("--cfg", "job"), finr1("+experiment=quickstart", "--cfg", "job")
+    assert bare.returncode == 0 and bare.stdout == named.stdout and "\nname: quickstart" in f"\n{bare.stdout}"
+    mixed = finr1("seed=5", "--cfg", "job", "name=x")
+    assert mixed.returncode == 0 and "seed: 5" in mixed.stdout and "name: x" in mixed.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_and_hydras_own_help_pass_through(finr1: Runner) -> None:
+    assert "Hydra" in finr1("--hydra-help").stdout
+    assert "runs/quickstart" in finr1("--cfg", "hydra", "--resolve", "--package", "hydra.sweep").stdout
+
+
+def test_a_dry_run_builds_the_full_size_experiment_without_weights(tmp_path: Path, finr1: Runner) -> None:
+    done = finr1("+experiment=grpo_fin", "dry_run=true", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    # Qwen2.5-7B: 152064 * 3584 twice (untied), 28 layers of 233,057,792, a last norm of 3584
+    assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in done.stdout
+    for words in ("reward: format, accuracy", "grpo rows: from grpo.rows=runs/fin_r1_data: NOT there yet", "a real run would"):
+        assert words in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_finds_faults(finr1: Runner) -> None:
+    done = finr1("+experiment=sft_fin", "dry_run=true", "+trainer.fit.acelerator=gpu")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: trainer.fit.acelerator=gpu: pytorch_lightning.Trainer has no")
+
+
+def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
+    done = finr1("stage=questions", *FEW)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    run = tmp_path / "runs" / "quickstart"
+    assert "n_train: 12" in (run / "config.yaml").read_text()
+    manifest = read_json(run / "1_questions" / "manifest.json")
+    assert manifest["counts"]["questions"] <= 12 and manifest["versions"]["finr1"]
+    again = finr1("stage=questions", *FEW)
+    assert "questions  done before" in again.stderr
+
+
+def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: Path, finr1: Runner) -> None:
+    sweep_of = ("--multirun", "+experiment=quickstart", "stage=questions", *FEW, "reward=[format],[format,accuracy]")
+    done = finr1(*sweep_of)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["quickstart.sweep"]
+    folder = tmp_path / "runs" / "quickstart.sweep"
+    jobs = [folder / "reward=format", folder / "reward=format+accuracy"]
+    assert sorted(path for path in folder.iterdir() if path.is_dir()) == jobs
+    pids = [(job / ".lock").read_text() for job in jobs]
+    assert pids[0] != pids[1]
+    rewards = [("accuracy:" in (job / "config.yaml").read_text().split("reward:")[1].split("grpo:")[0]) for job in jobs]
+    assert rewards == [False, True]
+    table = json.loads((folder / "sweep.json").read_text())["jobs"]
+    assert [(job["name"], job["exit_code"]) for job in table] == [("reward=format", 0), ("reward=format+accuracy", 0)]
+    assert finr1(*sweep_of).stderr.count("done before") == 2
+
+
+def test_a_failing_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
+    done = finr1("--multirun", "stage=filter,questions", "name=mine", *FEW)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 jobs failed: stage=filter;")
+    assert (tmp_path / "runs" / "mine.sweep" / "stage=questions" / "1_questions" / "manifest.json").exists()
+
+
+def test_a_mistake_in_the_last_job_is_found_before_the_first_starts(tmp_path: Path, finr1: Runner) -> None:
+    done = finr1("--multirun", "stage=questions", "seed=1,x")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/*/seed=*"))
+
+
+def job(*overrides: str) -> sweep.Job:
+    return sweep.Job(overrides, Path("s"), swept=True, elsewhere=False)
+
+
+def test_jobs_are_named_by_what_differs() -> None:
+    jobs = [job("+experiment=tiny", "seed=1", "reward=[a]"), job("+experiment=tiny", "seed=2", "reward=[a]")]
+    assert sweep.names_of(jobs) == ["seed=1", "seed=2"]
+    assert sweep.names_of([job("a='x y/z'")]) == ["a=x_y_z"]
+    assert sweep.names_of([job("+a=1"), job("a=1")]) == ["a=1", "a=1-1"]
+    long = [job(f"prompt=[{'x' * 300}{i}]") for i in range(2)]
+    assert len({*sweep.names_of(long)}) == 2 and max(map(len, sweep.names_of(long))) < 120
+
+
+def test_a_jobs_own_name_and_place_win() -> None:
+    command = sweep.command(job("name=mine", "paths.runs=/x", "seed=1"), "it's", Path("/a b/s"))
+    assert command == [sys.executable, "-m", "finr1", "seed=1", "paths.runs='/a b/s'", "name='it\\'s'"]
+
+
+def test_the_console_script_is_the_same_function() -> None:
+    code = "import sys; sys.argv = ['finr1', '--help']; from finr1.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("finr1: ")

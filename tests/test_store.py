@@ -1,0 +1,190 @@
+"""Files of a run: rows survive kills, manifests decide what is done, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finr1 import store
+from finr1.errors import BusyError, DataError
+from finr1.store import JsonlWriter, RunLock, StageKey
+from finr1.types import Question, Trace
+
+KEY = StageKey("filter", {"criteria": 7, "scale": True}, {"distil": "aa"}, "c0de")
+
+
+def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    rows = [{"a": 1, "文": "增长 11.8%\n\u2028 end"}, {"a": None}]
+    with JsonlWriter(path) as writer:
+        writer.write(rows[0])
+    with JsonlWriter(path) as writer:
+        writer.write(rows[1])
+    assert list(store.read_jsonl(path)) == rows
+
+
+def test_questions_and_traces_round_trip_through_a_file(tmp_path: Path) -> None:
+    question = Question(
+        "s", "d", "zh", "financial code", "choice", [{"role": "user", "content": "问"}], "A", choices={"A": "x"}
+    )
+    trace = Trace(question.id, 2, "t", "r", "a", "text", sampling={"n": 1})
+    store.write_jsonl(tmp_path / "x.jsonl", [question.to_json(), trace.to_json()])
+    first, second = store.read_jsonl(tmp_path / "x.jsonl")
+    assert Question.from_json(first) == question and Trace.from_json(second) == trace
+
+
+def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_writer(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"i": 0}\n{"i": 1}\n{"i": 2, "te', encoding="utf-8")
+    assert [row["i"] for row in store.read_jsonl(path)] == [0, 1]
+    with JsonlWriter(path) as writer:
+        writer.write({"i": 2})
+    assert path.read_text() == '{"i": 0}\n{"i": 1}\n{"i": 2}\n'
+
+
+def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"i"')
+    with JsonlWriter(path):
+        pass
+    assert path.read_bytes() == b""
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"i": 0}\n{oops\n{"i": 2}\n')
+    with pytest.raises(DataError, match="broken JSON in line 2"):
+        list(store.read_jsonl(path))
+    with pytest.raises(DataError, match="no such file"):
+        list(store.read_jsonl(tmp_path / "none.jsonl"))
+
+
+def test_take_rows_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
+    store.write_jsonl(tmp_path / "x.jsonl", [{"id": 1, "b": 2}, {"id": 2}])
+    with pytest.raises(DataError, match="line 2 has no `b`"):
+        store.take_rows(tmp_path / "x.jsonl", ["id", "b"])
+
+
+def test_a_failed_write_leaves_the_old_file_and_nan_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    store.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(path, {"a": float("nan")})
+    assert store.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from finr1.store import JsonlWriter
+with JsonlWriter(Path(sys.argv[1])) as writer:
+    for i in range(10**9):
+        writer.write({"i": i, "text": "x" * 200})
+        if i == 500:
+            print("ready", flush=True)
+"""
+
+
+def test_no_written_row_is_lost_to_sigkill(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    command = [sys.executable, "-c", _WRITER, str(path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.kill()
+    numbers = [row["i"] for row in store.read_jsonl(path)]
+    assert numbers == list(range(len(numbers))) and len(numbers) > 500
+
+
+def test_a_stage_is_fresh_then_resumed_then_done(tmp_path: Path) -> None:
+    folder = tmp_path / "3_filtered"
+    assert store.begin(folder, KEY) == ("fresh", "")
+    (folder / "good.jsonl").write_text("{}\n")
+    assert store.begin(folder, KEY) == ("resume", "")
+    assert (folder / "good.jsonl").exists()
+    store.finish(folder, KEY, {"good": 1}, 1.25, {"python": "3"})
+    assert store.begin(folder, KEY) == ("done", "")
+    manifest = store.read_json(folder / "manifest.json")
+    assert manifest["counts"] == {"good": 1} and manifest["seconds"] == 1.25
+    assert manifest["fingerprint"] == KEY.fingerprint and manifest["files"]["good.jsonl"] == 3
+    assert not (folder / "begun.json").exists() and "begun.json" not in manifest["files"]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (StageKey("filter", {"criteria": 6, "scale": True}, {"distil": "aa"}, "c0de"), "criteria"),
+        (StageKey("filter", {"scale": True}, {"distil": "aa"}, "c0de"), "criteria"),
+        (StageKey("filter", KEY.settings, {"distil": "bb"}, "c0de"), "input distil"),
+        (StageKey("filter", KEY.settings, KEY.inputs, "ffff"), "its code"),
+    ],
+)
+def test_a_change_is_named_and_the_old_folder_kept(tmp_path: Path, other: StageKey, words: str) -> None:
+    folder = tmp_path / "3_filtered"
+    store.begin(folder, KEY)
+    (folder / "good.jsonl").write_text("old")
+    store.finish(folder, KEY, {}, 1.0, {})
+    assert store.begin(folder, other) == ("fresh", words)
+    assert not (folder / "good.jsonl").exists()
+    (old,) = (tmp_path / ".old").iterdir()
+    assert (old / "good.jsonl").read_text() == "old" and (old / "manifest.json").exists()
+    # and once more within the same second
+    store.finish(folder, other, {}, 1.0, {})
+    assert store.begin(folder, KEY)[0] == "fresh"
+    assert len(list((tmp_path / ".old").iterdir())) == 2
+
+
+def test_a_half_done_folder_with_other_settings_is_set_aside_too(tmp_path: Path) -> None:
+    folder = tmp_path / "3_filtered"
+    store.begin(folder, KEY)
+    assert store.begin(folder, StageKey("filter", {}, {"distil": "aa"}, "c0de"))[0] == "fresh"
+    assert len(list((tmp_path / ".old").iterdir())) == 1
+
+
+def test_the_fingerprint_depends_on_values_not_on_their_order() -> None:
+    turned = StageKey("filter", {"scale": True, "criteria": 7}, {"distil": "aa"}, "c0de")
+    assert turned.fingerprint == KEY.fingerprint
+    assert store.digest({"a": 1}) != store.digest({"a": "1"})
+
+
+def test_seconds_of_killed_attempts_add_up(tmp_path: Path) -> None:
+    assert store.seconds_spent(tmp_path) == 0.0
+    store.add_seconds(tmp_path, 12.5)
+    assert store.seconds_spent(tmp_path) == 12.5
+    (tmp_path / ".seconds").write_text("nan")
+    assert store.seconds_spent(tmp_path) == 0.0
+
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from finr1.store import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_process_is_kept_out_until_the_first_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "locked\n"
+        with pytest.raises(BusyError, match=rf"name=run: another process \(pid {process.pid}\)"), RunLock(tmp_path / "run"):
+            pass
+        process.kill()
+    with RunLock(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / ".lock").read_text()) > 0
+
+
+def test_hash_files_sees_contents_not_times(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    before = store.hash_files([tmp_path / "b", tmp_path / "a"])
+    (tmp_path / "a").write_text("1")
+    assert store.hash_files([tmp_path / "a", tmp_path / "b"]) == before
+    (tmp_path / "a").write_text("3")
+    assert store.hash_files([tmp_path / "a", tmp_path / "b"]) != before
