@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
+from collections.abc import Sequence
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -19,10 +21,13 @@ from finr1.errors import Finr1Error
 from finr1.pipeline import chosen, walk
 
 _ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",  # threads that wait do not spin: beside other work spinning costs a factor of ten
     "TOKENIZERS_PARALLELISM": "false",  # forked workers warn otherwise
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HYDRA_FULL_ERROR": "1",  # Hydra passes errors on, and `explain` words them
 }
 
@@ -63,20 +68,20 @@ def run(cfg: DictConfig) -> None:
     show(settings, seconds, time.monotonic() - started)
 
 
-def main() -> None:
-    """Entry point of `python -m finr1` and of the console script `finr1`."""
-    arguments = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m finr1` and of the console script `finr1`; returns the exit code.
+
+    What the user can mend becomes one line; all else keeps its traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h"} & set(arguments):
         print(help_text())
-        return
+        return 0
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    sys.exit(_run(arguments))
-
-
-def _run(arguments: list[str]) -> int:
-    """Run, and turn what the user can mend into one line; returns the exit code."""
-    overrides = arguments
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
+    JOBS.clear()
+    overrides: Sequence[str] = arguments
     try:
         parser = get_args_parser()
         parser.error = _refuse  # type: ignore[method-assign, assignment]
@@ -109,4 +114,4 @@ def _refuse(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

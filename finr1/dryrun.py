@@ -80,7 +80,7 @@ def origins(cfg: RootConfig, names: Sequence[str]) -> list[str]:
         folder = Path(rows) if rows else run_dir
         there = all(is_done(folder / STAGES[name].folder) for name in ("questions", "filter"))
         origin = f"{stage}.rows={rows}" if rows else f"this run ({folder})"
-        lines.append(f"{stage} rows: from {origin}: {'there' if there or 'filter' in names else 'NOT there yet'}")
+        lines.append(f"{stage} rows: from {origin}: {_state(there, not rows and 'filter' in names)}")
     if "sft" in names:
         lines.append(f"sft weights: from model.path={cfg.model.path}")
     if "grpo" in names:
@@ -91,9 +91,11 @@ def origins(cfg: RootConfig, names: Sequence[str]) -> list[str]:
 def _start(cfg: RootConfig, run_dir: Path, names: Sequence[str]) -> str:
     start = cfg.grpo.init_from
     if not start:
-        there = "sft" in names or is_done(run_dir / STAGES["sft"].folder)
-        folder = run_dir / STAGES["sft"].folder / "model"
-        return f"this run's SFT model ({folder}): {'there' if there else 'NOT there yet'}"
-    if Path(start).is_dir():
-        return f"grpo.init_from={start}: there"
-    return f"grpo.init_from={start}: {'a hub id' if is_hub_id(start) else 'NOT there yet'}"
+        folder = run_dir / STAGES["sft"].folder
+        return f"this run's SFT model ({folder / 'model'}): {_state(is_done(folder), 'sft' in names)}"
+    there = Path(start).is_dir()
+    return f"grpo.init_from={start}: {'a hub id' if is_hub_id(start) and not there else _state(there, False)}"
+
+
+def _state(there: bool, made: bool) -> str:
+    return "there" if there else "made on the way" if made else "NOT there yet"

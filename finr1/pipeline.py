@@ -334,19 +334,20 @@ class _Run:
         state, changed = store.begin(folder, key) if self.rank == 0 else (_await_begin(folder, key), "")
         if state == "done":
             seconds = float(store.read_json(folder / store.MANIFEST)["seconds"])
-            console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]")
+            console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]", soft_wrap=True)
             return seconds
         why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
-        console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip())
+        console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip(), soft_wrap=True)
         inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines)
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
+            seconds = round(clock.seconds, 3)
         if self.rank == 0:
             notes = {"notes": context.notes} if context.notes else {}
-            store.finish(folder, key, {**counts, **notes}, clock.seconds, versions())
-            console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({clock.seconds:.1f} s)[/]")
-        return clock.seconds
+            store.finish(folder, key, {**counts, **notes}, seconds, versions())
+            console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
+        return seconds
 
 
 def _await_begin(folder: Path, key: StageKey, timeout_s: float = 120.0) -> store.State:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,14 +16,41 @@ from finr1.pipeline import STAGES
 if TYPE_CHECKING:
     from finr1.config import RootConfig
 
-_FIGURES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
+_FIGURES = {  # figure -> its column, short: the table fits 80 characters
+    "format": "format",
+    "accuracy_strict": "strict",
+    "accuracy_scaled": "scaled",
+    "undecided": "undec.",
+    "truncated": "cut",
+}
 
 
 def read_scores(run_dir: Path) -> dict[str, Any]:
-    """`scores` of the run's summary.json: `{model: {mode: {figure: value}}}`; empty before the report."""
-    path = run_dir / STAGES["report"].folder / "summary.json"
-    scores = store.read_json(path).get("scores") if path.is_file() else None
-    return scores if isinstance(scores, dict) else {}
+    """The scores of the first benchmark: `{model: {mode: {figure: value}}}`; empty before the stage evaluate."""
+    return next(iter(all_scores(run_dir).values()), {})
+
+
+def all_scores(run_dir: Path) -> dict[str, Any]:
+    """The scores of every benchmark: `{benchmark: {model: {mode: {figure: value}}}}`."""
+    path = run_dir / STAGES["evaluate"].folder / "scores.json"
+    found = store.read_json(path) if path.is_file() else {}
+    return {name: entry["scores"] for name, entry in found.items()}
+
+
+def _table(benchmark: str, scores: Mapping[str, Any]) -> Table:
+    """One row a model and mode; figures of closed label sets only where the benchmark has them."""
+    labels = {"macro_f1": "F1", "majority_accuracy": "major."}
+    extra = [n for n in labels if any(n in c.get("figures", {}) for modes in scores.values() for c in modes.values())]
+    names = {**_FIGURES, **{name: labels[name] for name in extra}}
+    gap = (0, 0) if extra else (0, 1)
+    table = Table(title=benchmark, box=box.SIMPLE, pad_edge=False, padding=gap)
+    for column in ("model", "mode", *names.values(), "interval", "n"):
+        table.add_column(column)
+    for model, modes in scores.items():
+        for mode, cells in modes.items():
+            values = {**cells, **cells.get("figures", {})}
+            table.add_row(model, mode, *(_number(values.get(name)) for name in names), _interval(cells), _count(cells))
+    return table
 
 
 def headline(scores: Mapping[str, Any]) -> str:
@@ -39,19 +67,15 @@ def show(cfg: RootConfig, seconds: Mapping[str, float], wall_s: float) -> None:
     run_dir = Path(cfg.paths.runs) / cfg.name
     screen = Console(highlight=False)
     if len(seconds) > 1:
-        times = Table("stage", "folder", "seconds", title=f"{run_dir}: {wall_s:.0f} s this time")
+        times = Table("stage", "folder", "seconds", title=f"{run_dir}: {wall_s:.0f} s this time", box=box.SIMPLE)
         times.columns[2].justify = "right"
         for name, value in seconds.items():
             times.add_row(name, STAGES[name].folder, f"{value:.1f}")
         screen.print(times)
     if not seconds.keys() & {"evaluate", "report"}:
         return
-    if scores := read_scores(run_dir):
-        table = Table("model", "mode", *(name.replace("_", " ") for name in _FIGURES), "95% interval", "n")
-        for model, modes in scores.items():
-            for mode, cells in modes.items():
-                table.add_row(model, mode, *(_number(cells.get(f)) for f in _FIGURES), _interval(cells), _count(cells))
-        screen.print(table)
+    for benchmark, scores in all_scores(run_dir).items():
+        screen.print(_table(benchmark, scores))
     report = run_dir / STAGES["report"].folder / "report.html"
     if report.is_file():
         screen.print(f"report: {report}", soft_wrap=True)
@@ -66,7 +90,7 @@ def _interval(cells: Mapping[str, Any]) -> str:
     accuracy = cells.get("accuracy_strict")
     place = accuracy if isinstance(accuracy, Mapping) else cells
     low, high = place.get("low"), place.get("high")
-    return f"{low:.3f}–{high:.3f}" if isinstance(low, int | float) and isinstance(high, int | float) else "–"
+    return f"{low:.2f}–{high:.2f}" if isinstance(low, int | float) and isinstance(high, int | float) else "–"
 
 
 def _count(cells: Mapping[str, Any]) -> str:

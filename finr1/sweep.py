@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -101,7 +102,7 @@ def _quoted(value: object) -> str:
 
 
 def _show(results: Sequence[Mapping[str, Any]], sweep_dir: Path) -> None:
-    table = Table(title=os.fspath(sweep_dir))
+    table = Table(title=os.fspath(sweep_dir), box=box.SIMPLE)
     for column in ("job", "seconds", "result"):
         table.add_column(column, overflow="fold")
     for result in results:

@@ -173,7 +173,10 @@ def test_a_second_process_is_kept_out_until_the_first_is_killed(tmp_path: Path) 
     command = [sys.executable, "-c", _HOLDER, str(tmp_path / "run")]
     with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "locked\n"
-        with pytest.raises(BusyError, match=rf"name=run: another process \(pid {process.pid}\)"), RunLock(tmp_path / "run"):
+        with (
+            pytest.raises(BusyError, match=rf"name=run: another process \(pid {process.pid}\)"),
+            RunLock(tmp_path / "run"),
+        ):
             pass
         process.kill()
     with RunLock(tmp_path / "run"):

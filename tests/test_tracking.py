@@ -70,7 +70,7 @@ def test_sinks_get_full_names_and_the_stages_own_step(tmp_path: Path) -> None:
 
 
 def test_an_unknown_mode_of_wandb_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="logger.wandb.mode=ofline: no such mode"):
+    with pytest.raises(ConfigError, match=r"logger\.wandb.mode=ofline: no such mode"):
         WandbSink(mode="ofline")
 
 

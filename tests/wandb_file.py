@@ -1,5 +1,5 @@
 """Reads a `.wandb` file. wandb writes LevelDB's log framing: a 7-byte header, blocks of 32 KiB, and in them pieces of
-`crc32 (4) | length (2) | type (1) | data`, types full, first, middle, last; each whole record is one protobuf message."""
+`crc32 (4) | length (2) | type (1) | data`, types full, first, middle, last; a whole record is one protobuf message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def read(path: Path) -> dict[str, Any]:
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         elif kind == "history":
             rows = record.history.item
-            found["history"].append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in rows})
+            found["history"].append(
+                {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in rows}
+            )
         elif kind == "metric":
             name = record.metric.name or record.metric.glob_name
             found["metrics"][name] = record.metric.step_metric

@@ -2,8 +2,8 @@ r"""Grading an answer against the gold of its question, by the kind of the quest
 
 Numbers, where `a` is the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
-- the same number: |a - g| <= h (plus 1e-9 relative), so the sign must match. `Question.meta["tolerance"]`, if a source
-  sets it, also allows that relative difference;
+- the same number: |a - g| <= h (but for floating point), so the sign must match. `Question.meta["tolerance"]`, if a
+  source sets it, also allows that relative difference;
 - strict: the same by value (`25%` = `0.25` = `25 percent`), or, where the question names the unit in
   `Question.meta["unit"]` (`%`, `million`, `亿元`), the bare figure in that unit (`25` for `25%`);
 - scaled: strict, or the same after a factor of 100 either way, or, if the answer, the gold or the question shows a
@@ -28,7 +28,7 @@ from finr1.answer.number import Number, clean, read_numbers, unit_factor
 from finr1.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
-_RELATIVE = 1e-9
+_RELATIVE = 1e-14  # of floating point, not of rounding
 _SCALED_RELATIVE = 0.005
 _MARK = re.compile(
     r"(?:answer|result)\s?(?:is|:|=|would be|equals)|答案\s?(?:是|为|:)|结果\s?(?:是|为|:)|[=≈]", re.IGNORECASE
@@ -237,11 +237,13 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
         re.IGNORECASE,
     )
     if lead and (lead[1].isupper() or lead[0].rstrip().endswith((")", ".", ":"))):
-        return {lead[1].upper()}, False
+        others = set(re.findall(rf"(?<![A-Za-z])[{re.escape(letters)}](?=\s?[)\].:、])", plain[lead.end() :]))
+        return {lead[1].upper(), *others}, bool(others)
     marked = re.findall(
         rf"(?:选项?|答案[是为选:]*|option|choice|answer is|answer:)\s?\(?({one})(?![A-Za-z])", plain, re.IGNORECASE
     )
-    found = set(marked) or set(re.findall(rf"(?<![A-Za-z])([{re.escape(letters)}])(?![A-Za-z']|\s[a-z])", plain))
+    alone = re.findall(rf"(?<![A-Za-z])([{re.escape(letters)}])(?![A-Za-z'])(\s(?!(?:or|and|is)\b)[a-z])?", plain)
+    found = set(marked) or {letter for letter, word in alone if letter != "A" or not word}  # "A company": an article
     return {letter.upper() for letter in found}, False
 
 

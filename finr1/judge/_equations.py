@@ -330,7 +330,7 @@ def _apply(op: str, values: list[float]) -> bool:
 
 _SIDE = rf"-?\s?(?:{CURRENCY})?\s?(?:{DIGITS})(?:\s?(?:{one_of(UNITS)}))?"
 _COMPARISON = re.compile(
-    rf"(?P<left>{_SIDE})\s?(?:is\s|are\s)?(?P<negated>not\s|不)?\s?"
+    rf"(?<![\d.,])(?P<left>{_SIDE})\s?(?:is\s|are\s)?(?P<negated>not\s|不)?\s?"
     r"(?P<sign>(?:above|below|greater than|less than|more than|higher than|lower than|exceeds)\b|>=|<=|≥|≤|>|<"
     rf"|高于|低于|大于|小于|超过|不到)\s?(?P<right>{_SIDE})",
     re.IGNORECASE,

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from finr1.answer.number import clean
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u3400-\u9fff(\"'])|(?<=[。！？])|\n")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u3400-\u9fff(\"'])|(?<=[。！？])")
 _MARKER = re.compile(
-    r"^\s*(?:[-*•>#]+\s+)?(?:\(?\d{1,2}[.)、:]\s|step\s?\d+\s?[-:.)]?|第[一二三四五六七八九十\d]+步)?\s*", re.I
+    r"^\s*(?:[-*•>#]+\s+)?(?:\(?\d{1,2}[.)、:]\s|step\s?\d+\s?[-:.)]?|第[一二三四五六七八九十\d]+步[：:、，,]?)?\s*",
+    re.I,
 )
 _LATIN = re.compile(r"[a-z][a-z'&-]*[a-z]|[a-z]")
 _HAN = re.compile(r"[\u3400-\u9fff]+")
@@ -67,7 +68,8 @@ _FINANCE_HAN = _listed("""
 
 def steps(text: str) -> list[str]:
     """The steps of a trace: its lines, and the sentences in them; empty ones and bare list markers left out."""
-    pieces = (_MARKER.sub("", piece, count=1).strip() for piece in _SENTENCE.split(text))
+    lines = (_MARKER.sub("", line, count=1) for line in text.splitlines())
+    pieces = (piece.strip() for line in lines for piece in _SENTENCE.split(line))
     return [piece for piece in pieces if any(c.isalnum() for c in piece)]
 
 

@@ -31,6 +31,7 @@ _SAYS = {
     "no": re.compile(r"\b(?:no|not|false|incorrect)\b|否|不|错", re.IGNORECASE),
 }
 _PERCENT_COLUMN = re.compile(r"[(（|,]\s?(?:in )?(?:%|percent)")
+_CONCLUDES = re.compile(r"(?:answer\s?(?:is|:)|答案\s?(?:是|为|:))([^\n]*)", re.IGNORECASE)
 _CALCULATES = re.compile(r"[=≈><≥≤]|above|below|than|exceed|高于|低于|大于|小于|超过|等于")
 _BOX_ASKED = re.compile(r"\\boxed|\bbox(?:ed)?\b")
 
@@ -75,7 +76,7 @@ class ReasoningRules:
             "step_count": self.step_count(taken),
             "logical_consistency": self.logical_consistency(item, found, taken),
             "diversity": self.diversity(taken),
-            "domain_relevance": self.domain_relevance(item, taken),
+            "domain_relevance": self.domain_relevance(item, found, taken),
             "instruction_following": instruction_following(item),
         }
 
@@ -109,12 +110,12 @@ class ReasoningRules:
         circles = total >= 60 and len(grams) < 0.6 * total
         return _verdict(not circles, "the same words again and again" if circles else "no repetition to speak of")
 
-    def domain_relevance(self, item: JudgeItem, taken: Sequence[str]) -> Verdict:
+    def domain_relevance(self, item: JudgeItem, found: Sequence[Equation], taken: Sequence[str]) -> Verdict:
         """Steps keep to the question and to finance."""
         topic, numbers = words(item.question.text), figures(item.question.text)
         for option in item.question.choices.values():
             topic |= words(option)
-        numbers |= {_key(equation.results[0].value) for equation in equations(item.reasoning)}
+        numbers |= {_key(equation.results[0].value) for equation in found}
         off: list[str] = []
         on = 0
         for step in taken:
@@ -270,6 +271,10 @@ def _number_follows(
     """The number is a result of the last line that calculates, or was found before and is said in the last steps."""
     if not numbers:
         return _verdict(False, "no number in the answer")
+    concluded = _CONCLUDES.findall(clean("\n".join(closing)))
+    told = read_numbers(concluded[-1], cleaned=True) if concluded else []
+    if told and not any(_close(number, other.value) for number in numbers for other in told):
+        return _verdict(False, "the last steps come to another answer")
     results = [equation for equation in found if equation.line == found[-1].line] if found else []
     if any(_close(number, equation.results[0].value) for number in numbers for equation in results):
         return _verdict(True, "the answer is the last result")

@@ -1,0 +1,93 @@
+"""Grading: golden cases as data, the properties behind them, and hostile answers."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finr1.answer import grade
+from finr1.answer.compare import same_number
+from finr1.answer.number import read_numbers
+from finr1.types import Question
+
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "golden" / "answer_cases.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+def question(kind: str, gold: str | None, **more: Any) -> Question:
+    prompt = [{"role": "user", "content": "?"}]
+    return Question("test", "d", more.pop("language", "en"), "reasoning business", kind, prompt, gold, **more)  # type: ignore[arg-type]
+
+
+def named(case: dict[str, Any]) -> str:
+    return f"{case['kind']}-{case['gold']}-{case['answer']}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_golden(case: dict[str, Any]) -> None:
+    more = {"language": case["language"], "choices": case.get("choices", {}), "meta": case.get("meta", {})}
+    grades = grade(case["answer"], question(case["kind"], case["gold"], **more))
+    assert (grades.strict.value, grades.scaled.value) == (case["strict"], case["scaled"]), grades
+    assert grades.strict.why and grades.scaled.why
+
+
+def test_there_are_enough_golden_cases_with_their_sources() -> None:
+    assert len(CASES) >= 120
+    assert all(case["source"] for case in CASES)
+    assert {case["kind"] for case in CASES} == {"number", "choice", "yes_no", "label", "text", "code"}
+    assert {case["language"] for case in CASES} == {"en", "zh"}
+    for kind in ("number", "choice", "yes_no", "label"):
+        assert {case["strict"] for case in CASES if case["kind"] == kind} == {0, 1, None}
+
+
+@given(st.floats(-1e6, 1e6).filter(lambda x: abs(x) > 1e-3), st.integers(0, 6))
+def test_a_gold_as_written_scores_one_and_the_next_but_one_last_digit_zero(value: float, digits: int) -> None:
+    gold = f"{value:.{digits}f}"
+    assert grade(gold, question("number", gold)).strict.value == 1
+    beside = f"{float(gold) + 2 * 10.0**-digits:.{digits}f}"
+    assert grade(beside, question("number", gold)).strict.value == 0
+
+
+@given(st.floats(-1e6, 1e6).filter(lambda x: abs(x) > 1), st.sampled_from(["", "%", " million", "亿", "bps"]))
+def test_strict_implies_scaled(value: float, unit: str) -> None:
+    gold = question("number", f"{value:.2f}{unit}")
+    for answer in (f"{value:.2f}", f"{value / 100:.4f}", f"{value:.1f}{unit}", f"{-value:.2f}{unit}"):
+        grades = grade(answer, gold)
+        assert grades.strict.value != 1 or grades.scaled.value == 1
+
+
+@given(st.floats(0.01, 1e6))
+def test_the_sign_must_match(value: float) -> None:
+    gold, answer = read_numbers(f"{value:.3f}")[0], read_numbers(f"-{value:.3f}")[0]
+    if gold.value > gold.half_unit:
+        assert same_number(answer, gold) == (False, False)
+
+
+def test_scaled_differs_from_strict_for_numbers_only() -> None:
+    differing = {case["kind"] for case in CASES if case["strict"] != case["scaled"]}
+    assert differing == {"number"}
+
+
+def test_the_unit_asked_for_makes_the_bare_figure_strict() -> None:
+    asked, silent = question("number", "25%", meta={"unit": "%"}), question("number", "25%")
+    assert [grade("25", q).strict.value for q in (asked, silent)] == [1, 0]
+    assert grade("25", silent).scaled.value == 1
+
+
+@pytest.mark.parametrize("kind", ["number", "choice", "yes_no", "label", "text"])
+@pytest.mark.parametrize(
+    "piece", ["1", "1,", "A,", "A. ", "yes ", "是", "答案:", "= ", "option ", "\\boxed{", "Bullish ", "("]
+)
+def test_hostile_answers_are_graded_in_linear_time(kind: str, piece: str) -> None:
+    gold = {"number": "5", "choice": "A", "yes_no": "yes", "label": "0", "text": "x"}[kind]
+    choices = {"choice": {"A": "1", "B": "2"}, "label": {"0": "Bearish", "1": "Bullish"}}.get(kind, {})
+    text = (piece * 100_000)[:100_000]
+    began = time.process_time()
+    assert grade(text, question(kind, gold, choices=choices)).strict.why
+    assert time.process_time() - began < 1

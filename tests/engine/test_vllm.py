@@ -1,0 +1,119 @@
+"""The in-process vLLM engine with real weights, in processes of its own: what it leaves behind must not reach other tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import json, random, sys
+import numpy, torch
+from pathlib import Path
+from finr1.data.attention import register
+from finr1.data.logprobs import completion_stats
+from finr1.data.rows import Group, make_row
+from finr1.engine.base import Request, Sampling
+from finr1.engine.vllm import VllmEngine
+from finr1.model.load import checkpoint_weights, load_trainable, resolve
+from finr1.model.settings import ModelSettings
+from finr1.types import Message, Question
+
+
+def main():
+    settings = ModelSettings(max_model_len=256)
+    engine = VllmEngine(settings, kv_cache_gib=1, max_num_seqs=16, dtype="float32")
+    ask = lambda text: Request([Message(role="user", content=text)],
+                               Question("t", text, "en", "reasoning business", "number", [], "1"))
+    requests = [ask("What is 3 percent of 200?"), ask("Name a bank."), ask("Why do bonds fall when yields rise?")]
+    sampling = Sampling(n=2, temperature=0.8, max_new_tokens=24)
+    engine.llm
+    random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
+    before = random.random(), numpy.random.rand(), torch.rand(1).item()
+    random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
+    seen = []
+    first = engine.generate(requests, sampling, lambda i, c: seen.append(i))
+    after = random.random(), numpy.random.rand(), torch.rand(1).item()
+    again = engine.generate(requests, sampling)
+    texts = lambda answers: [c.text for one in answers for c in one]
+
+    model = load_trainable(resolve(settings), settings, register())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * p.std() * 0.02)
+    engine.load_weights(checkpoint_weights(model, "float32"), "moved")
+    moved = engine.generate(requests, sampling)
+
+    def gap(answers):
+        differences = []
+        for completions in answers:
+            for c in completions:
+                row = make_row([Group(c.prompt_token_ids, [c.token_ids], [0])])
+                with torch.no_grad():
+                    ours = completion_stats(model, row, 0.8).logprobs_N
+                differences.append((ours - torch.tensor(c.logprobs)).abs().max().item())
+        return max(differences)
+
+    cut = engine.generate([requests[0]], Sampling(temperature=0, max_new_tokens=3))[0][0]
+    long = engine.generate([ask("long " * 300), requests[1]], Sampling(temperature=0, max_new_tokens=4))
+    labels = engine.generate(requests, Sampling(temperature=1, max_new_tokens=20, regex=r"<answer>\\\\boxed\\{[012]\\}</answer>"))
+    print("RESULT" + json.dumps({
+        "same": texts(first) == texts(again), "differ": texts(first)[0] != texts(first)[1], "seen": sorted(seen),
+        "random_kept": before == after, "gap_after_sync": gap(moved), "gap_before_sync": gap(first),
+        "version": engine.weights_version, "lengths": [len(c.token_ids) == len(c.logprobs) for o in moved for c in o],
+        "cut": [cut.finish_reason, len(cut.token_ids)], "long": [long[0][0].finish_reason, long[0][0].error],
+        "beside_long": len(long[1][0].token_ids), "labels": texts(labels),
+    }))
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    (line,) = (line for line in run.stdout.splitlines() if line.startswith("RESULT"))
+    return json.loads(line.removeprefix("RESULT"))  # type: ignore[no-any-return]
+
+
+def test_engine_and_trainer_agree_after_a_sync(result: dict[str, Any]) -> None:
+    assert result["gap_after_sync"] <= 1e-4  # fp32 on both sides
+    assert result["gap_before_sync"] > 1e-2  # the old samples are another model's: the bound above can fail
+    assert result["version"] == "moved"
+
+
+def test_same_weights_and_requests_give_the_same_samples(result: dict[str, Any]) -> None:
+    assert result["same"] and result["differ"]
+
+
+def test_random_state_is_fenced(result: dict[str, Any]) -> None:
+    assert result["random_kept"]
+
+
+def test_every_request_is_reported_once(result: dict[str, Any]) -> None:
+    assert result["seen"] == [0, 1, 2]
+    assert all(result["lengths"])
+
+
+def test_truncation_and_overlong_prompts_are_told(result: dict[str, Any]) -> None:
+    assert result["cut"] == ["length", 3]
+    assert result["long"][0] == "error" and "model.max_model_len=256" in result["long"][1]
+    assert result["beside_long"] == 4
+
+
+def test_structured_output(result: dict[str, Any]) -> None:
+    assert all(text in [f"<answer>\\boxed{{{n}}}</answer>" for n in "012"] for text in result["labels"])

@@ -1,0 +1,360 @@
+"""The walk over the stages: what is run, skipped, resumed and redone, with small stages made for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from finr1 import check, compose, pipeline
+from finr1.config import RootConfig
+from finr1.context import Context
+from finr1.errors import BusyError, ConfigError
+from finr1.pipeline import STAGES, Stage, inputs_of, key_of, walk
+from finr1.store import read_json, write_json
+
+CALLS: list[str] = []
+FAIL: set[str] = set()
+
+
+def stage_run(ctx: Context) -> dict[str, Any]:
+    """Writes one file that says how often it was written; a stage named in FAIL stops half-way."""
+    CALLS.append(ctx.stage)
+    (ctx.folder / "half").write_text("x")
+    if ctx.stage in FAIL:
+        raise RuntimeError(f"{ctx.stage} broke")
+    for name, folder in ctx.inputs.items():
+        assert (folder / "manifest.json").exists(), f"{ctx.stage} reads {name} before it is done"
+    ctx.note("a note")
+    ctx.tracker.log(ctx.stage, {"traces": 1}, 0)
+    return {"rows": len(CALLS)}
+
+
+@pytest.fixture
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Stage]]:
+    """Three stages in a row, each with a source file of its own."""
+    CALLS.clear()
+    FAIL.clear()
+    table: dict[str, Stage] = {}
+    plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+        ("questions", (), ("questions", "seed")),
+        ("distil", ("questions",), ("distil",)),
+        ("filter", ("questions", "distil"), ("filter",)),
+    ]
+    for name, reads, settings in plan:
+        source = tmp_path / f"{name}.py"
+        source.write_text(name)
+        table[name] = Stage(name, STAGES[name].folder, reads, settings, (str(source),), f"{__name__}.stage_run")
+    monkeypatch.setattr(pipeline, "STAGES", table)
+    yield table
+
+
+Go = Callable[..., dict[str, float]]
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Go:
+    """Walk with these settings; returns the seconds of each stage."""
+
+    def run(**settings: Any) -> dict[str, float]:
+        cfg = config(tmp_path, **settings)
+        return walk(OmegaConf.to_object(cfg), compose.plain(cfg))  # type: ignore[arg-type]
+
+    return run
+
+
+def config(tmp_path: Path, **settings: Any) -> Any:
+    """The schema's defaults with these dotted settings (`__` for the dot)."""
+    cfg = OmegaConf.structured(RootConfig)
+    for key, value in {"stage": "pipeline", "paths__runs": str(tmp_path / "runs"), "name": "r", **settings}.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return cfg
+
+
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "r"
+
+
+@pytest.mark.usefixtures("stages")
+def test_the_stages_run_in_order_once_and_are_skipped_afterwards(tmp_path: Path, go: Go) -> None:
+    seconds = go()
+    assert CALLS == list(seconds) == ["questions", "distil", "filter"]
+    manifest = read_json(run_dir(tmp_path) / "2_traces" / "manifest.json")
+    assert manifest["counts"] == {"rows": 2, "notes": ["a note"]}
+    questions = read_json(run_dir(tmp_path) / "1_questions" / "manifest.json")
+    assert manifest["inputs"] == {"questions": questions["fingerprint"]}
+    assert go() == seconds and len(CALLS) == 3
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_changed_setting_redoes_its_stage_and_the_later_ones_and_says_why(
+    tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]
+) -> None:
+    go()
+    CALLS.clear()
+    go(distil__chunk=7)
+    assert CALLS == ["distil", "filter"]
+    said = capfd.readouterr().err
+    assert "questions  done before" in said
+    assert "distil     again, as this changed: distil" in said
+    assert "filter     again, as this changed: input distil" in said
+    assert sorted(path.name.split(".")[0] for path in (run_dir(tmp_path) / ".old").iterdir()) == [
+        "2_traces",
+        "3_filtered",
+    ]
+    CALLS.clear()
+    go(distil__chunk=7, filter__criteria_needed=5)
+    assert CALLS == ["filter"]
+    CALLS.clear()
+    go(distil__chunk=7, filter__criteria_needed=5, sft__epochs=9, name="r")  # no stage here depends on sft
+    assert CALLS == []
+
+
+def test_changed_code_redoes_only_the_stages_it_belongs_to(tmp_path: Path, go: Go, stages: dict[str, Stage]) -> None:
+    go()
+    CALLS.clear()
+    Path(stages["filter"].sources[0]).write_text("new")
+    go()
+    assert CALLS == ["filter"]
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_stage_that_broke_is_resumed_in_its_folder(tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]) -> None:
+    FAIL.add("distil")
+    with pytest.raises(RuntimeError, match="distil broke"):
+        go()
+    folder = run_dir(tmp_path) / "2_traces"
+    assert (folder / "begun.json").exists() and not (folder / "manifest.json").exists()
+    FAIL.clear()
+    go()
+    assert CALLS == ["questions", "distil", "distil", "filter"]
+    assert "distil     continues where it stopped" in capfd.readouterr().err
+    assert not (run_dir(tmp_path) / ".old").exists()
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
+    with pytest.raises(
+        ConfigError, match=r"stage=distil: it reads .*1_questions, not there yet; run stage=questions first"
+    ):
+        go(stage="distil")
+    assert not run_dir(tmp_path).exists()
+    go(stage="questions")
+    go(stage="distil")
+    assert CALLS == ["questions", "distil"]
+    FAIL.add("questions")
+    with pytest.raises(RuntimeError):
+        go(stage="questions", seed=5)
+    with pytest.raises(ConfigError, match="1_questions, not finished; run stage=questions first"):
+        go(stage="distil")
+
+
+@pytest.mark.usefixtures("stages")
+def test_the_resolved_config_is_saved_and_a_failure_closes_the_sinks_as_failed(tmp_path: Path, go: Go) -> None:
+    import test_tracking
+
+    sinks: list[test_tracking.ListSink] = []
+
+    class Sink(test_tracking.ListSink):
+        def __init__(self) -> None:
+            super().__init__()
+            sinks.append(self)
+
+    globals()["Sink"] = Sink
+    logger = {"list": {"_target_": f"{__name__}.Sink"}}
+    go(logger=logger, seed=3)
+    assert OmegaConf.load(run_dir(tmp_path) / "config.yaml").seed == 3
+    assert sinks[0].closed == [False] and [row[1] for row in sinks[0].rows] == [f"{n}/step" for n in CALLS]
+    go(logger=logger, seed=3)
+    assert len(sinks) == 1, "nothing to do, so no sink is started"
+    FAIL.add("filter")
+    with pytest.raises(RuntimeError):
+        go(logger=logger, seed=3, filter__criteria_needed=6)
+    assert sinks[1].closed == [True]
+
+
+def real(tmp_path: Path, *overrides: str) -> tuple[RootConfig, dict[str, Any], Path]:
+    """The real configuration, as dataclasses and as plain values, and its run folder."""
+    cfg = compose.compose([f"paths.runs={tmp_path}", *overrides])
+    return compose.typed(cfg), compose.plain(cfg), tmp_path / cfg.name
+
+
+def finish(run: Path, *names: str) -> None:
+    """Pretend that these stages are done."""
+    for name in names:
+        (run / STAGES[name].folder).mkdir(parents=True, exist_ok=True)
+        write_json(run / STAGES[name].folder / "manifest.json", {"fingerprint": f"{run.name}/{name}"})
+
+
+def test_grpo_reads_what_its_settings_say(tmp_path: Path) -> None:
+    cfg, values, run = real(tmp_path)
+    assert list(inputs_of(STAGES["grpo"], cfg, run)) == ["questions", "filter", "sft"]
+    other, start = tmp_path / "other", tmp_path / "start"
+    finish(other, "questions", "filter")
+    start.mkdir()
+    (start / "model.safetensors").write_text("weights")
+    cfg, values, run = real(tmp_path, f"grpo.rows={other}", f"grpo.init_from={start}")
+    key = key_of(STAGES["grpo"], cfg, values, run)
+    assert {**key.inputs, "grpo.init_from": ""} == {
+        "questions": "other/questions",
+        "filter": "other/filter",
+        "grpo.init_from": "",
+    }
+    (start / "model.safetensors").write_text("other weights")
+    assert key_of(STAGES["grpo"], cfg, values, run).fingerprint != key.fingerprint
+    cfg, values, run = real(tmp_path, f"grpo.rows={other}", "grpo.init_from=Qwen/Qwen2.5-7B-Instruct")
+    assert set(key_of(STAGES["grpo"], cfg, values, run).inputs) == {"questions", "filter"}
+
+
+def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
+    cfg, values, run = real(tmp_path, f"sft.rows={tmp_path / 'other'}")
+    with pytest.raises(ConfigError, match=r"sft.rows=.*other: no rows to train on \(.*1_questions is not there\)"):
+        key_of(STAGES["sft"], cfg, values, run)
+    finish(tmp_path / "other", "questions", "filter")
+    assert key_of(STAGES["sft"], cfg, values, run).inputs == {"questions": "other/questions", "filter": "other/filter"}
+
+
+def test_a_pipeline_learns_of_missing_rows_before_its_first_stage(tmp_path: Path) -> None:
+    cfg, values, _ = real(tmp_path, "grpo.rows=/nowhere")
+    with pytest.raises(ConfigError, match=r"grpo\.rows=/nowhere"):
+        check.check(cfg, values, tuple(STAGES.values()))
+
+
+def test_evaluate_reads_only_the_models_it_names(tmp_path: Path) -> None:
+    for models, reads in (("[base]", []), ("[base,grpo]", ["grpo"]), ("[base,sft,grpo]", ["sft", "grpo"])):
+        cfg, _, run = real(tmp_path, f"evaluate.models={models}")
+        assert list(inputs_of(STAGES["evaluate"], cfg, run)) == reads
+
+
+def test_the_report_reads_whatever_is_done(tmp_path: Path) -> None:
+    cfg, values, run = real(tmp_path)
+    finish(run, "questions", "evaluate")
+    assert key_of(STAGES["report"], cfg, values, run).inputs == {
+        "questions": "quickstart/questions",
+        "evaluate": "quickstart/evaluate",
+    }
+
+
+def test_data_files_are_part_of_the_key(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "tfns"
+    data.mkdir(parents=True)
+    (data / "sent_train.csv").write_text("text,label\n")
+    over = [f"paths.data={tmp_path / 'data'}", "source=[tfns]", "benchmark=[tfns]"]
+    cfg, values, run = real(tmp_path, *over)
+    key = key_of(STAGES["questions"], cfg, values, run)
+    assert set(key.inputs) == {"source.tfns.path", "benchmark.tfns.source.path"}
+    (data / "sent_train.csv").write_text("text,label\nmore,1\n")
+    again = key_of(STAGES["questions"], cfg, values, run)
+    assert again.changes(key.to_json()) == "input source.tfns.path, input benchmark.tfns.source.path"
+
+
+def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
+    run = tmp_path / "quickstart"
+    finish(run, *STAGES)
+
+    def fingerprints(*overrides: str) -> dict[str, str]:
+        cfg, values, _ = real(tmp_path, *overrides)
+        return {name: key_of(stage, cfg, values, run).fingerprint for name, stage in STAGES.items()}
+
+    before = fingerprints()
+    changed: dict[str, set[str]] = {}
+    overrides = (
+        "seed=1",
+        "reward=[format]",
+        "trainer.fit.precision=32-true",
+        "report.samples=3",
+        "logger=wandb",
+        "name=x",
+    )
+    for override in overrides:
+        after = fingerprints(override)
+        changed[override] = {name for name in STAGES if after[name] != before[name]}
+    assert changed["seed=1"] >= {"questions", "distil", "sft", "grpo", "evaluate"}
+    assert changed["reward=[format]"] == {"grpo"}
+    assert changed["trainer.fit.precision=32-true"] == {"sft", "grpo"}
+    assert changed["report.samples=3"] == {"report"}
+    assert changed["logger=wandb"] == changed["name=x"] == set()
+
+
+def test_the_clock_counts_killed_attempts(tmp_path: Path) -> None:
+    with pipeline.Clock(tmp_path, every_s=0.01) as clock:
+        time.sleep(0.05)
+        assert float((tmp_path / ".seconds").read_text()) > 0  # noted while it runs: a SIGKILL keeps it
+    first = float((tmp_path / ".seconds").read_text())
+    assert 0.05 <= first <= clock.seconds
+    with pipeline.Clock(tmp_path) as clock:
+        assert clock.seconds >= first
+
+
+def test_other_ranks_wait_for_rank_0(tmp_path: Path, stages: dict[str, Stage]) -> None:
+    key = pipeline.StageKey("filter", {}, {}, "c")
+    with pytest.raises(BusyError, match="rank 0 did not begin the stage"):
+        pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0)
+    pipeline.store.begin(tmp_path / "x", key)
+    assert pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0) == "resume"
+
+
+def test_several_ranks_only_for_one_training_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, *_ = real(tmp_path, "trainer.fit.devices=2")
+    with pytest.raises(ConfigError, match=r"trainer.fit.devices=2: several ranks need torchrun"):
+        check.check_ranks(cfg, ["sft"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check.check_ranks(cfg, ["sft"])
+    with pytest.raises(ConfigError, match="stage=pipeline: it cannot run on 2 ranks"):
+        check.check_ranks(cfg, list(STAGES))
+
+
+def test_versions_are_those_installed() -> None:
+    found = pipeline.versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3])) and "torch" in found and "hydra-core" in found
+    assert "wandb" not in found
+
+
+def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> None:
+    """SIGKILL while the teacher writes: nothing on disk is asked again, and the seconds of both attempts count."""
+    repo = Path(__file__).parents[1]
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\nfrom finr1.engine.scripted import ScriptedEngine\n"
+        "class Slow(ScriptedEngine):\n"
+        "    def generate(self, *a, **k):\n        time.sleep(0.2)\n        return super().generate(*a, **k)\n"
+    )
+    few = [
+        "source.worked.n_train=40",
+        "benchmark.worked.limit=4",
+        "distil.chunk=2",
+        "engine.teacher._target_=slow.Slow",
+    ]
+    command = [sys.executable, "-m", "finr1", "engine@engine.teacher=scripted", *few]
+    env = {**os.environ, "PYTHONPATH": f"{repo}:{tmp_path}"}
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*command, *more], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+
+    assert start("stage=questions").wait(60) == 0
+    traces = tmp_path / "runs" / "quickstart" / "2_traces" / "traces.jsonl"
+    with start("stage=distil") as first:
+        deadline = time.monotonic() + 60
+        while (not traces.exists() or traces.read_text().count("\n") < 6) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with start("stage=distil") as second:
+            assert second.stderr is not None and f"(pid {first.pid})" in second.stderr.read()
+        assert second.returncode == 2
+        first.send_signal(signal.SIGKILL)
+    kept = traces.read_text().splitlines()[:6]
+    with start("stage=distil") as third, contextlib.suppress(subprocess.TimeoutExpired):
+        assert third.wait(120) == 0
+    rows = traces.read_text().splitlines()
+    assert rows[:6] == kept
+    manifest = read_json(traces.parent / "manifest.json")
+    assert manifest["counts"]["traces"] == manifest["counts"]["questions"] == len(rows) == len(set(rows))
+    assert not (tmp_path / "runs" / "quickstart" / ".old").exists()

@@ -1,0 +1,48 @@
+"""The tables at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finr1.config import RootConfig
+from finr1.store import write_json
+from finr1.summary import all_scores, headline, read_scores, show
+
+CELLS = {"format": 1.0, "accuracy_strict": 0.725, "accuracy_scaled": None, "n": 1024, "low": 0.69, "high": 0.75}
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> RootConfig:
+    """A run whose report is done: two benchmarks, one of them with labels."""
+    cfg = RootConfig(name="r", stage="pipeline")
+    cfg.paths.runs = str(tmp_path)
+    labelled = {**CELLS, "figures": {"macro_f1": 0.41, "majority_accuracy": 0.65}}
+    body = {"a": {"scores": {"sft": {"greedy": CELLS}}}, "b": {"scores": {"base": {"greedy": labelled}}}}
+    write_json(tmp_path / "r" / "6_scores" / "scores.json", body)
+    (tmp_path / "r" / "7_report").mkdir()
+    (tmp_path / "r" / "7_report" / "report.html").write_text("<html>")
+    return cfg
+
+
+def test_the_tables_show_seconds_scores_and_the_report(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    show(cfg, {"evaluate": 12.34, "report": 0.5}, 13.0)
+    out = capsys.readouterr().out
+    assert "12.3" in out and "6_scores" in out
+    (sft,) = (line for line in out.splitlines() if line.lstrip().startswith("sft"))
+    assert sft.split() == ["sft", "greedy", "1.000", "0.725", "–", "–", "–", "0.69–0.75", "1,024"]
+    (base,) = (line for line in out.splitlines() if line.lstrip().startswith("base"))
+    assert "0.410" in base and "0.650" in base
+    assert out.splitlines()[-1].endswith("report.html")
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+
+
+def test_a_light_stage_alone_shows_no_table(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    show(cfg, {"filter": 1.0}, 1.0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_without_scores_has_no_scores(tmp_path: Path) -> None:
+    assert read_scores(tmp_path) == all_scores(tmp_path) == {} and headline({}) == ""
+    assert headline({"sft": {"greedy": CELLS, "sampled": {}}}) == "sft 0.725/–"
