@@ -21,7 +21,7 @@ from finr1.errors import Finr1Error
 from finr1.pipeline import chosen, walk
 
 _ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",  # threads that wait do not spin: beside other work spinning costs a factor of ten
+    "GOMP_SPINCOUNT": "20000",  # unbounded spinning of waiting threads beside other work costs a factor of ten
     "TOKENIZERS_PARALLELISM": "false",  # forked workers warn otherwise
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,4 +1,4 @@
-"""What every stage is handed: the settings, its folder and those it reads, the engines by role, the tracker, a progress bar."""
+"""What every stage is handed: settings, its folder and those it reads, engines by role, tracker, progress bar."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Engines:
                     f"engine.{role}",
                     node["_target_"],
                     "a second in-process vLLM engine with other settings",
-                    "give both roles the same settings, or use engine=http for one",
+                    "give both roles the same settings",
                 )
             self._built[key] = build(node)
         return self._built[key]

@@ -1,4 +1,4 @@
-"""The one error users are meant to see: `<key>=<value>: <why>; <what to do>`, printed as one line without a traceback."""
+"""The one error users are meant to see: `<key>=<value>: <why>; <what to do>`, one line, no traceback."""
 
 from __future__ import annotations
 

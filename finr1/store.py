@@ -1,4 +1,4 @@
-"""What a run leaves on disk: append-only JSONL, stage folders with a manifest, and the lock that keeps a second run out.
+"""What a run leaves on disk: append-only JSONL, stage folders with a manifest, and the lock of a run.
 
 A stage folder is *done* when its `manifest.json` carries the fingerprint that the run would give it now: a hash of the
 stage's settings, of the fingerprints of what it reads, and of the stage's own sources. A folder that was begun with the

@@ -1,4 +1,4 @@
-"""The four things that flow through a run: `Question`, `Trace`, `Verdict`, `Group`; and `Completion`, an engine's answer.
+"""What flows through a run: `Question`, `Trace`, `Verdict`, `Group`; and `Completion`, an engine's answer.
 
 All are immutable and go to JSON and back without loss (`to_json`, `from_json`). This module imports only the standard
 library, so that everything may import it.

@@ -1,29 +1,28 @@
-"""What several test files share: the command line in a process of its own."""
+"""What several test files share."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import runner
 
-REPO = Path(__file__).parents[1]
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+# A reward that differs within almost every group, so that a run of few steps really trains.
+SPREAD = "+reward.spread={_target_: tests.spread.Spread, weight: 1.0}"
 
 
 @pytest.fixture
-def finr1(tmp_path: Path) -> Runner:
+def finr1(tmp_path: Path) -> runner.Runner:
     """`finr1("stage=questions", ...)` runs `python -m finr1` in an empty folder and returns what came of it."""
+    return partial(runner.run, tmp_path)
 
-    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("FINR1_DATA", "HYDRA_FULL_ERROR", "FINR1_DEBUG")}
-        environment = {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **env}
-        command = [sys.executable, "-m", "finr1", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `+experiment=tiny`: every stage with the real model and the real vLLM engine."""
+    folder = tmp_path_factory.mktemp("tiny")
+    result = runner.run(folder, "+experiment=tiny", SPREAD)
+    assert result.returncode == 0, result.stderr[-3000:]
+    (folder / "stdout.txt").write_text(result.stdout)
+    return folder / "runs" / "tiny"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Runner
+from runner import REPO, Runner
 
 import finr1.__main__ as entry
 from finr1 import sweep

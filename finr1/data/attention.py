@@ -39,7 +39,7 @@ def attend(
     layout: Layout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: H heads (keys and values may have fewer), D their size; returns [1, T, H, D]."""
+    """transformers' attention interface: H heads (fewer of keys and values), D their size; returns [1, T, H, D]."""
     if layout is None:
         raise ValueError("attention `finr1` needs the row's layout: call the model with layout=row.layout")
     query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query_1HTD, key_1HTD, value_1HTD))
@@ -55,9 +55,7 @@ def attend(
             torch.cat([prompt[layout.prompt_of_C], _gather(x, layout.completion_CL)], dim=2)
             for prompt, x in ((prompt_key, key_THD), (prompt_value, value_THD))
         )
-        pieces.append(
-            _sdpa(query_CHLD, key_CHXD, value_CHXD, repeats, scaling, dropout, mask=layout.mask_C1LX)
-        )
+        pieces.append(_sdpa(query_CHLD, key_CHXD, value_CHXD, repeats, scaling, dropout, mask=layout.mask_C1LX))
     flat = torch.cat([piece.transpose(1, 2).reshape(-1, heads, size) for piece in pieces])
     return flat[layout.place_T][None], None
 

@@ -26,7 +26,7 @@ CHECKPOINT = "last.ckpt"
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
-    """Linear warm-up over `warmup_steps`, then constant, linear to zero, or a half cosine to zero. Steps count from 0."""
+    """Linear warm-up, then constant, linear to zero, or a half cosine to zero. Steps count from 0."""
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
     if schedule == "constant":

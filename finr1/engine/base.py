@@ -45,7 +45,7 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ConfigError("sampling.top_p", self.top_p, "it is a probability mass", "use a value in (0, 1]")
         if self.max_new_tokens < 1:
-            raise ConfigError("sampling.max_new_tokens", self.max_new_tokens, "nothing could be written", "use 1 or more")
+            raise ConfigError("sampling.max_new_tokens", self.max_new_tokens, "no token at all", "use 1 or more")
         if self.n > 1 and self.temperature == 0:
             raise ConfigError("sampling.n", self.n, "greedy samples are all alike", "set temperature above 0, or n=1")
 

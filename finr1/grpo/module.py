@@ -82,7 +82,7 @@ class GrpoModule(StepModule):
         self.record(step, graded, advantages, stats, version, clock)
 
     def update(self, batch: Batch, step: int) -> UpdateStats:
-        """One optimiser step over all rows, normalised by the whole step's token count; nothing where no token enters."""
+        """One optimiser step over all rows, normalised over the whole step; nothing where no token enters."""
         if not batch.rows:
             return UpdateStats()
         s = self.settings
@@ -147,8 +147,8 @@ class GrpoModule(StepModule):
             writer.write(*rows)
         columns = list(rows[0]) if rows else []
         self.tracker.table("grpo/samples", columns, [[str(row[c]) for c in columns] for row in rows])
-        text = f"reward {metrics['reward']:.2f}  accuracy {metrics['accuracy']:.2f}  {metrics['tokens_per_s']:.0f} tokens/s"
-        self.bar.advance(text=text)
+        shown = "reward {reward:.2f}  accuracy {accuracy:.2f}  {tokens_per_s:.0f} tokens/s"
+        self.bar.advance(text=shown.format_map(metrics))
 
 
 class _Clock:
@@ -179,27 +179,29 @@ def _std(values_G: Tensor) -> Tensor:
 
 
 def _samples(step: int, graded: Graded, adv: Advantages, version: str) -> list[dict[str, Any]]:
-    """One row a completion, the step's groups in turn, so that the first few show several questions."""
+    """One row a completion: a whole group with spread first (any group, where none has), then the others in turn."""
+    n_groups, size = graded.rewards_PG.shape
+    first = int(adv.spread_P.int().argmax())
+    places = [(first, g) for g in range(size)]
+    places += [(p, g) for g in range(size) for p in range(n_groups) if p != first]
     rows = []
-    size = len(graded.groups[0].completions)
-    for g in range(size):
-        for p, group in enumerate(graded.groups):
-            completion = group.completions[g]
-            reward = float(graded.rewards_PG[p, g])
-            rows.append(
-                {
-                    "step": step,
-                    "question_id": group.question.id,
-                    "prompt": group.question.text,
-                    "gold": group.question.gold,
-                    "completion": completion.text,
-                    "truncated": completion.finish_reason == "length",
-                    "rewards": {
-                        name: {"value": found[g].value, "why": found[g].why} for name, found in group.verdicts.items()
-                    },
-                    "reward": None if reward != reward else reward,
-                    "advantage": float(adv.advantages_PG[p, g]),
-                    "weights_version": version,
-                }
-            )
+    for p, g in places:
+        group = graded.groups[p]
+        completion, reward = group.completions[g], float(graded.rewards_PG[p, g])
+        rows.append(
+            {
+                "step": step,
+                "question_id": group.question.id,
+                "prompt": group.question.text,
+                "gold": group.question.gold,
+                "completion": completion.text,
+                "truncated": completion.finish_reason == "length",
+                "rewards": {
+                    name: {"value": found[g].value, "why": found[g].why} for name, found in group.verdicts.items()
+                },
+                "reward": None if reward != reward else reward,
+                "advantage": float(adv.advantages_PG[p, g]),
+                "weights_version": version,
+            }
+        )
     return rows

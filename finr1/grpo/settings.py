@@ -19,7 +19,7 @@ class SelectSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 1:
-            raise ConfigError("grpo.select.low", self.low, f"needs 0 <= low <= high={self.high} <= 1", "mend one of them")
+            raise ConfigError("grpo.select.low", self.low, f"not within 0 <= low <= high={self.high} <= 1", "mend one")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class GrpoSettings:
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
-    samples_kept: int = 8  # completions of each step kept for the report
+    samples_kept: int = 16  # completions of each step kept for the report, a whole group first
 
     def __post_init__(self) -> None:
         for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps"):

@@ -21,7 +21,7 @@ EMBEDDED = "embedded:"
 
 
 def resolve(settings: ModelSettings) -> Path:
-    """The local folder of the model; an embedded one is unpacked, a hub id downloaded (or taken from the hub's cache)."""
+    """The local folder of the model; an embedded one is unpacked, a hub id downloaded or taken from the hub's cache."""
     if settings.path.startswith(EMBEDDED):
         return embedded.unpack(settings.path.removeprefix(EMBEDDED))
     folder = Path(settings.path)
@@ -112,7 +112,7 @@ def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings) -> None:
-    """Write a whole model folder: merged weights as safetensors, config, tokenizer, chat template. Whole or not at all."""
+    """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template."""
     import torch
 
     temporary = folder.with_name(f".{folder.name}.tmp")

@@ -28,4 +28,3 @@ class SftSettings:
                 raise ConfigError(f"sft.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
         if not 0 <= self.warmup_share <= 1:
             raise ConfigError("sft.warmup_share", self.warmup_share, "it is a share of the steps", "use 0 to 1")
-

@@ -21,9 +21,10 @@ ATTEMPTS = 600  # draws without a new question after which a template counts as 
 class Worked:
     """`n_train` training and `n_test` held-out questions, no two with the same template and parameters.
 
-    `difficulty` (1 easy to 3 hard) sets the size of the numbers and which templates are asked; `chinese_share` is the
-    expected share of Chinese questions; `templates` restricts the choice (names, or groups such as `bonds`). Held-out
-    questions depend on `seed` alone, not on `n_train`. Raises ConfigError for a setting that cannot work.
+    `difficulty` (0: numbers of one digit and zeros, 1 easy, to 3 hard) sets the size of the numbers and which templates
+    are asked; `chinese_share` is the expected share of Chinese questions; `templates` restricts the choice (names, or
+    groups such as `bonds`). Held-out questions depend on `seed` alone, not on `n_train`. Raises ConfigError for a
+    setting that cannot work.
     """
 
     name = "worked"
@@ -41,7 +42,7 @@ class Worked:
             if value < 0:
                 raise ConfigError(f"source.worked.{key}", value, "a count cannot be negative", "use 0 or more")
         if difficulty not in LIMITS:
-            raise ConfigError("source.worked.difficulty", difficulty, "no such difficulty", "use 1, 2 or 3")
+            raise ConfigError("source.worked.difficulty", difficulty, "no such difficulty", "use 0, 1, 2 or 3")
         if not 0 <= chinese_share <= 1:
             raise ConfigError("source.worked.chinese_share", chinese_share, "it is a share", "use 0 to 1")
         self.n: dict[Split, int] = {"train": n_train, "test": n_test}
@@ -117,7 +118,7 @@ def _chosen(names: Sequence[str] | None, difficulty: int) -> list[Template]:
     chosen = [
         template
         for template in TEMPLATES.values()
-        if template.level <= difficulty and (names is None or template.name in names or template.group in names)
+        if template.level <= max(1, difficulty) and (names is None or template.name in names or template.group in names)
     ]
     if not chosen:
         why = f"none of them is asked at difficulty {difficulty}"

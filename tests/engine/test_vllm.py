@@ -1,4 +1,4 @@
-"""The in-process vLLM engine with real weights, in processes of its own: what it leaves behind must not reach other tests."""
+"""The in-process vLLM engine with real weights, in a process of its own: it leaves things behind."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def main():
 
     cut = engine.generate([requests[0]], Sampling(temperature=0, max_new_tokens=3))[0][0]
     long = engine.generate([ask("long " * 300), requests[1]], Sampling(temperature=0, max_new_tokens=4))
-    labels = engine.generate(requests, Sampling(temperature=1, max_new_tokens=20, regex=r"<answer>\\\\boxed\\{[012]\\}</answer>"))
+    form = Sampling(temperature=1, max_new_tokens=20, regex=r"<answer>\\\\boxed\\{[012]\\}</answer>")
+    labels = engine.generate(requests, form)
     print("RESULT" + json.dumps({
         "same": texts(first) == texts(again), "differ": texts(first)[0] != texts(first)[1], "seen": sorted(seen),
         "random_kept": before == after, "gap_after_sync": gap(moved), "gap_before_sync": gap(first),

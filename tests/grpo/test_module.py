@@ -66,7 +66,15 @@ def module(tmp_path: Path, **settings: Any) -> GrpoModule:
 
     options = GrpoSettings(**{"steps": 1, "warmup_steps": 0, "row_tokens": 1000, **settings})
     made = GrpoModule(
-        tiny(), torch.optim.SGD, options, [], None, {}, tmp_path, Tracker(tmp_path), Bar()  # type: ignore[arg-type]
+        tiny(),
+        torch.optim.SGD,
+        options,
+        [],
+        None,
+        {},
+        tmp_path,
+        Tracker(tmp_path),
+        Bar(),  # type: ignore[arg-type]
     )
     made.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
     return made
@@ -158,8 +166,8 @@ def test_truncated_completions_leave_the_loss_only_when_asked(tmp_path: Path) ->
     assert (kept.n_tokens, masked.n_tokens) == (27, 21)
 
 
-def test_only_the_embedding_rows_of_seen_tokens_move_and_prompt_tokens_carry_no_loss() -> None:
-    """The loss reads no logit at a prompt position: its gradient to the hidden states there comes from attention only."""
+def test_prompt_tokens_and_padding_carry_no_loss() -> None:
+    """The positions that are read are those that predict completion tokens, and no other."""
     row = make_row([RowGroup([1, 2, 3], [[4, 5]], [0])])
     assert row.predict_N.tolist() == [2, 3] and row.target_N.tolist() == [4, 5]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-
-DATA = Path(os.environ.get("FINR1_DATA") or Path(__file__).parents[3] / "shared" / "data")
+from runner import DATA
 
 
 @pytest.fixture

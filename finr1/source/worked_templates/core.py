@@ -1,5 +1,4 @@
-"""What a template is, and how one becomes a question: draw parameters, run the program, refuse numbers that are"
-" not short."""
+"""What a template is, and how one becomes a question: draw parameters, run the program, refuse long numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +15,12 @@ Params = Mapping[str, float]
 
 TEST_SHARE = 0.2  # of the parameter space of every template
 # By difficulty: significant digits of a parameter and of a result, and the largest result.
-LIMITS: Mapping[int, tuple[int, int, float]] = {1: (2, 3, 2000), 2: (3, 5, 100_000), 3: (5, 7, 10_000_000)}
+LIMITS: Mapping[int, tuple[int, int, float]] = {
+    0: (1, 2, 2000),
+    1: (2, 3, 2000),
+    2: (3, 5, 100_000),
+    3: (5, 7, 10_000_000),
+}
 KINDS: Mapping[Final, Kind] = {
     "number": "number",
     "percent": "number",
@@ -43,13 +47,13 @@ class Draw:
         return self.rng.choice(values)
 
     def _by(self, easy: Sequence[float], middle: range, hard: range, unit: float = 1) -> float:
-        if self.difficulty == 1:
+        if self.difficulty <= 1:  # at 0 the same values; `fits` refuses those of two digits
             return self.rng.choice(easy)
         return self.rng.choice(middle) if self.difficulty == 2 else round(self.rng.choice(hard) * unit, 6)
 
     def amount(self) -> float:
         """A sum of money."""
-        return self._by(_AMOUNTS, range(20, 1000, 5), range(1000, 10_000, 25))
+        return self._by(_AMOUNTS if self.difficulty else _ROUND_AMOUNTS, range(20, 1000, 5), range(1000, 10_000, 25))
 
     def small(self) -> float:
         """A sum of one or two digits."""
@@ -72,6 +76,7 @@ class Draw:
         return self._by((2, 3, 4, 5, 6, 8), range(2, 16), range(3, 40))
 
 
+_ROUND_AMOUNTS = [digit * unit for digit in range(2, 10) for unit in (1, 10, 100)]
 _AMOUNTS = (20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 160, 180, 200, 240, 250, 300, 400, 500, 600, 800, 900)
 
 

@@ -1,5 +1,4 @@
-"""Statement analysis: growth, margins, ratios, averages over a small table with text around it, in the manner of"
-" FinQA."""
+"""Statement analysis: growth, margins, ratios, averages over a small table with text around it, like FinQA."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""The command line in a process of its own, and where things are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+DATA = Path(os.environ.get("FINR1_DATA") or REPO.parent / "shared" / "data")
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The environment for a run: nothing of the user's settings, the repository on the path."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("FINR1_DATA", "HYDRA_FULL_ERROR", "FINR1_DEBUG")}
+    return {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **env}
+
+
+def command(*arguments: str) -> list[str]:
+    """`python -m finr1 <arguments>` with this Python."""
+    return [sys.executable, "-m", "finr1", *arguments]
+
+
+def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a folder and return what came of it."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
