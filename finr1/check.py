@@ -168,20 +168,18 @@ def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[st
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
-    """Several ranks only for one training stage under torchrun; a GPU trainer only where there is a GPU."""
+    """One rank only, until a step's rows are divided over ranks; a GPU trainer only where there is a GPU."""
     fit = cfg.trainer.get("fit") or {}
     devices, nodes = fit.get("devices", 1), fit.get("num_nodes", 1)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and (len(names) != 1 or names[0] not in _TRAINING):
-        raise ConfigError(
-            "stage", cfg.stage, f"it cannot run on {world} ranks", "torchrun only stage=sft or stage=grpo"
-        )
+    if world > 1:
+        raise ConfigError("WORLD_SIZE", world, "the work is not divided over several ranks yet", "start one process")
     if not set(names) & set(_TRAINING):
         return
     several = (isinstance(devices, int) and devices > 1) or (isinstance(nodes, int) and nodes > 1)
-    if several and world == 1:
-        command = f"torchrun --nproc_per_node {devices} -m finr1 stage=sft (or grpo) …"
-        raise ConfigError("trainer.fit.devices", devices, "several ranks need torchrun", f"use {command}, or devices=1")
+    if several:
+        why = "a step's rows are not divided over several ranks yet: each would train on all of them"
+        raise ConfigError("trainer.fit.devices", devices, why, "use trainer=gpu1, or devices=1")
     if fit.get("accelerator") in ("gpu", "cuda") and not _has_gpu():
         raise ConfigError("trainer.fit.accelerator", fit["accelerator"], "no GPU is found here", "use trainer=cpu")
 

@@ -77,7 +77,7 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/fin_r1_data: no rows to train on"),
-    (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: several ranks need torchrun"),
+    (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
     (["name="], r"name=: not the name of a folder"),
     (["name=../x"], r"name=\.\./x: not the name of a folder"),
     (["name=${nope}"], r"name=\$\{nope\}: Interpolation key 'nope' not found"),

@@ -67,6 +67,9 @@ class ScriptedPolicy:
     def load_weights(self, weights: Any, version: str) -> None:
         raise AssertionError("evaluation loads folders")
 
+    def rest(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 

@@ -303,14 +303,14 @@ def test_other_ranks_wait_for_rank_0(tmp_path: Path, stages: dict[str, Stage]) -
     assert pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0) == "resume"
 
 
-def test_several_ranks_only_for_one_training_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg, *_ = real(tmp_path, "trainer.fit.devices=2")
-    with pytest.raises(ConfigError, match=r"trainer.fit.devices=2: several ranks need torchrun"):
+    with pytest.raises(ConfigError, match=r"trainer.fit.devices=2: a step's rows are not divided"):
         check.check_ranks(cfg, ["sft"])
+    check.check_ranks(cfg, ["filter"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check.check_ranks(cfg, ["sft"])
-    with pytest.raises(ConfigError, match="stage=pipeline: it cannot run on 2 ranks"):
-        check.check_ranks(cfg, list(STAGES))
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2: the work is not divided"):
+        check.check_ranks(cfg, ["filter"])
 
 
 def test_versions_are_those_installed() -> None:

@@ -57,12 +57,14 @@ def attend(
         )
         pieces.append(_sdpa(query_CHLD, key_CHXD, value_CHXD, repeats, scaling, dropout, mask=layout.mask_C1LX))
     flat = torch.cat([piece.transpose(1, 2).reshape(-1, heads, size) for piece in pieces])
-    return flat[layout.place_T][None], None
+    return flat.index_select(0, layout.place_T)[None], None
 
 
 def _gather(x_THD: Tensor, index_BS: Tensor) -> Tensor:
     """[B, H, S, D]: the tokens that the index names."""
-    return x_THD[index_BS].transpose(1, 2)
+    # index_select, not x[index]: its backward adds rows, where indexing's would sort and scatter.
+    pieces_BSHD = x_THD.index_select(0, index_BS.flatten()).unflatten(0, index_BS.shape)
+    return pieces_BSHD.transpose(1, 2)
 
 
 def _sdpa(

@@ -7,6 +7,8 @@ is left out of the checkpoint: its `global_step` counts optimiser steps, and a G
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import math
 import os
@@ -112,8 +114,22 @@ class Checkpoint(pl.Callback):
                 os.replace(temporary, self.path)
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks instead of giving each back to the kernel; nothing where there is no glibc.
+
+    A micro-batch allocates gigabytes in blocks that glibc would map and unmap every time; the page faults cost a third
+    of the step on CPU (`experiments/benchmarks/allocator.py` measures it).
+    """
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
 def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[str, Any], every: int) -> None:
     """Walk the plan from the folder's checkpoint, or from the start."""
+    keep_freed_memory()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -80,6 +80,10 @@ class PolicyEngine(Engine, Protocol):
         """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
         ...
 
+    def rest(self) -> bool:
+        """Give the accelerator's memory to the trainer until weights are loaded; True if it does (then they must be)."""
+        ...
+
     def load_folder(self, folder: Path) -> None:
         """Put the weights of a saved model into the engine; nothing happens if they are there already."""
         ...

@@ -62,6 +62,7 @@ class VllmEngine:
         self.dtype = dtype or model.dtype
         self.weights_version = ""
         self._llm: Any = None
+        self._asleep = False
 
     @property
     def llm(self) -> Any:
@@ -156,10 +157,22 @@ class VllmEngine:
         tokenizer = self.llm.get_tokenizer()
         return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
+    def rest(self) -> bool:
+        """Sleep at level 2 (weights and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
+        if self.sleep_enabled and not self._asleep:
+            self.llm.sleep(level=2)
+            self._asleep = True
+        return self._asleep
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Reload all weights in place; `version` names them from now on."""
         with _random_state_kept():
+            if self._asleep:  # room for the weights first, for the cache when they are in
+                self.llm.wake_up(tags=["weights"])
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            if self._asleep:
+                self.llm.wake_up(tags=["kv_cache"])
+                self._asleep = False
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("vLLM did not clear its prefix cache: requests are still running")
         self.weights_version = version

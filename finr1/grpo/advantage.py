@@ -8,6 +8,23 @@ import torch
 from torch import Tensor
 
 
+def down_sample(rewards_PG: Tensor, m: int) -> Tensor:
+    """The rewards with NaN for all but the m completions of each group whose rewards vary most.
+
+    Sampling is cheap and training is not: PODS, arXiv 2504.13818 §3.2, shows that the subset of largest variance is
+    some i highest and m - i lowest rewards. Groups with m or fewer decided completions stay as they are.
+    """
+    chosen_PG = torch.full_like(rewards_PG, torch.nan)
+    for p, rewards_G in enumerate(rewards_PG):
+        decided = [g for g in range(len(rewards_G)) if not rewards_G[g].isnan()]
+        order = sorted(decided, key=lambda g: float(rewards_G[g]))
+        if len(order) > m:
+            options = [order[: m - i] + order[len(order) - i :] for i in range(m + 1)]
+            order = max(options, key=lambda option: float(rewards_G[option].var(unbiased=False)))
+        chosen_PG[p, order] = rewards_G[order]
+    return chosen_PG
+
+
 class Advantages(NamedTuple):
     """Of P groups of G completions: the advantages, and which completions and groups enter the loss."""
 

@@ -14,7 +14,7 @@ from finr1.context import Bar
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
 from finr1.data.rows import make_row
-from finr1.grpo.advantage import Advantages, centre
+from finr1.grpo.advantage import Advantages, centre, down_sample
 from finr1.grpo.loss import policy_loss, token_weights
 from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade
 from finr1.grpo.settings import GrpoSettings
@@ -68,14 +68,17 @@ class GrpoModule(StepModule):
         """Sample, grade, centre, batch, optimise, sync."""
         clock = _Clock()
         groups = self.sampler.sample(self.plan[step])
+        version, resting = self.sampler.engine.weights_version, self.sampler.rest()
         clock.lap("sample_s")
         graded = grade(groups, self.rewards)
-        advantages = centre(graded.rewards_PG, self.settings.scale, self.settings.spread_tolerance)
+        rewards_PG = graded.rewards_PG
+        if self.settings.train_per_group is not None:
+            rewards_PG = down_sample(rewards_PG, self.settings.train_per_group)
+        advantages = centre(rewards_PG, self.settings.scale, self.settings.spread_tolerance)
         batch = collate(graded.groups, advantages, self.settings.row_tokens, self.settings.mask_truncated)
         stats = self.update(batch, step)
         clock.lap("train_s")
-        version = self.sampler.engine.weights_version
-        if stats.n_tokens:
+        if stats.n_tokens or resting:
             self.sampler.load_weights(self.model, f"step {step + 1}")
         clock.lap("sync_s")
         self.steps_done = step + 1

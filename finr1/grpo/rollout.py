@@ -28,6 +28,10 @@ class Sampler:
     def __init__(self, engine: PolicyEngine, sampling: Sampling, system: str | None, dtype: str) -> None:
         self.engine, self.sampling, self.system, self.dtype = engine, sampling, system, dtype
 
+    def rest(self) -> bool:
+        """Let the engine give its memory to the trainer; True if weights must be loaded before it samples again."""
+        return self.engine.rest()
+
     def sample(self, questions: Sequence[Question]) -> list[Group]:
         """G completions of each question. A prompt that does not fit the model is an error here, not a silent skip."""
         with torch.autocast("cpu", enabled=False), torch.no_grad():

@@ -42,6 +42,7 @@ class GrpoSettings:
     clip_high: float = 0.28
     scale: str = "group"  # advantage divided by the group's standard deviation: group | none
     spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
+    train_per_group: int | None = None  # train on the completions of largest reward variance only; null: on all
     mask_truncated: bool = False  # completions cut by the limit leave the loss
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
     select: SelectSettings = field(default_factory=SelectSettings)
@@ -54,6 +55,13 @@ class GrpoSettings:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
         if self.group_size < 2:
             raise ConfigError("grpo.group_size", self.group_size, "a group of one has no advantage", "use 2 or more")
+        if self.train_per_group is not None and not 2 <= self.train_per_group <= self.group_size:
+            raise ConfigError(
+                "grpo.train_per_group",
+                self.train_per_group,
+                f"not within 2 and group_size={self.group_size}",
+                "mend it",
+            )
         for key, known in (("loss", LOSSES), ("scale", SCALES), ("schedule", SCHEDULES)):
             if getattr(self, key) not in known:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "no such choice", f"use one of {', '.join(known)}")

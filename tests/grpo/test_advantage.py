@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from finr1.grpo.advantage import centre
+from finr1.grpo.advantage import centre, down_sample
 
 NAN = float("nan")
 
@@ -51,3 +52,26 @@ def test_properties() -> None:
     torch.testing.assert_close(centre(3 * rewards - 5).advantages_PG, advantages, atol=1e-4, rtol=0)
     order = torch.randperm(8)
     torch.testing.assert_close(centre(rewards[:, order]).advantages_PG, advantages[:, order], atol=1e-6, rtol=0)
+
+
+def kept(rewards: list[float], m: int) -> list[int]:
+    found = down_sample(torch.tensor([rewards], dtype=torch.float32), m)[0]
+    return [g for g in range(len(rewards)) if not found[g].isnan()]
+
+
+def test_down_sampling_keeps_the_largest_variance() -> None:
+    # of 1 right in 8, four of largest variance hold it; of 5 right in 8, two of each
+    assert 2 in kept([0, 0, 1, 0, 0, 0, 0, 0], 4)
+    values = [1.0, 1, 0, 1, 0, 1, 0, 1]
+    assert sorted(values[g] for g in kept(values, 4)) == [0, 0, 1, 1]
+    # against all subsets
+    torch.manual_seed(0)
+    for _ in range(20):
+        rewards = torch.rand(7)
+        best = max(itertools.combinations(range(7), 3), key=lambda c: float(rewards[list(c)].var(unbiased=False)))
+        assert kept(rewards.tolist(), 3) == list(best)
+
+
+def test_down_sampling_leaves_small_groups_and_undecided_alone() -> None:
+    assert kept([1.0, NAN, 0.0, NAN], 2) == [0, 2]
+    assert kept([1.0, NAN, 0.0, 0.5], 3) == [0, 2, 3]
