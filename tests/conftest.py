@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 import runner
 
-# A reward that differs within almost every group, so that a run of few steps really trains.
-SPREAD = "+reward.spread={_target_: tests.spread.Spread, weight: 1.0}"
-
 
 @pytest.fixture
 def finr1(tmp_path: Path) -> runner.Runner:
@@ -22,7 +19,7 @@ def finr1(tmp_path: Path) -> runner.Runner:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished `+experiment=tiny`: every stage with the real model and the real vLLM engine."""
     folder = tmp_path_factory.mktemp("tiny")
-    result = runner.run(folder, "+experiment=tiny", SPREAD)
+    result = runner.run(folder, "+experiment=tiny", runner.SPREAD)
     assert result.returncode == 0, result.stderr[-3000:]
     (folder / "stdout.txt").write_text(result.stdout)
     return folder / "runs" / "tiny"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 DATA = Path(os.environ.get("FINR1_DATA") or REPO.parent / "shared" / "data")
+# A reward that differs within almost every group, so that a run of few steps really trains.
+SPREAD = "+reward.spread={_target_: tests.spread.Spread, weight: 1.0}"
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

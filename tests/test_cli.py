@@ -65,7 +65,7 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
     (
         ["grpo.sampling.max_new_tokens=5000"],
-        r"grpo\.sampling\.max_new_tokens=5000: with model\.max_model_len=1024 it leaves",
+        r"grpo\.sampling\.max_new_tokens=5000: with model\.max_model_len=512 it leaves",
     ),
     (["judge@judge.reasoning=[]"], r"filter\.reasoning=True: no reasoning judge is chosen; "),
     (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import runner
-from conftest import SPREAD
+from runner import SPREAD
 
 from finr1.tracking import read_metrics
 

@@ -63,8 +63,8 @@ def attend(
 def _gather(x_THD: Tensor, index_BS: Tensor) -> Tensor:
     """[B, H, S, D]: the tokens that the index names."""
     # index_select, not x[index]: its backward adds rows, where indexing's would sort and scatter.
-    pieces_BSHD = x_THD.index_select(0, index_BS.flatten()).unflatten(0, index_BS.shape)
-    return pieces_BSHD.transpose(1, 2)
+    flat = x_THD.index_select(0, index_BS.flatten())
+    return flat.view(*index_BS.shape, *x_THD.shape[1:]).transpose(1, 2)
 
 
 def _sdpa(

@@ -117,13 +117,13 @@ class Checkpoint(pl.Callback):
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks instead of giving each back to the kernel; nothing where there is no glibc.
 
-    A micro-batch allocates gigabytes in blocks that glibc would map and unmap every time; the page faults cost a third
-    of the step on CPU (`experiments/benchmarks/allocator.py` measures it).
+    A micro-batch allocates gigabytes in blocks that glibc would map and unmap every time; on CPU the page faults cost a
+    good part of the step (`experiments/benchmarks/allocator.py` measures it).
     """
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_mmap_threshold, 32 << 20)  # glibc's upper bound; larger blocks (checkpoints) still go back
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 

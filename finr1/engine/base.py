@@ -81,7 +81,7 @@ class PolicyEngine(Engine, Protocol):
         ...
 
     def rest(self) -> bool:
-        """Give the accelerator's memory to the trainer until weights are loaded; True if it does (then they must be)."""
+        """Give the accelerator's memory to the trainer; True if so: weights must then be loaded before sampling."""
         ...
 
     def load_folder(self, folder: Path) -> None:

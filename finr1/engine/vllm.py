@@ -99,13 +99,16 @@ class VllmEngine:
                 enable_sleep_mode=self.sleep_enabled,
                 tensor_parallel_size=self.tensor_parallel_size,
                 trust_remote_code=self.model.trust_remote_code,
+                load_format="dummy",  # the weights follow below, by the way every later version takes
+                hf_overrides={"tie_word_embeddings": False},
                 seed=self.seed,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 **options,
             )
         torch.set_num_threads(threads)
-        self.weights_version = str(folder)
+        self._llm = llm
+        self.load_weights(_safetensors(folder), str(folder))
         return llm
 
     def generate(
@@ -169,7 +172,7 @@ class VllmEngine:
         with _random_state_kept():
             if self._asleep:  # room for the weights first, for the cache when they are in
                 self.llm.wake_up(tags=["weights"])
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _untied(weights)})
             if self._asleep:
                 self.llm.wake_up(tags=["kv_cache"])
                 self._asleep = False
@@ -205,6 +208,21 @@ def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
         logprobs=logprobs,
         prompt_token_ids=prompt_ids,
     )
+
+
+def _untied(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The weights, with a head of its own for a model whose head is its embedding.
+
+    With tied weights vLLM's reload leaves the head as it was on CPU (0.32.0): `ParallelLMHead` keeps a packed copy of
+    the old embedding. The engine therefore runs every model untied (`hf_overrides`) and is given the head by name.
+    """
+    head, embedding = False, None
+    for name, tensor in weights:
+        head = head or name == "lm_head.weight"
+        embedding = tensor if name.endswith("embed_tokens.weight") else embedding
+        yield name, tensor
+    if not head and embedding is not None:
+        yield "lm_head.weight", embedding
 
 
 def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.errors import ConfigError
 from finr1.model import embedded
 from finr1.model.settings import ModelSettings
+from finr1.store import read_json, write_json
 from finr1.types import Message
 
 if TYPE_CHECKING:
@@ -113,20 +114,13 @@ def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
 
 def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings) -> None:
     """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template."""
-    import torch
-
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     inner = core(model)
-    # save_pretrained writes config and generation config; the weights are given, so the model itself stays as it is.
-    config = inner.config
-    before = config.dtype
-    config.dtype = getattr(torch, settings.dtype)
-    config.use_cache = True
-    try:
-        inner.save_pretrained(temporary, state_dict=dict(checkpoint_weights(model, settings.dtype)))
-    finally:
-        config.dtype, config.use_cache = before, False
+    inner.save_pretrained(temporary, state_dict=dict(checkpoint_weights(model, settings.dtype)))
+    # save_pretrained writes the type and cache setting of the model in memory: fp32, no cache.
+    config = read_json(temporary / "config.json")
+    write_json(temporary / "config.json", {**config, "dtype": settings.dtype, "use_cache": True})
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)

@@ -18,7 +18,9 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def compose(**source: Any) -> Any:
-    cfg = OmegaConf.create({"benchmark": OmegaConf.load(CONF / "benchmark" / "worked.yaml"), "source": source})
+    cfg = OmegaConf.create(
+        {"seed": 0, "benchmark": OmegaConf.load(CONF / "benchmark" / "worked.yaml"), "source": source}
+    )
     node = OmegaConf.to_container(cfg, resolve=True)
     return instantiate(node["benchmark"]["worked"], _convert_="object")  # type: ignore[call-overload, index]
 
@@ -31,9 +33,8 @@ def test_the_yaml_gives_256_held_out_questions_in_a_stable_order() -> None:
 
 
 def test_it_takes_the_settings_of_the_source_beside_it() -> None:
-    source = OmegaConf.load(CONF / "source" / "worked.yaml").worked
-    hard = compose(worked={**source, "difficulty": 3, "seed": 5}).load()
-    assert hard == list(Source(0, 256, seed=5, difficulty=3).load())
+    given: dict[str, Any] = {"difficulty": 3, "seed": 5, "chinese_share": 0.2, "templates": ["bonds", "exchange"]}
+    assert compose(worked=given).load() == list(Source(0, 256, **given).load())
 
 
 def test_figures_count_decided_answers_only() -> None:
