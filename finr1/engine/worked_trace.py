@@ -25,7 +25,7 @@ from finr1.answer.program import (
 from finr1.types import Language, Question
 
 # Name -> default weight.
-STYLES: Mapping[str, float] = {"stepwise": 0.4, "brief": 0.3, "leap": 0.3}
+STYLES: Mapping[str, float] = {"stepwise": 0.3, "brief": 0.3, "leap": 0.4}
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "exp": "*"}
 BINDS = {"add": 1, "subtract": 1, "multiply": 2, "divide": 2, "exp": 2}
 
@@ -231,7 +231,8 @@ def _equations(s: Solution, index: int, fine: bool) -> list[str]:
     if fine and not s.percent[index] and b.endswith("%") and not a.endswith("%"):
         points, x = b.removesuffix("%"), s.value(left)
         if name == "multiply":  # a percentage is so many hundredths
-            return [f"{a} / 100 = {short(x / 100)}", f"{short(x / 100)} * {points} = {result}"]
+            product = short(x * s.value(points))
+            return [f"{a} * {points} = {product}", f"{product} / 100 = {result}"]
         if name == "divide":
             return [f"{a} * 100 = {short(x * 100)}", f"{short(x * 100)} / {points} = {result}"]
     if fine and name == "multiply" and not a.endswith("%") and not b.endswith("%"):

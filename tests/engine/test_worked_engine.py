@@ -93,8 +93,8 @@ def test_a_trace_worked_by_hand() -> None:
     )  # fmt: skip
     assert write(Solution.of(q), "stepwise").lines == [
         "Given: deposit 800, rate 5%, 3 years.",
-        "Yearly interest: 800 / 100 = 8",
-        "8 * 5 = 40",
+        "Yearly interest: 800 * 5 = 4000",
+        "4000 / 100 = 40",
         "Total interest: 40 * 3 = 120",
     ]
     assert write(Solution.of(q), "brief").lines == [

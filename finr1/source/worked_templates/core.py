@@ -16,7 +16,7 @@ Params = Mapping[str, float]
 TEST_SHARE = 0.2  # of the parameter space of every template
 # By difficulty: significant digits of a parameter and of a result, and the largest result.
 LIMITS: Mapping[int, tuple[int, int, float]] = {
-    0: (1, 2, 2000),
+    0: (1, 2, 20_000),
     1: (2, 3, 2000),
     2: (3, 5, 100_000),
     3: (5, 7, 10_000_000),
@@ -41,6 +41,7 @@ class Draw:
 
     def __init__(self, rng: random.Random, difficulty: int) -> None:
         self.rng, self.difficulty = rng, difficulty
+        self.unit = rng.choice((1, 10, 100, 1000))  # at difficulty 0 of every sum of money in a question: 70 + 20, not 70 + 2
 
     def pick(self, *values: float) -> float:
         """One of these."""
@@ -53,7 +54,8 @@ class Draw:
 
     def amount(self) -> float:
         """A sum of money."""
-        return self._by(_AMOUNTS if self.difficulty else _ROUND_AMOUNTS, range(20, 1000, 5), range(1000, 10_000, 25))
+        easy = _AMOUNTS if self.difficulty else range(2 * self.unit, 10 * self.unit, self.unit)
+        return self._by(easy, range(20, 1000, 5), range(1000, 10_000, 25))
 
     def small(self) -> float:
         """A sum of one or two digits."""
@@ -76,7 +78,6 @@ class Draw:
         return self._by((2, 3, 4, 5, 6, 8), range(2, 16), range(3, 40))
 
 
-_ROUND_AMOUNTS = [digit * unit for digit in range(2, 10) for unit in (1, 10, 100)]
 _AMOUNTS = (20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 160, 180, 200, 240, 250, 300, 400, 500, 600, 800, 900)
 
 

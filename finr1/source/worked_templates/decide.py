@@ -38,7 +38,7 @@ def _rates(draw: Draw) -> Params:
 
 def _trend(draw: Draw) -> Params:
     old = draw.amount()
-    return {"old": old, "new": round(old * draw.pick(0.5, 0.8, 0.9, 1, 1.1, 1.2, 1.5), 4)}
+    return {"old": old, "new": draw.pick(old, draw.amount(), draw.amount(), draw.amount())}
 
 
 def _value(draw: Draw) -> Params:

@@ -12,6 +12,11 @@ def _grown(draw: Draw) -> Params:
     return {"old": old, "new": round(old * (1 + draw.share() / 100), 4)}
 
 
+def _risen(draw: Draw) -> Params:
+    old = draw.amount()
+    return {"old": old, "new": old + draw.amount()}
+
+
 def _part(draw: Draw) -> Params:
     whole = draw.amount()
     return {"whole": whole, "part": round(whole * draw.share() / 100, 4)}
@@ -59,7 +64,7 @@ TEMPLATES = (
         ),
     ),
     Template(
-        "change", GROUP, _grown, "subtract({new}, {old})", "number",
+        "change", GROUP, _risen, "subtract({new}, {old})", "number",
         Text(
             (
                 "{co}, $ million:\n{table}\nThe year was calm. What was the change in net income, in $ million?",
