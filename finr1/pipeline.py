@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import platform
 import re
 import threading
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 import finr1
 from finr1 import store
 from finr1.context import Context, Engines, build_all, console
-from finr1.errors import BusyError, ConfigError
+from finr1.errors import ConfigError
 from finr1.store import RunLock, StageKey
 from finr1.tracking import Tracker
 
@@ -287,12 +286,10 @@ def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
     """
     stages = chosen(cfg.stage)
     run_dir = Path(cfg.paths.runs) / cfg.name
-    rank = int(os.environ.get("RANK", "0"))
     key_of(stages[0], cfg, values, run_dir)  # what is missing is said before the run folder is touched
-    with RunLock(run_dir) if rank == 0 else contextlib.nullcontext():
-        if rank == 0:
-            store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
-        run = _Run(cfg, values, run_dir, rank)
+    with RunLock(run_dir):
+        store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+        run = _Run(cfg, values, run_dir)
         failed = True
         try:
             seconds = {stage.name: run.stage(stage) for stage in stages}
@@ -305,19 +302,18 @@ def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
 class _Run:
     """What the stages of one process share: tracker and engines, made when the first stage needs them."""
 
-    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path, rank: int) -> None:
-        self.cfg, self.values, self.run_dir, self.rank = cfg, values, run_dir, rank
+    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> None:
+        self.cfg, self.values, self.run_dir = cfg, values, run_dir
         self.engines = Engines(cfg.engine)
         self._tracker: Tracker | None = None
 
     @property
     def tracker(self) -> Tracker:
         if self._tracker is None:
-            sinks = list(build_all(self.cfg.logger).values()) if self.rank == 0 else []
+            sinks = list(build_all(self.cfg.logger).values())
             for sink in sinks:
                 sink.start(self.run_dir, self.cfg.name, self.values)
-            # One writer a mirror: other ranks have theirs.
-            self._tracker = Tracker(self.run_dir if self.rank == 0 else self.run_dir / f".rank{self.rank}", sinks)
+            self._tracker = Tracker(self.run_dir, sinks)
         return self._tracker
 
     def close(self, failed: bool) -> None:
@@ -331,7 +327,7 @@ class _Run:
         """Run one stage unless it is done; returns its seconds over all attempts."""
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
-        state, changed = store.begin(folder, key) if self.rank == 0 else (_await_begin(folder, key), "")
+        state, changed = store.begin(folder, key)
         if state == "done":
             seconds = float(store.read_json(folder / store.MANIFEST)["seconds"])
             console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]", soft_wrap=True)
@@ -343,21 +339,10 @@ class _Run:
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             seconds = round(clock.seconds, 3)
-        if self.rank == 0:
-            notes = {"notes": context.notes} if context.notes else {}
-            store.finish(folder, key, {**counts, **notes}, seconds, versions())
-            console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
+        notes = {"notes": context.notes} if context.notes else {}
+        store.finish(folder, key, {**counts, **notes}, seconds, versions())
+        console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
         return seconds
-
-
-def _await_begin(folder: Path, key: StageKey, timeout_s: float = 120.0) -> store.State:
-    """Other ranks of one torchrun wait until rank 0 has made the stage's folder ready."""
-    deadline = time.monotonic() + timeout_s
-    while (state := store.state_of(folder, key)) == "fresh":
-        if time.monotonic() > deadline:
-            raise BusyError(f"{folder}: rank 0 did not begin the stage in {timeout_s:.0f} s; see what it printed")
-        time.sleep(0.2)
-    return state
 
 
 def _short(counts: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from finr1 import check, compose, pipeline
 from finr1.config import RootConfig
 from finr1.context import Context
-from finr1.errors import BusyError, ConfigError
+from finr1.errors import ConfigError
 from finr1.pipeline import STAGES, Stage, inputs_of, key_of, walk
 from finr1.store import read_json, write_json
 
@@ -295,19 +295,14 @@ def test_the_clock_counts_killed_attempts(tmp_path: Path) -> None:
         assert clock.seconds >= first
 
 
-def test_other_ranks_wait_for_rank_0(tmp_path: Path, stages: dict[str, Stage]) -> None:
-    key = pipeline.StageKey("filter", {}, {}, "c")
-    with pytest.raises(BusyError, match="rank 0 did not begin the stage"):
-        pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0)
-    pipeline.store.begin(tmp_path / "x", key)
-    assert pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0) == "resume"
-
-
 def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg, *_ = real(tmp_path, "trainer.fit.devices=2")
-    with pytest.raises(ConfigError, match=r"trainer.fit.devices=2: a step's rows are not divided"):
-        check.check_ranks(cfg, ["sft"])
-    check.check_ranks(cfg, ["filter"])
+    for override in ("devices=2", "devices=-1", "devices=auto", "devices=[0,1]", "num_nodes=2"):
+        cfg, *_ = real(tmp_path, f"++trainer.fit.{override}")
+        with pytest.raises(ConfigError, match=r"trainer.fit.\w+=.*: a step's rows are not divided") as error:
+            check.check_ranks(cfg, ["sft"])
+        assert str(error.value).startswith(f"trainer.fit.{override.partition('=')[0]}=")
+        check.check_ranks(cfg, ["filter"])
+    check.check_ranks(real(tmp_path, "trainer.fit.devices=[0]")[0], ["sft"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="WORLD_SIZE=2: the work is not divided"):
         check.check_ranks(cfg, ["filter"])
