@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +83,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:  # no JSON, or no UTF-8
                 raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
 
 
@@ -260,10 +260,20 @@ class RunLock:
 
 
 def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """All rows, each checked to have these keys; DataError names the first row that lacks one."""
+    """All rows, each checked to have these keys (`trace.answer`: inside another); DataError names the first fault."""
     rows = list(read_jsonl(path))
     for number, row in enumerate(rows, 1):
         for key in keys:
-            if key not in row:
-                raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
+            node: Any = row
+            for part in key.split("."):
+                if not isinstance(node, Mapping) or part not in node:
+                    raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
+                node = node[part]
     return rows
+
+
+def check_known(path: Path, question_ids: Iterable[str], known: Container[str]) -> None:
+    """DataError for the first line of this file whose question is not among those known."""
+    for number, question_id in enumerate(question_ids, 1):
+        if question_id not in known:
+            raise DataError(path, f"line {number} has an unknown question {question_id}", "run its stage again")

@@ -59,6 +59,9 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text('{"i": 0}\n{oops\n{"i": 2}\n')
     with pytest.raises(DataError, match="broken JSON in line 2"):
         list(store.read_jsonl(path))
+    path.write_bytes(b'{"i": 0}\n"\xff"\n')
+    with pytest.raises(DataError, match="broken JSON in line 2"):
+        list(store.read_jsonl(path))
     with pytest.raises(DataError, match="no such file"):
         list(store.read_jsonl(tmp_path / "none.jsonl"))
 
@@ -67,6 +70,12 @@ def test_take_rows_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
     store.write_jsonl(tmp_path / "x.jsonl", [{"id": 1, "b": 2}, {"id": 2}])
     with pytest.raises(DataError, match="line 2 has no `b`"):
         store.take_rows(tmp_path / "x.jsonl", ["id", "b"])
+    store.write_jsonl(tmp_path / "x.jsonl", [{"a": {"b": 1}}, {"a": 1}])
+    with pytest.raises(DataError, match=r"line 2 has no `a\.b`"):
+        store.take_rows(tmp_path / "x.jsonl", ["a", "a.b"])
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n["a"]\n')
+    with pytest.raises(DataError, match="line 2 has no `a`"):
+        store.take_rows(tmp_path / "x.jsonl", ["a"])
 
 
 def test_a_failed_write_leaves_the_old_file_and_nan_is_refused(tmp_path: Path) -> None:
