@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 
 import hydra
@@ -79,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
     JOBS.clear()
     overrides: Sequence[str] = arguments
     try:
