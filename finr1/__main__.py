@@ -60,11 +60,11 @@ def run(cfg: DictConfig) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
     check(settings, values, stages)
     started = time.monotonic()
-    seconds = walk(settings, values)
+    spent = walk(settings, values)
 
     from finr1.summary import show
 
-    show(settings, seconds, time.monotonic() - started)
+    show(settings, spent, time.monotonic() - started)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

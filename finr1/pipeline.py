@@ -6,8 +6,6 @@ import contextlib
 import importlib
 import platform
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +15,10 @@ from omegaconf import OmegaConf
 
 import finr1
 from finr1 import store
+from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console
 from finr1.errors import ConfigError
-from finr1.store import RunLock, StageKey
+from finr1.store import RunLock, Spent, StageKey
 from finr1.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -248,38 +247,8 @@ def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
-class Clock:
-    """Seconds spent on a stage over all its attempts; noted on disk every few seconds, so that a SIGKILL loses few."""
-
-    def __init__(self, folder: Path, every_s: float = 5.0) -> None:
-        self._folder, self._every_s = folder, every_s
-        self._before, self._start = store.seconds_spent(folder), time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._note, daemon=True)
-
-    @property
-    def seconds(self) -> float:
-        """Up to now."""
-        return self._before + time.monotonic() - self._start
-
-    def _note(self) -> None:
-        while not self._stop.wait(self._every_s):
-            with contextlib.suppress(OSError):
-                store.add_seconds(self._folder, self.seconds)
-
-    def __enter__(self) -> Clock:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(OSError):
-            store.add_seconds(self._folder, self.seconds)
-
-
-def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
-    """Run the chosen stages in order, each only if it is not done; returns the seconds of each.
+def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:
+    """Run the chosen stages in order, each only if it is not done; returns what each has cost.
 
     `values` is the configuration as plain values (`compose.plain`): what is hashed and saved. Raises Finr1Error for
     whatever the user can mend; an error inside a stage leaves its folder to be resumed.
@@ -292,11 +261,11 @@ def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
         run = _Run(cfg, values, run_dir)
         failed = True
         try:
-            seconds = {stage.name: run.stage(stage) for stage in stages}
+            spent = {stage.name: run.stage(stage) for stage in stages}
             failed = False
         finally:
             run.close(failed)
-    return seconds
+    return spent
 
 
 class _Run:
@@ -323,26 +292,26 @@ class _Run:
         finally:
             self.engines.close()
 
-    def stage(self, stage: Stage) -> float:
-        """Run one stage unless it is done; returns its seconds over all attempts."""
+    def stage(self, stage: Stage) -> Spent:
+        """Run one stage unless it is done; returns what all attempts at it have cost."""
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
         state, changed = store.begin(folder, key)
         if state == "done":
-            seconds = float(store.read_json(folder / store.MANIFEST)["seconds"])
-            console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]", soft_wrap=True)
-            return seconds
+            manifest = store.read_json(folder / store.MANIFEST)
+            console.print(f"[dim]{stage.name:<10} done before ({manifest['seconds']:.1f} s)[/]", soft_wrap=True)
+            return Spent(manifest["seconds"], manifest.get("memory_gib", 0.0))
         why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
         console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip(), soft_wrap=True)
         inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines)
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
-            seconds = round(clock.seconds, 3)
+            spent = clock.spent
         notes = {"notes": context.notes} if context.notes else {}
-        store.finish(folder, key, {**counts, **notes}, seconds, versions())
-        console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
-        return seconds
+        store.finish(folder, key, {**counts, **notes}, spent, versions())
+        console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({spent.seconds:.1f} s)[/]", soft_wrap=True)
+        return spent
 
 
 def _short(counts: Mapping[str, Any]) -> str:
