@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 
 import hydra
@@ -61,11 +60,11 @@ def run(cfg: DictConfig) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
     check(settings, values, stages)
     started = time.monotonic()
-    seconds = walk(settings, values)
+    spent = walk(settings, values)
 
     from finr1.summary import show
 
-    show(settings, seconds, time.monotonic() - started)
+    show(settings, spent, time.monotonic() - started)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
     JOBS.clear()
     overrides: Sequence[str] = arguments
     try:

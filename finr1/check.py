@@ -170,16 +170,17 @@ def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[st
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
     """One rank only, until a step's rows are divided over ranks; a GPU trainer only where there is a GPU."""
     fit = cfg.trainer.get("fit") or {}
-    devices, nodes = fit.get("devices", 1), fit.get("num_nodes", 1)
+    devices, nodes = fit.get("devices", "auto"), fit.get("num_nodes", 1)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         raise ConfigError("WORLD_SIZE", world, "the work is not divided over several ranks yet", "start one process")
     if not set(names) & set(_TRAINING):
         return
-    several = (isinstance(devices, int) and devices > 1) or (isinstance(nodes, int) and nodes > 1)
-    if several:
-        why = "a step's rows are not divided over several ranks yet: each would train on all of them"
-        raise ConfigError("trainer.fit.devices", devices, why, "use trainer=gpu1, or devices=1")
+    one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    for key, value, fits in (("devices", devices, one), ("num_nodes", nodes, nodes == 1)):
+        if not fits:
+            why = "a step's rows are not divided over several ranks yet: each would train on all of them"
+            raise ConfigError(f"trainer.fit.{key}", value, why, f"use trainer=gpu1, or {key}=1")
     if fit.get("accelerator") in ("gpu", "cuda") and not _has_gpu():
         raise ConfigError("trainer.fit.accelerator", fit["accelerator"], "no GPU is found here", "use trainer=cpu")
 

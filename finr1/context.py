@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from finr1.engine.base import Engine, PolicyEngine
 from finr1.errors import ConfigError
-from finr1.store import canonical
+from finr1.store import canonical, take_rows
 from finr1.tracking import Tracker
+from finr1.types import Question
 
 if TYPE_CHECKING:
     from finr1.config import RootConfig
@@ -88,6 +89,11 @@ class Context:
     tracker: Tracker
     engines: Engines
     notes: list[str] = field(default_factory=list)
+
+    def questions(self) -> dict[str, Question]:
+        """The run's questions by id, in their order; DataError names the line of one that lacks something."""
+        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:
         """Tell the user something they should know; it is kept for the report too."""

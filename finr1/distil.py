@@ -48,10 +48,8 @@ class Ask(NamedTuple):
 def run(ctx: Context) -> dict[str, Any]:
     """Write `traces.jsonl`; returns the counts. Finr1Error when the teacher gives only errors."""
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
-    questions = [
-        Question.from_json(row) for row in take_rows(ctx.inputs["questions"] / "questions.jsonl", ("id", "prompt"))
-    ]
-    before = [Trace.from_json(row) for row in take_rows(path, ("question_id", "sample"))] if path.exists() else []
+    questions = list(ctx.questions().values())
+    before = [Trace.from_json(row) for row in take_rows(path, Trace.needed())] if path.exists() else []
     asks = missing(questions, before, cfg.sampling.n)
     with JsonlWriter(path) as writer, ctx.progress("questions", len(questions), len(questions) - len(asks)) as bar:
         if asks:
@@ -61,7 +59,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
                 engine.load_folder(resolve(ctx.cfg.model))
             _Asker(ctx, engine, writer, bar, any_before=any(t.finish_reason != "error" for t in before)).ask(asks)
-    traces = [Trace.from_json(row) for row in take_rows(path, ("question_id", "sample"))]
+    traces = [Trace.from_json(row) for row in take_rows(path, Trace.needed())]
     ctx.tracker.log("distil", {"traces": len(traces)}, step=0)
     return {
         "traces": len(traces),

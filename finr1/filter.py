@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finr1.answer import grade, parse, render
 from finr1.errors import ConfigError, DataError
 from finr1.judge.base import CRITERIA, AnswerJudge, JudgeItem, ReasoningJudge, cascade
-from finr1.store import JsonlWriter, take_rows, write_json, write_jsonl
+from finr1.store import JsonlWriter, check_known, take_rows, write_json, write_jsonl
 from finr1.types import Question, Trace, Verdict
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def run(ctx: Context) -> dict[str, Any]:
         raise ConfigError("judge.reasoning", "[]", "no judge of the reasoning", remedy)
     reasoning = build_all(cfg.judge.reasoning) if cfg.filter.reasoning else {}
     judges = Judges(build_all(cfg.judge.answer), reasoning, cfg.filter)
-    rows = take_rows(ctx.inputs["questions"] / "questions.jsonl", ("id", "prompt"))
-    questions = {row["id"]: Question.from_json(row) for row in rows}
+    questions = ctx.questions()
     traces = read_traces(ctx.inputs["distil"] / "traces.jsonl", questions)
 
     path = ctx.folder / "verdicts.jsonl"
@@ -90,17 +89,13 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def read_traces(path: Any, questions: Mapping[str, Question]) -> list[Trace]:
     """All traces; DataError when there are none, when one is there twice, or when its question is unknown."""
-    traces = [Trace.from_json(row) for row in take_rows(path, ("id", "question_id", "answer"))]
+    traces = [Trace.from_json(row) for row in take_rows(path, ["id", *Trace.needed()])]
     if not traces:
         raise DataError(path, "no trace", "run stage=distil again")
     repeated = [trace_id for trace_id, n in Counter(trace.id for trace in traces).items() if n > 1]
     if repeated:
         raise DataError(path, f"trace {repeated[0]} is there more than once", "delete the repeated lines")
-    for number, trace in enumerate(traces, 1):
-        if trace.question_id not in questions:
-            raise DataError(
-                path, f"line {number} answers an unknown question {trace.question_id}", "run stage=distil again"
-            )
+    check_known(path, (trace.question_id for trace in traces), questions)
     return traces
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import platform
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +15,10 @@ from omegaconf import OmegaConf
 
 import finr1
 from finr1 import store
+from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console
-from finr1.errors import BusyError, ConfigError
-from finr1.store import RunLock, StageKey
+from finr1.errors import ConfigError
+from finr1.store import RunLock, Spent, StageKey
 from finr1.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -249,75 +247,42 @@ def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
-class Clock:
-    """Seconds spent on a stage over all its attempts; noted on disk every few seconds, so that a SIGKILL loses few."""
-
-    def __init__(self, folder: Path, every_s: float = 5.0) -> None:
-        self._folder, self._every_s = folder, every_s
-        self._before, self._start = store.seconds_spent(folder), time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._note, daemon=True)
-
-    @property
-    def seconds(self) -> float:
-        """Up to now."""
-        return self._before + time.monotonic() - self._start
-
-    def _note(self) -> None:
-        while not self._stop.wait(self._every_s):
-            with contextlib.suppress(OSError):
-                store.add_seconds(self._folder, self.seconds)
-
-    def __enter__(self) -> Clock:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(OSError):
-            store.add_seconds(self._folder, self.seconds)
-
-
-def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, float]:
-    """Run the chosen stages in order, each only if it is not done; returns the seconds of each.
+def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:
+    """Run the chosen stages in order, each only if it is not done; returns what each has cost.
 
     `values` is the configuration as plain values (`compose.plain`): what is hashed and saved. Raises Finr1Error for
     whatever the user can mend; an error inside a stage leaves its folder to be resumed.
     """
     stages = chosen(cfg.stage)
     run_dir = Path(cfg.paths.runs) / cfg.name
-    rank = int(os.environ.get("RANK", "0"))
     key_of(stages[0], cfg, values, run_dir)  # what is missing is said before the run folder is touched
-    with RunLock(run_dir) if rank == 0 else contextlib.nullcontext():
-        if rank == 0:
-            store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
-        run = _Run(cfg, values, run_dir, rank)
+    with RunLock(run_dir):
+        store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+        run = _Run(cfg, values, run_dir)
         failed = True
         try:
-            seconds = {stage.name: run.stage(stage) for stage in stages}
+            spent = {stage.name: run.stage(stage) for stage in stages}
             failed = False
         finally:
             run.close(failed)
-    return seconds
+    return spent
 
 
 class _Run:
     """What the stages of one process share: tracker and engines, made when the first stage needs them."""
 
-    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path, rank: int) -> None:
-        self.cfg, self.values, self.run_dir, self.rank = cfg, values, run_dir, rank
+    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> None:
+        self.cfg, self.values, self.run_dir = cfg, values, run_dir
         self.engines = Engines(cfg.engine)
         self._tracker: Tracker | None = None
 
     @property
     def tracker(self) -> Tracker:
         if self._tracker is None:
-            sinks = list(build_all(self.cfg.logger).values()) if self.rank == 0 else []
+            sinks = list(build_all(self.cfg.logger).values())
             for sink in sinks:
                 sink.start(self.run_dir, self.cfg.name, self.values)
-            # One writer a mirror: other ranks have theirs.
-            self._tracker = Tracker(self.run_dir if self.rank == 0 else self.run_dir / f".rank{self.rank}", sinks)
+            self._tracker = Tracker(self.run_dir, sinks)
         return self._tracker
 
     def close(self, failed: bool) -> None:
@@ -327,37 +292,26 @@ class _Run:
         finally:
             self.engines.close()
 
-    def stage(self, stage: Stage) -> float:
-        """Run one stage unless it is done; returns its seconds over all attempts."""
+    def stage(self, stage: Stage) -> Spent:
+        """Run one stage unless it is done; returns what all attempts at it have cost."""
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
-        state, changed = store.begin(folder, key) if self.rank == 0 else (_await_begin(folder, key), "")
+        state, changed = store.begin(folder, key)
         if state == "done":
-            seconds = float(store.read_json(folder / store.MANIFEST)["seconds"])
-            console.print(f"[dim]{stage.name:<10} done before ({seconds:.1f} s)[/]", soft_wrap=True)
-            return seconds
+            manifest = store.read_json(folder / store.MANIFEST)
+            console.print(f"[dim]{stage.name:<10} done before ({manifest['seconds']:.1f} s)[/]", soft_wrap=True)
+            return Spent(manifest["seconds"], manifest.get("memory_gib", 0.0))
         why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
         console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip(), soft_wrap=True)
         inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines)
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
-            seconds = round(clock.seconds, 3)
-        if self.rank == 0:
-            notes = {"notes": context.notes} if context.notes else {}
-            store.finish(folder, key, {**counts, **notes}, seconds, versions())
-            console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
-        return seconds
-
-
-def _await_begin(folder: Path, key: StageKey, timeout_s: float = 120.0) -> store.State:
-    """Other ranks of one torchrun wait until rank 0 has made the stage's folder ready."""
-    deadline = time.monotonic() + timeout_s
-    while (state := store.state_of(folder, key)) == "fresh":
-        if time.monotonic() > deadline:
-            raise BusyError(f"{folder}: rank 0 did not begin the stage in {timeout_s:.0f} s; see what it printed")
-        time.sleep(0.2)
-    return state
+            spent = clock.spent
+        notes = {"notes": context.notes} if context.notes else {}
+        store.finish(folder, key, {**counts, **notes}, spent, versions())
+        console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({spent.seconds:.1f} s)[/]", soft_wrap=True)
+        return spent
 
 
 def _short(counts: Mapping[str, Any]) -> str:

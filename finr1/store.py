@@ -14,17 +14,25 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TextIO
+from typing import Any, Literal, NamedTuple, Self, TextIO
 
 from finr1.errors import BusyError, DataError
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
+SPENT = ".spent"
 State = Literal["done", "resume", "fresh"]
+
+
+class Spent(NamedTuple):
+    """What a stage has cost over all attempts: wall seconds, and the peak of resident memory in GiB (0: not known)."""
+
+    seconds: float
+    memory_gib: float
 
 
 def canonical(value: object) -> str:
@@ -83,7 +91,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:  # no JSON, or no UTF-8
                 raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
 
 
@@ -197,7 +205,7 @@ def _set_aside(folder: Path) -> None:
     os.replace(folder, aside)
 
 
-def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], seconds: float, versions: Mapping[str, str]) -> None:
+def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, versions: Mapping[str, str]) -> None:
     """Mark the stage done: from now on it is skipped as long as its fingerprint stays."""
     files = {
         str(path.relative_to(folder)): path.stat().st_size
@@ -207,7 +215,8 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], seconds: floa
     body = {
         **key.to_json(),
         "began": read_json(folder / BEGUN)["began"],
-        "seconds": round(seconds, 3),
+        "seconds": cost.seconds,
+        "memory_gib": cost.memory_gib,
         "counts": counts,
         "files": files,
         "versions": versions,
@@ -216,19 +225,18 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], seconds: floa
     (folder / BEGUN).unlink(missing_ok=True)
 
 
-def seconds_spent(folder: Path) -> float:
-    """Seconds of earlier, killed attempts at a stage that is being resumed (`add_seconds` wrote them)."""
-    path = folder / ".seconds"
+def spent(folder: Path) -> Spent:
+    """What earlier, killed attempts at a stage that is being resumed have cost (`note_spent` wrote it)."""
     try:
-        value = float(path.read_text())
+        found = [float(word) for word in (folder / SPENT).read_text().split()]
     except (FileNotFoundError, ValueError):
-        return 0.0
-    return value if math.isfinite(value) else 0.0
+        found = []
+    return Spent(*found) if len(found) == 2 and all(map(math.isfinite, found)) else Spent(0.0, 0.0)
 
 
-def add_seconds(folder: Path, seconds: float) -> None:
-    """Note the wall seconds spent so far, so that a resumed stage reports the whole."""
-    write_atomic(folder / ".seconds", f"{seconds:.3f}")
+def note_spent(folder: Path, cost: Spent) -> None:
+    """Note what was spent so far, so that a resumed stage reports the whole."""
+    write_atomic(folder / SPENT, f"{cost.seconds:.3f} {cost.memory_gib:.3f}")
 
 
 class RunLock:
@@ -260,10 +268,20 @@ class RunLock:
 
 
 def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """All rows, each checked to have these keys; DataError names the first row that lacks one."""
+    """All rows, each checked to have these keys (`trace.answer`: inside another); DataError names the first fault."""
     rows = list(read_jsonl(path))
     for number, row in enumerate(rows, 1):
         for key in keys:
-            if key not in row:
-                raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
+            node: Any = row
+            for part in key.split("."):
+                if not isinstance(node, Mapping) or part not in node:
+                    raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
+                node = node[part]
     return rows
+
+
+def check_known(path: Path, question_ids: Iterable[str], known: Container[str]) -> None:
+    """DataError for the first line of this file whose question is not among those known."""
+    for number, question_id in enumerate(question_ids, 1):
+        if question_id not in known:
+            raise DataError(path, f"line {number} has an unknown question {question_id}", "run its stage again")

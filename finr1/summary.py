@@ -1,4 +1,4 @@
-"""What a finished run says in the terminal: seconds a stage, the scores, and where the report is."""
+"""What a finished run says in the terminal: what each stage cost, the scores, and where the report is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from finr1 import store
 from finr1.pipeline import STAGES
+from finr1.store import Spent
 
 if TYPE_CHECKING:
     from finr1.config import RootConfig
@@ -62,17 +63,19 @@ def headline(scores: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def show(cfg: RootConfig, seconds: Mapping[str, float], wall_s: float) -> None:
+def show(cfg: RootConfig, spent: Mapping[str, Spent], wall_s: float) -> None:
     """Print the tables of one run."""
     run_dir = Path(cfg.paths.runs) / cfg.name
     screen = Console(highlight=False)
-    if len(seconds) > 1:
-        times = Table("stage", "folder", "seconds", title=f"{run_dir}: {wall_s:.0f} s this time", box=box.SIMPLE)
-        times.columns[2].justify = "right"
-        for name, value in seconds.items():
-            times.add_row(name, STAGES[name].folder, f"{value:.1f}")
-        screen.print(times)
-    if not seconds.keys() & {"evaluate", "report"}:
+    if len(spent) > 1:
+        costs = Table(title=f"{run_dir}: {wall_s:.0f} s this time", box=box.SIMPLE)
+        for column in ("stage", "folder", "seconds", "peak GiB"):
+            costs.add_column(column, justify="left" if column in ("stage", "folder") else "right")
+        for name, cost in spent.items():
+            memory = f"{cost.memory_gib:.1f}" if cost.memory_gib else "–"
+            costs.add_row(name, STAGES[name].folder, f"{cost.seconds:.1f}", memory)
+        screen.print(costs)
+    if not spent.keys() & {"evaluate", "report"}:
         return
     for benchmark, scores in all_scores(run_dir).items():
         screen.print(_table(benchmark, scores))

@@ -56,6 +56,12 @@ class _Json:
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return cls(**{key: value for key, value in row.items() if key in known})
 
+    @classmethod
+    def needed(cls, prefix: str = "") -> list[str]:
+        """The keys that a row must have, for `store.take_rows`; each after this prefix."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        return [prefix + f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+
 
 @dataclass(frozen=True)
 class Question(_Json):

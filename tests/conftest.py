@@ -22,4 +22,5 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = runner.run(folder, "+experiment=tiny", runner.SPREAD)
     assert result.returncode == 0, result.stderr[-3000:]
     (folder / "stdout.txt").write_text(result.stdout)
+    (folder / "stderr.txt").write_text(result.stderr)
     return folder / "runs" / "tiny"

@@ -16,6 +16,7 @@ import pytest
 import runner
 from runner import SPREAD
 
+from finr1.pipeline import STAGES
 from finr1.tracking import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,13 @@ def test_every_stage_left_what_it_should(tiny_run: Path) -> None:
     assert {"sft_vs_base", "grpo_vs_sft"} <= summary["paired"].keys()
     assert summary["versions"]["torch"].startswith("2.13")
     assert (tiny_run / "7_report" / "report.html").stat().st_size > 20_000
+
+
+def test_only_finr1_speaks_on_the_terminal(tiny_run: Path) -> None:
+    """No library's advice or warning between the lines of the stages."""
+    lines = (tiny_run.parents[1] / "stderr.txt").read_text().splitlines()
+    assert len(lines) >= 2 * len(STAGES)
+    assert not [line for line in lines if line.split()[0].rstrip(":") not in STAGES]
 
 
 def test_training_really_moved(tiny_run: Path) -> None:

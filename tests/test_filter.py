@@ -211,7 +211,7 @@ def test_errors_are_one_line(tmp_path: Path, questions: list[Question]) -> None:
         pytest.raises(ConfigError, match=r"filter\.reasoning"),
     ):
         run(ctx)
-    with pytest.raises(DataError, match="line 1 answers an unknown question"):
+    with pytest.raises(DataError, match="line 1 has an unknown question"):
         _run(tmp_path / "c", questions[:1], [_trace(questions[1], "5")], FilterSettings())
     with pytest.raises(DataError, match="more than once"):
         _run(tmp_path / "d", questions, [_trace(questions[1], "5")] * 2, FilterSettings())

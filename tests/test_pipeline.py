@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from finr1 import check, compose, pipeline
 from finr1.config import RootConfig
 from finr1.context import Context
-from finr1.errors import BusyError, ConfigError
+from finr1.errors import ConfigError
 from finr1.pipeline import STAGES, Stage, inputs_of, key_of, walk
-from finr1.store import read_json, write_json
+from finr1.store import Spent, read_json, write_json
 
 CALLS: list[str] = []
 FAIL: set[str] = set()
@@ -58,14 +58,14 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     yield table
 
 
-Go = Callable[..., dict[str, float]]
+Go = Callable[..., dict[str, Spent]]
 
 
 @pytest.fixture
 def go(tmp_path: Path) -> Go:
-    """Walk with these settings; returns the seconds of each stage."""
+    """Walk with these settings; returns what each stage has cost."""
 
-    def run(**settings: Any) -> dict[str, float]:
+    def run(**settings: Any) -> dict[str, Spent]:
         cfg = config(tmp_path, **settings)
         return walk(OmegaConf.to_object(cfg), compose.plain(cfg))  # type: ignore[arg-type]
 
@@ -86,13 +86,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("stages")
 def test_the_stages_run_in_order_once_and_are_skipped_afterwards(tmp_path: Path, go: Go) -> None:
-    seconds = go()
-    assert CALLS == list(seconds) == ["questions", "distil", "filter"]
+    spent = go()
+    assert CALLS == list(spent) == ["questions", "distil", "filter"]
+    assert all(cost.memory_gib > 0.01 for cost in spent.values())  # no Python fits into 10 MiB
     manifest = read_json(run_dir(tmp_path) / "2_traces" / "manifest.json")
     assert manifest["counts"] == {"rows": 2, "notes": ["a note"]}
     questions = read_json(run_dir(tmp_path) / "1_questions" / "manifest.json")
     assert manifest["inputs"] == {"questions": questions["fingerprint"]}
-    assert go() == seconds and len(CALLS) == 3
+    assert Spent(manifest["seconds"], manifest["memory_gib"]) == spent["distil"]
+    assert go() == spent and len(CALLS) == 3
 
 
 @pytest.mark.usefixtures("stages")
@@ -285,29 +287,14 @@ def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
     assert changed["logger=wandb"] == changed["name=x"] == set()
 
 
-def test_the_clock_counts_killed_attempts(tmp_path: Path) -> None:
-    with pipeline.Clock(tmp_path, every_s=0.01) as clock:
-        time.sleep(0.05)
-        assert float((tmp_path / ".seconds").read_text()) > 0  # noted while it runs: a SIGKILL keeps it
-    first = float((tmp_path / ".seconds").read_text())
-    assert 0.05 <= first <= clock.seconds
-    with pipeline.Clock(tmp_path) as clock:
-        assert clock.seconds >= first
-
-
-def test_other_ranks_wait_for_rank_0(tmp_path: Path, stages: dict[str, Stage]) -> None:
-    key = pipeline.StageKey("filter", {}, {}, "c")
-    with pytest.raises(BusyError, match="rank 0 did not begin the stage"):
-        pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0)
-    pipeline.store.begin(tmp_path / "x", key)
-    assert pipeline._await_begin(tmp_path / "x", key, timeout_s=0.0) == "resume"
-
-
 def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg, *_ = real(tmp_path, "trainer.fit.devices=2")
-    with pytest.raises(ConfigError, match=r"trainer.fit.devices=2: a step's rows are not divided"):
-        check.check_ranks(cfg, ["sft"])
-    check.check_ranks(cfg, ["filter"])
+    for override in ("devices=2", "devices=-1", "devices=auto", "devices=[0,1]", "num_nodes=2"):
+        cfg, *_ = real(tmp_path, f"++trainer.fit.{override}")
+        with pytest.raises(ConfigError, match=r"trainer.fit.\w+=.*: a step's rows are not divided") as error:
+            check.check_ranks(cfg, ["sft"])
+        assert str(error.value).startswith(f"trainer.fit.{override.partition('=')[0]}=")
+        check.check_ranks(cfg, ["filter"])
+    check.check_ranks(real(tmp_path, "trainer.fit.devices=[0]")[0], ["sft"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="WORLD_SIZE=2: the work is not divided"):
         check.check_ranks(cfg, ["filter"])

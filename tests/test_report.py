@@ -30,7 +30,7 @@ STAGES = {
     "grpo": "5_grpo",
     "evaluate": "6_scores",
 }
-KEYS = ["name", "stages", "funnel", "filter", "scores", "paired", "benchmarks", "versions", "settings"]  # issue 2
+KEYS = ["name", "stages", "memory_gib", "funnel", "filter", "scores", "paired", "benchmarks", "versions", "settings"]
 HOSTILE = "</script><script>window.broken = true</script><!-- <img src=x onerror=alert(1)>"
 CRITERIA = ("internal_consistency", "step_count", "diversity")
 
@@ -71,7 +71,7 @@ PLANTED: dict[str | None, tuple[int, int, int]] = {
 }
 
 
-def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 12.5) -> None:
+def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 12.5, memory_gib: float = 0.5) -> None:
     """A run folder as the stages leave it."""
     rng, asked = random.Random(0), [question(number) for number in range(1, 41)]
     began = time.time() - 60
@@ -79,7 +79,8 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
     for stage in stages:
         folder = run / STAGES[stage]
         settings = {"model": {"name": "tiny", "dtype": "bfloat16"}, "seed": 3, "reward": {"format": {}, "accuracy": {}}}
-        manifest = {"began": began, "seconds": seconds, "counts": counts.get(stage, {}), "settings": settings}
+        cost = {"began": began, "seconds": seconds, "memory_gib": 1.5 if stage == "sft" else memory_gib}
+        manifest = {**cost, "counts": counts.get(stage, {}), "settings": settings}
         write_json(folder / "manifest.json", {**manifest, "versions": {"torch": "2.13.0"}})
     if "questions" in stages:
         write_jsonl(run / "1_questions" / "questions.jsonl", (q.to_json() for q in asked))
@@ -219,6 +220,7 @@ def test_summary_has_the_keys_that_were_asked_for(whole: tuple[dict[str, Any], s
     assert {"sft_vs_base", "grpo_vs_sft"} <= set(summary["paired"])
     assert summary["benchmarks"]["unit"]["scores"] == summary["scores"]
     assert summary["stages"] == dict.fromkeys(STAGES, 12.5)
+    assert summary["memory_gib"] == {**dict.fromkeys(STAGES, 0.5), "sft": 1.5}
     assert summary["versions"] == {"torch": "2.13.0"}
     assert summary["settings"] == {
         "seed": 3,
@@ -288,6 +290,8 @@ def test_page_shows_the_numbers_of_the_summary(whole: tuple[dict[str, Any], str]
     assert f"{100 * lift:+.1f} points" in text
     assert "grpo vs sft: right, strict, sampled" in text
     assert "sft vs base: form kept, greedy" in text
+    assert "1.5 GiB at the peak" in text
+    assert re.search(r"sft\s*12\.5 s\s*1\.5 GiB.*together\s*1 min 15 s\s*1\.5 GiB", text)
     assert html.count('<svg class="line"') == 2 + 6
     assert "slipped number" in text and "macro f1" in text and "not run" not in text
 
@@ -302,6 +306,12 @@ def test_stages_that_did_not_run_are_called_so(tmp_path: Path) -> None:
         assert f"{stage}: not run" in text
     assert re.search(r"SFT rows \(from good\)\s*not run", text)
     assert "no completions yet" in text
+
+
+def test_memory_that_was_not_measured_is_not_shown(tmp_path: Path) -> None:
+    build(tmp_path, ("questions",), memory_gib=0.0)
+    summary, html = make_report(tmp_path)
+    assert summary["memory_gib"] == {} and "GiB" not in html
 
 
 def test_an_evaluation_alone_is_reported(tmp_path: Path) -> None:

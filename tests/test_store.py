@@ -11,7 +11,7 @@ import pytest
 
 from finr1 import store
 from finr1.errors import BusyError, DataError
-from finr1.store import JsonlWriter, RunLock, StageKey
+from finr1.store import JsonlWriter, RunLock, Spent, StageKey
 from finr1.types import Question, Trace
 
 KEY = StageKey("filter", {"criteria": 7, "scale": True}, {"distil": "aa"}, "c0de")
@@ -59,6 +59,9 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text('{"i": 0}\n{oops\n{"i": 2}\n')
     with pytest.raises(DataError, match="broken JSON in line 2"):
         list(store.read_jsonl(path))
+    path.write_bytes(b'{"i": 0}\n"\xff"\n')
+    with pytest.raises(DataError, match="broken JSON in line 2"):
+        list(store.read_jsonl(path))
     with pytest.raises(DataError, match="no such file"):
         list(store.read_jsonl(tmp_path / "none.jsonl"))
 
@@ -67,6 +70,12 @@ def test_take_rows_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
     store.write_jsonl(tmp_path / "x.jsonl", [{"id": 1, "b": 2}, {"id": 2}])
     with pytest.raises(DataError, match="line 2 has no `b`"):
         store.take_rows(tmp_path / "x.jsonl", ["id", "b"])
+    store.write_jsonl(tmp_path / "x.jsonl", [{"a": {"b": 1}}, {"a": 1}])
+    with pytest.raises(DataError, match=r"line 2 has no `a\.b`"):
+        store.take_rows(tmp_path / "x.jsonl", ["a", "a.b"])
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n["a"]\n')
+    with pytest.raises(DataError, match="line 2 has no `a`"):
+        store.take_rows(tmp_path / "x.jsonl", ["a"])
 
 
 def test_a_failed_write_leaves_the_old_file_and_nan_is_refused(tmp_path: Path) -> None:
@@ -106,10 +115,10 @@ def test_a_stage_is_fresh_then_resumed_then_done(tmp_path: Path) -> None:
     (folder / "good.jsonl").write_text("{}\n")
     assert store.begin(folder, KEY) == ("resume", "")
     assert (folder / "good.jsonl").exists()
-    store.finish(folder, KEY, {"good": 1}, 1.25, {"python": "3"})
+    store.finish(folder, KEY, {"good": 1}, Spent(1.25, 0.5), {"python": "3"})
     assert store.begin(folder, KEY) == ("done", "")
     manifest = store.read_json(folder / "manifest.json")
-    assert manifest["counts"] == {"good": 1} and manifest["seconds"] == 1.25
+    assert manifest["counts"] == {"good": 1} and (manifest["seconds"], manifest["memory_gib"]) == (1.25, 0.5)
     assert manifest["fingerprint"] == KEY.fingerprint and manifest["files"]["good.jsonl"] == 3
     assert not (folder / "begun.json").exists() and "begun.json" not in manifest["files"]
 
@@ -127,13 +136,13 @@ def test_a_change_is_named_and_the_old_folder_kept(tmp_path: Path, other: StageK
     folder = tmp_path / "3_filtered"
     store.begin(folder, KEY)
     (folder / "good.jsonl").write_text("old")
-    store.finish(folder, KEY, {}, 1.0, {})
+    store.finish(folder, KEY, {}, Spent(1.0, 0.5), {})
     assert store.begin(folder, other) == ("fresh", words)
     assert not (folder / "good.jsonl").exists()
     (old,) = (tmp_path / ".old").iterdir()
     assert (old / "good.jsonl").read_text() == "old" and (old / "manifest.json").exists()
     # and once more within the same second
-    store.finish(folder, other, {}, 1.0, {})
+    store.finish(folder, other, {}, Spent(1.0, 0.5), {})
     assert store.begin(folder, KEY)[0] == "fresh"
     assert len(list((tmp_path / ".old").iterdir())) == 2
 
@@ -151,12 +160,13 @@ def test_the_fingerprint_depends_on_values_not_on_their_order() -> None:
     assert store.digest({"a": 1}) != store.digest({"a": "1"})
 
 
-def test_seconds_of_killed_attempts_add_up(tmp_path: Path) -> None:
-    assert store.seconds_spent(tmp_path) == 0.0
-    store.add_seconds(tmp_path, 12.5)
-    assert store.seconds_spent(tmp_path) == 12.5
-    (tmp_path / ".seconds").write_text("nan")
-    assert store.seconds_spent(tmp_path) == 0.0
+def test_what_killed_attempts_cost_is_kept(tmp_path: Path) -> None:
+    assert store.spent(tmp_path) == Spent(0.0, 0.0)
+    store.note_spent(tmp_path, Spent(12.5, 3.25))
+    assert store.spent(tmp_path) == Spent(12.5, 3.25)
+    for torn in ("nan 1", "12.5", "x"):
+        (tmp_path / store.SPENT).write_text(torn)
+        assert store.spent(tmp_path) == Spent(0.0, 0.0)
 
 
 _HOLDER = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finr1.config import RootConfig
-from finr1.store import write_json
+from finr1.store import Spent, write_json
 from finr1.summary import all_scores, headline, read_scores, show
 
 CELLS = {"format": 1.0, "accuracy_strict": 0.725, "accuracy_scaled": None, "n": 1024, "low": 0.69, "high": 0.75}
@@ -27,9 +27,10 @@ def cfg(tmp_path: Path) -> RootConfig:
 
 
 def test_the_tables_show_seconds_scores_and_the_report(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    show(cfg, {"evaluate": 12.34, "report": 0.5}, 13.0)
+    show(cfg, {"evaluate": Spent(12.34, 7.25), "report": Spent(0.5, 0.0)}, 13.0)
     out = capsys.readouterr().out
-    assert "12.3" in out and "6_scores" in out
+    evaluate, report = (line.split() for line in out.splitlines() if "6_scores" in line or "7_report  " in line)
+    assert (evaluate, report) == (["evaluate", "6_scores", "12.3", "7.2"], ["report", "7_report", "0.5", "–"])
     (sft,) = (line for line in out.splitlines() if line.lstrip().startswith("sft"))
     assert sft.split() == ["sft", "greedy", "1.000", "0.725", "–", "–", "–", "0.69–0.75", "1,024"]
     (base,) = (line for line in out.splitlines() if line.lstrip().startswith("base"))
@@ -39,7 +40,7 @@ def test_the_tables_show_seconds_scores_and_the_report(cfg: RootConfig, capsys: 
 
 
 def test_a_light_stage_alone_shows_no_table(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    show(cfg, {"filter": 1.0}, 1.0)
+    show(cfg, {"filter": Spent(1.0, 1.0)}, 1.0)
     assert capsys.readouterr().out == ""
 
 

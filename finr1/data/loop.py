@@ -19,6 +19,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -99,8 +100,24 @@ class StepModule(pl.LightningModule):
         self.steps_done = checkpoint["steps_done"]
 
 
+class StreamedCheckpoints(TorchCheckpointIO):
+    """Checkpoints go straight to a file that then takes its place: a kill while saving leaves the one before.
+
+    Lightning's own way holds the whole file in memory first (1.6 GB for the 135M model with AdamW).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the file, make sure that it is on disk, put it in place."""
+        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
 class Checkpoint(pl.Callback):
-    """Saves every `every` steps, atomically: a kill while saving leaves the checkpoint before."""
+    """Saves every `every` steps, but not after the last."""
 
     def __init__(self, folder: Path, every: int, n_steps: int) -> None:
         self.path, self.every, self.n_steps = folder / CHECKPOINT, every, n_steps
@@ -108,10 +125,7 @@ class Checkpoint(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         """After each step of the plan."""
         if module.steps_done % self.every == 0 and module.steps_done < self.n_steps:
-            temporary = self.path.with_name(f".{CHECKPOINT}.tmp")
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                os.replace(temporary, self.path)
+            trainer.save_checkpoint(self.path)
 
 
 def keep_freed_memory() -> None:
@@ -145,6 +159,7 @@ def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[st
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+        trainer.strategy.checkpoint_io = StreamedCheckpoints()
         loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
         checkpoint = folder / CHECKPOINT
         trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None)

@@ -8,8 +8,10 @@ resets the random state of Python, NumPy and torch and `generate()` advances tor
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,13 +78,17 @@ class VllmEngine:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(self.kv_cache_gib))))
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        # vLLM sets its own log up after its import: what it says before would go to Python's last resort, stderr.
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
         from finr1.model.load import quiet, resolve
 
         folder = resolve(self.model)
         import torch
 
         threads = torch.get_num_threads()
-        with _random_state_kept():
+        with _random_state_kept(), warnings.catch_warnings():
+            # It looks at every attribute of every module for kernels, at torch's deprecated ones too.
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.triton_utils\.")
             from vllm import LLM
 
             quiet()
@@ -117,10 +123,10 @@ class VllmEngine:
         """Complete all requests, continuously batched; a prompt too long for the model becomes an error completion."""
         if not requests:
             return []
+        llm = self.llm  # before anything of vLLM is imported: building it sets what vLLM reads then
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        llm = self.llm
         prompts = self._prompts(requests)
         answers: list[list[Completion]] = [[] for _ in requests]
         room = self.model.max_model_len

@@ -19,7 +19,7 @@ from finr1.grpo.loss import policy_loss, token_weights
 from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade
 from finr1.grpo.settings import GrpoSettings
 from finr1.reward.base import Reward
-from finr1.store import JsonlWriter, read_jsonl, write_jsonl
+from finr1.store import JsonlWriter, take_rows, write_jsonl
 from finr1.tracking import Tracker
 from finr1.types import Question
 
@@ -61,7 +61,7 @@ class GrpoModule(StepModule):
         self.sampler.load_weights(self.model, f"step {self.steps_done}")
         path = self.folder / SAMPLES
         if path.exists():
-            write_jsonl(path, [row for row in read_jsonl(path) if row["step"] < self.steps_done])
+            write_jsonl(path, [row for row in take_rows(path, ["step"]) if row["step"] < self.steps_done])
         self.bar.advance(self.steps_done)
 
     def training_step(self, step: int, _: int) -> None:

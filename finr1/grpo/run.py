@@ -12,7 +12,7 @@ from finr1.context import Context, build, build_all
 from finr1.engine.base import PolicyEngine, Request
 from finr1.errors import DataError
 from finr1.prompt import chat
-from finr1.store import JsonlWriter, read_jsonl, write_jsonl
+from finr1.store import JsonlWriter, check_known, take_rows, write_jsonl
 from finr1.types import Completion, Question
 
 PASS_RATES = "pass_rates.jsonl"
@@ -70,13 +70,13 @@ def _start(ctx: Context) -> Path:
 
 def _candidates(ctx: Context) -> list[Question]:
     """The RL questions that the filter left."""
-    rows = read_jsonl(ctx.inputs["questions"] / "questions.jsonl")
-    questions = {row["id"]: Question.from_json(row) for row in rows}
+    questions = ctx.questions()
     path = ctx.inputs["filter"] / "rl.jsonl"
-    found = [questions[row["question_id"]] for row in read_jsonl(path)]
-    if not found:
+    ids = [row["question_id"] for row in take_rows(path, ["question_id"])]
+    if not ids:
         raise DataError(path, "no question for GRPO: every one has a good trace", "ask more questions")
-    return found
+    check_known(path, ids, questions)
+    return [questions[question_id] for question_id in ids]
 
 
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
@@ -87,7 +87,8 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
         write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": None} for q in candidates])
         return list(candidates)
     path = ctx.folder / PASS_RATES
-    rates = {row["question_id"]: row["pass_rate"] for row in read_jsonl(path)} if path.exists() else {}
+    before = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
+    rates = {row["question_id"]: row["pass_rate"] for row in before}
     todo = [q for q in candidates if q.id not in rates]
     with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), len(rates)) as bar:
 

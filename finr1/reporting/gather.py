@@ -74,6 +74,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
             "name": name,
             "began": min((m["began"] for m in manifests.values()), default=None),
             "stages": {stage: manifest["seconds"] for stage, manifest in manifests.items()},
+            "memory_gib": {stage: gib for stage, manifest in manifests.items() if (gib := manifest.get("memory_gib"))},
             "funnel": funnel(folders, manifests),
             "filter": filter_table(folders.get("filter")),
             "scores": first.get("scores", {}),

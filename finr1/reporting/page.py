@@ -61,11 +61,20 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        {"pct": percent, "points": points, "num": charts.number, "duration": duration, "p": p_value, "count": count}
+        {
+            "pct": percent,
+            "points": points,
+            "num": charts.number,
+            "duration": duration,
+            "p": p_value,
+            "count": count,
+            "gib": gib,
+        }
     )
     return environment.get_template("template.html").render(
         s=summary,
         date=time.strftime("%Y-%m-%d %H:%M", time.localtime(summary["began"])) if summary["began"] else "–",
+        peak_gib=max(summary["memory_gib"].values(), default=None),
         findings=findings(summary),
         figures=FIGURES,
         funnel=funnel(summary),
@@ -166,6 +175,11 @@ def p_value(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators; a dash for None."""
     return "–" if value is None else f"{value:,.0f}"
+
+
+def gib(value: float | None) -> str:
+    """Memory in GiB, one decimal; empty where it is not known."""
+    return f"{value:.1f} GiB" if value else ""
 
 
 def duration(seconds: float | None) -> str:

@@ -8,8 +8,8 @@ from finr1.answer import render
 from finr1.context import Context, build
 from finr1.errors import DataError
 from finr1.prompt import chat
-from finr1.store import read_jsonl, write_jsonl
-from finr1.types import Question, Trace
+from finr1.store import check_known, take_rows, write_jsonl
+from finr1.types import Trace
 
 if TYPE_CHECKING:
     from finr1.data.rows import Group
@@ -44,9 +44,10 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[Group], int]:
     from finr1.model.load import completion_ids, prompt_ids
 
     cfg = ctx.cfg
-    questions = {row["id"]: Question.from_json(row) for row in read_jsonl(ctx.inputs["questions"] / "questions.jsonl")}
+    questions = ctx.questions()
     path = ctx.inputs["filter"] / "good.jsonl"
-    traces = [Trace.from_json(row["trace"]) for row in read_jsonl(path)]
+    traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
+    check_known(path, (trace.question_id for trace in traces), questions)
     if not traces:
         raise DataError(path, "no good trace to train on", "look at 3_filtered/bad.jsonl, or loosen the filter")
     (order,) = shuffled(len(traces), 1, cfg.seed)

@@ -6,39 +6,16 @@ import random
 
 import pytest
 import torch
+from tiny_model import SHAPES, VOCABULARY, tiny
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from finr1.data.attention import register
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, make_row, pack
-
-SHAPES = {
-    "llama": {"num_key_value_heads": 2},
-    "qwen2": {"num_key_value_heads": 1},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 12},
-}
-
-
-def tiny(kind: str, attention: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        attn_implementation=attention,
-        **SHAPES[kind],
-    )
-    return AutoModelForCausalLM.from_config(config)
 
 
 def groups(seed: int = 0) -> list[Group]:
     rng = random.Random(seed)
-    tokens = lambda n: [rng.randrange(50) for _ in range(n)]  # noqa: E731
+    tokens = lambda n: [rng.randrange(VOCABULARY) for _ in range(n)]  # noqa: E731
     sizes = [(7, [3, 9, 1]), (12, [5]), (1, [4, 4]), (20, [11, 2, 6, 8])]
     made, number = [], 0
     for prompt, lengths in sizes:
@@ -60,7 +37,7 @@ def single(model: torch.nn.Module, group: Group) -> list[Tensor]:
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_shared_row_equals_single_sequences(kind: str) -> None:
-    ours, plain = tiny(kind, register()), tiny(kind, "eager")
+    ours, plain = tiny(kind), tiny(kind, "eager")
     weights = torch.linspace(-1, 1, 60)
     row = make_row(groups())
     stats = completion_stats(ours, row)
@@ -74,7 +51,7 @@ def test_shared_row_equals_single_sequences(kind: str) -> None:
 
 
 def test_entropy_and_temperature_by_hand() -> None:
-    model = tiny("llama", register())
+    model = tiny()
     group = Group([3, 5, 7], [[11, 13]], [0])
     stats = completion_stats(model, make_row([group]), temperature=0.5)
     logits = tiny("llama", "eager")(input_ids=torch.tensor([[3, 5, 7, 11, 13]]), use_cache=False).logits[0, 2:4] / 0.5
@@ -84,7 +61,7 @@ def test_entropy_and_temperature_by_hand() -> None:
 
 
 def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny("llama", register())
+    model = tiny()
     row = make_row(groups())
     whole = completion_stats(model, row)
     whole.logprobs_N.sum().backward()
@@ -99,7 +76,7 @@ def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_completion_sees_another() -> None:
-    model = tiny("llama", register())
+    model = tiny()
     first = groups()[0]
     changed = Group(first.prompt, [first.completions[0], [1] * 9, first.completions[2]], first.numbers)
     before = completion_stats(model, make_row([first, groups()[1]]))
@@ -120,7 +97,7 @@ def test_packing_keeps_every_completion_once_and_the_budget(budget: int) -> None
 
 
 def test_split_rows_give_the_same_logprobs() -> None:
-    model = tiny("qwen2", register())
+    model = tiny("qwen2")
     whole = make_row(groups())
     by_number = {n: whole.number_N == n for n in range(10)}
     expected = completion_stats(model, whole).logprobs_N

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from stages import question
+from tiny_model import VOCABULARY, tiny
 
-from finr1.data.attention import register
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group as RowGroup
 from finr1.data.rows import make_row
@@ -20,32 +20,13 @@ from finr1.grpo.rollout import collate, grade
 from finr1.grpo.settings import GrpoSettings
 from finr1.reward.base import RewardItem
 from finr1.tracking import Tracker
-from finr1.types import Completion, Group, Message, Question, Verdict
-
-
-def tiny() -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=40,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation=register(),
-    )
-    return AutoModelForCausalLM.from_config(config)
-
-
-def question(number: int) -> Question:
-    return Question("t", str(number), "en", "reasoning business", "number", [Message(role="user", content="q")], "1")
+from finr1.types import Completion, Group, Verdict
 
 
 def rollout(sizes: Sequence[Sequence[int]] = ((4, 6, 3), (5, 2, 7))) -> list[Group]:
     """Groups of completions with token ids and, as old log-probs, those of the tiny model itself, shifted a little."""
     generator = torch.Generator().manual_seed(1)
-    draw = lambda n: torch.randint(1, 40, (n,), generator=generator).tolist()  # noqa: E731
+    draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
     groups = []
     for p, lengths in enumerate(sizes):
         prompt = draw(6 + p)
@@ -56,7 +37,7 @@ def rollout(sizes: Sequence[Sequence[int]] = ((4, 6, 3), (5, 2, 7))) -> list[Gro
             with torch.no_grad():
                 logprobs = (completion_stats(tiny(), row).logprobs_N + 0.05).tolist()
             completions.append(Completion("", "stop", ids, logprobs, prompt))
-        groups.append(Group(question(p), completions))
+        groups.append(Group(question(str(p)), completions))
     return groups
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
+import stages
 
 from finr1.data.loop import learning_rate, shuffled
 from finr1.data.rows import Group, make_row
-from finr1.errors import ConfigError
+from finr1.errors import ConfigError, DataError
 from finr1.model.load import completion_ids, load_tokenizer, prompt_ids, resolve
 from finr1.model.settings import ModelSettings
-from finr1.sft.run import make_plan
-from finr1.types import Message
+from finr1.sft.run import _rows, make_plan
+from finr1.types import Message, Trace
 
 
 def test_mask_token_by_token_on_smollm2() -> None:
@@ -32,6 +35,28 @@ def test_mask_token_by_token_on_smollm2() -> None:
     assert row.target_N.tolist() == target
     assert row.ids_T[row.predict_N + 1].tolist() == target
     assert row.predict_N[0] == len(prompt) - 1
+
+
+TRACE = Trace(stages.question("one").id, 0, "t", "because", "1", "").to_json()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{oops", r"good\.jsonl: broken JSON in line 2; mend"),
+        (json.dumps({"traces": TRACE}), r"good\.jsonl: line 2 has no `trace\.question_id`; run"),
+        (json.dumps({"trace": {**TRACE, "question_id": "x"}}), r"good\.jsonl: line 2 has an unknown question x; run"),
+        (json.dumps({"trace": {k: v for k, v in TRACE.items() if k != "answer"}}), r"line 2 has no `trace\.answer`"),
+    ],
+)
+def test_a_fault_in_a_row_is_one_line(tmp_path: Path, row: str, message: str) -> None:
+    with stages.stage_context(tmp_path, "sft") as ctx:
+        stages.write_rows(ctx.inputs["questions"] / "questions.jsonl", [stages.question("one")])
+        ctx.inputs["filter"].mkdir()
+        (ctx.inputs["filter"] / "good.jsonl").write_text(f"{json.dumps({'trace': TRACE})}\n{row}\n")
+        with pytest.raises(DataError, match=message) as error:
+            _rows(ctx, tokenizer=None)
+    assert "\n" not in str(error.value)
 
 
 def test_every_row_once_an_epoch() -> None:

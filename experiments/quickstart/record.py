@@ -1,0 +1,148 @@
+"""Keep the record of finished runs: what was set, what was logged, what came out.
+
+    python experiments/quickstart/record.py runs/quickstart [runs/<name> ...] [--to FOLDER]
+
+Writes <name>/{config.yaml, metrics.jsonl, summary.json, curves.svg} beside this file (or into FOLDER) and prints each
+run's scores, paired tests, seconds and memory as Markdown. Absolute paths lose all but their last part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import escape
+
+from finr1.errors import DataError, Finr1Error
+from finr1.pipeline import STAGES
+from finr1.reporting import charts, page
+from finr1.store import read_json, read_jsonl, write_atomic, write_json, write_jsonl
+
+CURVES = (
+    ("sft", "loss"),
+    *(("grpo", name) for name in ("reward", "accuracy", "format", "entropy", "mismatch", "grad_norm")),
+)
+FIGURES = {"accuracy_strict": "strict", "format": "form"}
+COLUMNS, GAP, TITLE = 2, 16, 18  # charts side by side; pixels between them, and for the words above each
+STYLE = """text { font: 11px sans-serif; fill: #555; } .title { font-weight: bold; fill: #111; }
+polyline { fill: none; } .raw { stroke: #a9c4e4; } .bold { stroke: #1f5fa8; stroke-width: 2; }
+.grid { stroke: #ddd; } .dot { fill: #1f5fa8; }"""
+_ABSOLUTE = re.compile(r"(?<![\w./:<~])~?/(?:[\w.+@-]+/)*([\w.+@-]+)/?")
+
+
+def without_places(value: Any) -> Any:
+    """The same value with `<path>/last` for every absolute path in its texts."""
+    if isinstance(value, str):
+        return _ABSOLUTE.sub(r"<path>/\1", value)
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    return [without_places(item) for item in value] if isinstance(value, list) else value
+
+
+def record(run: Path, folder: Path) -> dict[str, Any]:
+    """Write the four files of one run; returns its summary. DataError where the run has no report or config."""
+    summary: dict[str, Any] = without_places(read_json(run / STAGES["report"].folder / "summary.json"))
+    if not (run / "config.yaml").is_file():
+        raise DataError(run / "config.yaml", "no such file", "give the folder of a run")
+    config = without_places(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
+    began = {name: read_json(run / STAGES[name].folder / "manifest.json")["began"] for name in summary["stages"]}
+    rows = read_jsonl(run / "metrics.jsonl")
+    write_atomic(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    # Older attempts under other settings are in the mirror too.
+    write_jsonl(folder / "metrics.jsonl", (row for row in rows if row["time"] >= began.get(row["stage"], math.inf)))
+    write_json(folder / "summary.json", summary)
+    write_atomic(folder / "curves.svg", curves(summary["training"]))
+    return summary
+
+
+def curves(training: Mapping[str, Any]) -> str:
+    """The report's charts of SFT and GRPO as one SVG document."""
+    found = [(stage, name, training[stage][name]) for stage, name in CURVES if name in training.get(stage, {})]
+    width, height = charts.WIDTH + GAP, charts.HEIGHT + TITLE + GAP
+    parts = []
+    for number, (stage, name, metric) in enumerate(found):
+        chart = charts.line(name, metric["curve"], name in page.SHARES)
+        if not (inside := re.fullmatch(r'<svg[^>]*>(.*)<g class="hover".*</svg>', chart)):
+            continue  # nothing was logged
+        row, column = divmod(number, COLUMNS)
+        title = f"{stage.upper()} {name.replace('_', ' ')}: {charts.number(metric['last'])} at the end"
+        parts.append(
+            f'<g transform="translate({GAP + column * width},{GAP + row * height})">'
+            f'<text class="title" x="0" y="{TITLE - 6}">{escape(title)}</text>'
+            f'<g transform="translate(0,{TITLE})">{inside[1]}</g></g>\n'
+        )
+    size = f"{GAP + COLUMNS * width} {GAP + -(-len(found) // COLUMNS) * height}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{STYLE}</style>\n'
+    return f'{head}<rect width="100%" height="100%" fill="#fff"/>\n{"".join(parts)}</svg>\n'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """Scores with their intervals, paired tests, seconds and memory of one run."""
+    lines = [f"## {summary['name']}, seed {summary['settings'].get('seed', '–')}", ""]
+    for name, benchmark in summary["benchmarks"].items():
+        scores = benchmark["scores"]
+        cells = dict.fromkeys((mode, figure) for modes in scores.values() for mode in modes for figure in FIGURES)
+        head = [name, *(f"{mode}, {FIGURES[figure]}" for mode, figure in cells)]
+        rows = [[model, *(share(modes.get(mode), figure) for mode, figure in cells)] for model, modes in scores.items()]
+        lines += [*table(head, rows), ""]
+        tests = [
+            [pair.replace("_vs_", " against "), f"{mode}, {FIGURES[figure]}", *difference(test)]
+            for pair, modes in benchmark["paired"].items()
+            for mode, strict in modes.items()
+            for figure, test in (("accuracy_strict", strict), ("format", (strict or {}).get("format")))
+        ]
+        lines += [*table(("paired test", "figure", "points", "interval", "p", "n"), tests), ""]
+    seconds, memory = summary["stages"], summary.get("memory_gib", {})
+    costs = [[stage, f"{seconds[stage]:,.0f}", page.gib(memory.get(stage)) or "–"] for stage in seconds]
+    costs.append(["together", f"{sum(seconds.values()):,.0f}", page.gib(max(memory.values(), default=None)) or "–"])
+    return "\n".join([*lines, *table(("stage", "seconds", "peak memory"), costs)])
+
+
+def share(cells: Mapping[str, Any] | None, figure: str) -> str:
+    """`0.445 [0.386, 0.507]`; a dash where nothing was decided."""
+    if cells is None or cells[figure] is None:
+        return "–"
+    interval = cells["intervals"][figure]
+    return f"{cells[figure]:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def difference(test: Mapping[str, Any] | None) -> list[str]:
+    """Points, interval, p and number of questions of a paired test; dashes where there was nothing to compare."""
+    if test is None:
+        return ["–"] * 4
+    interval = f"[{page.points(test['low'])}, {page.points(test['high'])}]"
+    return [page.points(test["diff"]), interval, page.p_value(test["p"]), str(test["n"])]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record every run that is named; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a finished run's folder")
+    parser.add_argument("--to", type=Path, default=Path(__file__).parent, help="where the records go")
+    options = parser.parse_args(arguments)
+    names = [run.resolve().name for run in options.runs]
+    if len(set(names)) < len(names):
+        parser.error("two runs of one name: the second record would replace the first")
+    try:
+        for run, name in zip(options.runs, names, strict=True):
+            print(markdown(record(run, options.to / name)), end="\n\n")
+    except Finr1Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Checkpoints: what they hold in memory, what a failure while saving leaves, and where a resumed walk begins."""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finr1.data import loop
+
+TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
+N = 1 << 20  # weights, 4 MiB; AdamW doubles or triples them
+
+
+class Walk(loop.StepModule):
+    """Moves one big vector a step; stops before step `until` as a kill would."""
+
+    def __init__(self, until: int = 9) -> None:
+        model = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(N, 1))])
+        super().__init__(model, partial(torch.optim.AdamW), 0.0)
+        self.until, self.walked = until, []
+
+    def training_step(self, step: int, _: int) -> None:
+        if step == self.until:
+            raise RuntimeError("killed")
+        self.optimise(iter([(self.model[0] - 1).square().mean()]), 0.1, 1.0)
+        self.walked.append(step)
+        self.steps_done += 1
+
+
+def fit(module: Walk, folder: Path) -> None:
+    loop.fit(module, 4, folder, TRAINER, every=2)
+
+
+def test_a_checkpoint_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = []
+    plain = loop.StreamedCheckpoints.save_checkpoint
+
+    def measured(self: Any, *arguments: Any, **more: Any) -> None:
+        tracemalloc.start()
+        plain(self, *arguments, **more)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    monkeypatch.setattr(loop.StreamedCheckpoints, "save_checkpoint", measured)
+    fit(Walk(), tmp_path)
+    size = (tmp_path / loop.CHECKPOINT).stat().st_size
+    assert size > 3 * 4 * N and len(peaks) == 1 and peaks[0] < size / 10
+
+
+def test_resume_gives_what_an_unbroken_walk_gives(tmp_path: Path) -> None:
+    whole, killed, resumed = Walk(), Walk(until=3), Walk()
+    (tmp_path / "whole").mkdir()
+    fit(whole, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(killed, tmp_path)
+    fit(resumed, tmp_path)
+    assert (whole.walked, killed.walked, resumed.walked) == ([0, 1, 2, 3], [0, 1, 2], [2, 3])
+    assert torch.equal(whole.model[0], resumed.model[0]) and whole.model[0][0] > 0.3
+
+
+def test_a_failure_while_saving_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    loop.StreamedCheckpoints().save_checkpoint({"n": 1}, path)
+
+    def half(_: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space"):
+        loop.StreamedCheckpoints().save_checkpoint({"n": 2}, path)
+    assert torch.load(path) == {"n": 1}
