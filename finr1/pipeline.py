@@ -192,9 +192,9 @@ def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> Non
         return
     folder = reads["questions"].folder
     checked = store.read_json(folder / store.MANIFEST)["counts"].get("checked")
-    missing = (
-        ["anything held out"] if checked is None else [f"benchmark {n}" for n in cfg.benchmark if n not in checked]
-    )
+    missing = [f"benchmark {name}" for name in cfg.benchmark if name not in (checked or {})]
+    if checked is None:
+        missing = ["anything held out"]
     if missing:
         key, why = f"{stage.name}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
         raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
