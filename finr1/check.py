@@ -149,6 +149,10 @@ def check_parts(cfg: RootConfig, names: Sequence[str]) -> None:
     if "filter" in names and cfg.filter.reasoning and not cfg.judge.reasoning:
         remedy = "choose judge@judge.reasoning=[reasoning_rules], or filter.reasoning=false"
         raise ConfigError("filter.reasoning", True, "no reasoning judge is chosen", remedy)
+    for stage in _TRAINING if "questions" in names and not cfg.questions.decontaminate else ():
+        if stage in names and not getattr(cfg, stage).rows and not getattr(cfg, stage).allow_unchecked:
+            remedy = f"leave it true, or say {stage}.allow_unchecked=true"
+            raise ConfigError("questions.decontaminate", "false", f"stage {stage} refuses unchecked rows", remedy)
     for part in ("fit", "optimizer") if set(names) & set(_TRAINING) else ():
         if "_target_" not in (cfg.trainer.get(part) or {}):
             raise ConfigError(f"trainer.{part}", None, "training needs it", "choose trainer=cpu, gpu1 or gpu8")

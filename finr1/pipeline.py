@@ -50,7 +50,7 @@ STAGES: Mapping[str, Stage] = {
             "1_questions",
             (),
             ("source", "benchmark", "questions", "seed"),
-            (*_TEXT, "questions.py", "source", "benchmark"),
+            (*_TEXT, "questions.py", "overlap.py", "source", "benchmark"),
             "finr1.questions.run",
         ),
         Stage(
@@ -149,6 +149,7 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
             state = "not finished" if read.folder.is_dir() else "not there yet"
             raise ConfigError("stage", stage.name, f"it reads {read.folder}, {state}", f"run stage={name} first")
         inputs[name] = store.read_json(read.folder / store.MANIFEST)["fingerprint"]
+    check_rows(stage, cfg, inputs_of(stage, cfg, run_dir))
     if stage.name == "report" and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
     return StageKey(stage.name, {key: subtree(values, key) for key in stage.settings}, inputs, code_hash(stage))
@@ -166,6 +167,8 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
                 f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
             )
             raise ConfigError(read.key, read.value, f"no rows to train on ({why})", remedy)
+    if stage.name in ("sft", "grpo") and getattr(cfg, stage.name).rows:
+        check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
     for key in stage.settings:
         for place, path in data_paths(subtree(values, key), key):
@@ -179,6 +182,20 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
         remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
         raise ConfigError("grpo.init_from", start, "the weights to start from are not there", remedy)
     return found
+
+
+def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> None:
+    """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
+    if stage.name not in ("sft", "grpo") or getattr(cfg, stage.name).allow_unchecked:
+        return
+    folder = reads["questions"].folder
+    checked = store.read_json(folder / store.MANIFEST)["counts"].get("checked")
+    missing = [f"benchmark {name}" for name in cfg.benchmark if name not in (checked or {})]
+    if checked is None:
+        missing = ["anything held out"]
+    if missing:
+        key, why = f"{stage.name}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
+        raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
 
 
 def is_hub_id(name: str) -> bool:

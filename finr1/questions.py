@@ -1,5 +1,8 @@
 """Stage `questions`: read every source, drop repeated and contaminated rows, choose, write `1_questions`.
 
+Splits go by document across sources: what any source of the run holds out, no other may train on. `checked` among the
+counts names the benchmarks that the rows were checked against; training refuses rows without it.
+
 Every row taken out for a fault stays in `removed.jsonl` with its reason and partner; rows merely not chosen
 (`questions.limit_per_source`) are counted. Rows whose source hides the gold stay: they can be asked, never scored.
 """
@@ -19,6 +22,7 @@ from finr1.types import Question, stable_id
 
 if TYPE_CHECKING:
     from finr1.context import Context
+    from finr1.source.base import Source
 
 
 @dataclass
@@ -27,11 +31,20 @@ class QuestionsSettings:
 
     limit_per_source: int | None = None  # training questions a source, a seeded choice; null: all
     drop_duplicates: bool = True
-    decontaminate: bool = (
-        True  # drop training questions that a benchmark of this run also asks, or whose document it uses
-    )
+    near_duplicates: float | None = 0.8  # least Jaccard similarity of pairs of words; null: equal wordings only. Ours
+    # drop training questions that a benchmark of this run asks too, whose document is held out, or that share text:
+    decontaminate: bool = True
+    overlap_words: int = 13  # such a run of words in both, of prompt or gold
+    overlap_characters: int = 20  # the same where Chinese characters are in it, one counting as a word. Ours
+    overlap_common: int = 10  # runs in more training documents than this are common phrases
 
     def __post_init__(self) -> None:
+        if self.near_duplicates is not None and not 0.5 <= self.near_duplicates <= 1:
+            why, remedy = "other questions would count as the same, or none", "use 0.5 to 1, or null"
+            raise ConfigError("questions.near_duplicates", self.near_duplicates, why, remedy)
+        for key in ("overlap_words", "overlap_characters", "overlap_common"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"questions.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
         if self.limit_per_source is not None and self.limit_per_source < 1:
             raise ConfigError(
                 "questions.limit_per_source", self.limit_per_source, "nothing would be asked", "use 1 or more"
@@ -49,44 +62,87 @@ class Removal(NamedTuple):
 def run(ctx: Context) -> dict[str, Any]:
     """Write `questions.jsonl` and `removed.jsonl`; returns the counts. DataError when nothing is left."""
     from finr1.context import build_all
+    from finr1.overlap import Reader, near_duplicates, shared_grams
 
     cfg = ctx.cfg
     if not cfg.source:
         raise ConfigError("source", "[]", "there is nothing to ask", "name a source, such as source=[worked]")
-    questions: list[Question] = []
-    with ctx.progress("sources", len(cfg.source)) as bar:
-        for source in build_all(cfg.source).values():
-            questions += [question for question in source.load() if question.split == "train"]
-            bar.advance(text=f"{len(questions)} read")
-    n_read = len(questions)
+    settings = cfg.questions
+    sources = build_all(cfg.source)
+    every, held_documents = _read(ctx, sources)
     # the very same row twice is never kept: everything after this goes by the question's id
-    questions, removals = drop_duplicates(questions, wording if cfg.questions.drop_duplicates else attrgetter("id"))
-    if cfg.questions.decontaminate and cfg.benchmark:
-        held_out = [question for benchmark in build_all(cfg.benchmark).values() for question in benchmark.load()]
-        questions, out = decontaminate(questions, held_out)
+    questions, removals = drop_duplicates(every, wording if settings.drop_duplicates else attrgetter("id"))
+    held_out: dict[str, Sequence[Question]] = {}
+    if settings.decontaminate:
+        held_out = {name: benchmark.load() for name, benchmark in build_all(cfg.benchmark).items()}
+    asked = [question for rows in held_out.values() for question in rows]
+    reader = Reader([*questions, *asked])
+    if settings.drop_duplicates and settings.near_duplicates is not None:
+        pairs = near_duplicates(questions, reader, settings.near_duplicates)
+        questions, out = take_out(questions, "near_duplicate", {i: questions[j].id for i, j in pairs.items()})
+        removals += out
+    if settings.decontaminate:
+        questions, out = decontaminate(questions, asked, held_documents)
+        removals += out
+        sizes = (settings.overlap_words, settings.overlap_characters, settings.overlap_common)
+        pairs = shared_grams(questions, asked, reader, *sizes)
+        questions, out = take_out(questions, "benchmark_overlap", {i: asked[j].id for i, j in pairs.items()})
         removals += out
     n_clean = len(questions)
     questions = choose(questions, cfg.questions.limit_per_source, cfg.seed)
     if not questions:
-        why = f"no question left of {n_read} read, {len(removals)} taken out"
+        why = f"no question left of {len(every)} read, {len(removals)} taken out"
         raise DataError(f"source=[{','.join(cfg.source)}]", why, "name other sources or benchmarks")
     write_jsonl(ctx.folder / "questions.jsonl", (question.to_json() for question in questions))
     rows = (
         {"id": r.question.id, "reason": r.reason, "partner": r.partner, "source": r.question.source} for r in removals
     )
     write_jsonl(ctx.folder / "removed.jsonl", rows)
-    assert n_clean + len(removals) == n_read, "a question was lost"
+    assert n_clean + len(removals) == len(every), "a question was lost"
     return {
-        "read": n_read,
+        "read": len(every),
         "questions": len(questions),
         "not_chosen": n_clean - len(questions),
         "without_gold": sum(question.gold is None for question in questions),
         "removed": dict(Counter(removal.reason for removal in removals)),
+        "distribution": distribution(every, questions),
+        "licences": {source.name: getattr(source, "licence", None) for source in sources.values()},
+        "checked": {name: len(rows) for name, rows in held_out.items()} if settings.decontaminate else None,
         **{
             f"by_{key}": dict(Counter(getattr(q, key) for q in questions))
             for key in ("source", "language", "kind", "module")
         },
     }
+
+
+def distribution(read: Sequence[Question], kept: Sequence[Question]) -> list[dict[str, Any]]:
+    """Rows read and kept by source, module and language: the first columns of the data set's card."""
+    keys = ("source", "module", "language")
+    n_read, n_kept = (Counter(tuple(getattr(q, key) for key in keys) for q in rows) for rows in (read, kept))
+    return [{**dict(zip(keys, cell, strict=True)), "read": n, "kept": n_kept[cell]} for cell, n in n_read.items()]
+
+
+def _read(ctx: Context, sources: Mapping[str, Source]) -> tuple[list[Question], dict[str, str]]:
+    """All training questions, and each document that a source holds out with the id of a question on it."""
+    train: list[Question] = []
+    held: dict[str, str] = {}
+    with ctx.progress("sources", len(sources)) as bar:
+        for source in sources.values():
+            for question in source.load():
+                if question.split == "train":
+                    train.append(question)
+                else:
+                    held.setdefault(question.document_id, question.id)
+            bar.advance(text=f"{len(train)} read")
+    return train, held
+
+
+def take_out(
+    questions: Sequence[Question], reason: str, partners: Mapping[int, str]
+) -> tuple[list[Question], list[Removal]]:
+    """Divide the questions: those at the indices of `partners` (id of the other one) are removed."""
+    removals = [Removal(questions[i], reason, partner) for i, partner in sorted(partners.items())]
+    return [question for i, question in enumerate(questions) if i not in partners], removals
 
 
 def normalised(text: str) -> str:
@@ -105,7 +161,8 @@ def drop_duplicates(
 ) -> tuple[list[Question], list[Removal]]:
     """Keep one question of each key: the first that shows its gold.
 
-    Equally worded questions with different golds are all taken out, since no one can say which gold is right.
+    Equally worded questions with different golds are all taken out, since no one can say which gold is right; but free
+    text may be right in many words.
     """
     groups: Mapping[str, list[Question]] = _grouped((key_of(question), question) for question in questions)
     kept: dict[str, Question] = {}
@@ -113,7 +170,7 @@ def drop_duplicates(
     for key, group in groups.items():
         golds = {id(question): normalised(question.gold) for question in group if question.gold is not None}
         first = next((question for question in group if id(question) in golds), group[0])
-        if len(set(golds.values())) > 1:
+        if len(set(golds.values())) > 1 and first.kind not in ("text", "code"):
             for question in group:
                 other = next(q for q in group if id(q) in golds and golds[id(q)] != golds.get(id(question)))
                 removals.append(Removal(question, "contradictory_gold", other.id))
@@ -124,8 +181,10 @@ def drop_duplicates(
     return [question for question in questions if id(question) in chosen], removals
 
 
-def decontaminate(questions: Sequence[Question], held_out: Sequence[Question]) -> tuple[list[Question], list[Removal]]:
-    """Take out questions that a benchmark asks too, and those on a document that a benchmark uses."""
+def decontaminate(
+    questions: Sequence[Question], held_out: Sequence[Question], held_documents: Mapping[str, str] | None = None
+) -> tuple[list[Question], list[Removal]]:
+    """Take out questions that a benchmark asks too, and those on a document that a benchmark or a source holds out."""
     asked = {normalised(question.text): question.id for question in reversed(held_out)}
     documents = {question.document_id: question.id for question in reversed(held_out)}
     kept: list[Question] = []
@@ -135,6 +194,8 @@ def decontaminate(questions: Sequence[Question], held_out: Sequence[Question]) -
             removals.append(Removal(question, "in_benchmark", asked[text]))
         elif question.document_id in documents:
             removals.append(Removal(question, "benchmark_document", documents[question.document_id]))
+        elif held_documents and question.document_id in held_documents:
+            removals.append(Removal(question, "held_out_document", held_documents[question.document_id]))
         else:
             kept.append(question)
     return kept, removals

@@ -25,7 +25,9 @@ TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "pipe
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
     **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
+    "overlap.py": "questions",
 }
+PARTS = {"report": ("reporting",), "questions": ("overlap",)}
 
 
 def allowed(module: str) -> set[str] | None:
@@ -50,7 +52,7 @@ def allowed(module: str) -> set[str] | None:
         return {*SHARED, "config"}
     for prefix, name in STAGE_OF.items():
         if module.startswith(prefix):
-            return {*SHARED, "config", name, *({"reporting"} if name == "report" else set())}
+            return {*SHARED, "config", name, *PARTS.get(name, ())}
     raise AssertionError(f"{module} belongs to no layer: give it one here and in CONTRIBUTING.md")
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +190,15 @@ def real(tmp_path: Path, *overrides: str) -> tuple[RootConfig, dict[str, Any], P
     return compose.typed(cfg), compose.plain(cfg), tmp_path / cfg.name
 
 
-def finish(run: Path, *names: str) -> None:
+WORKED: Mapping[str, int] = {"worked": 9}
+
+
+def finish(run: Path, *names: str, checked: Mapping[str, int] | None = WORKED) -> None:
     """Pretend that these stages are done."""
+    counts = {"checked": checked}
     for name in names:
         (run / STAGES[name].folder).mkdir(parents=True, exist_ok=True)
-        write_json(run / STAGES[name].folder / "manifest.json", {"fingerprint": f"{run.name}/{name}"})
+        write_json(run / STAGES[name].folder / "manifest.json", {"fingerprint": f"{run.name}/{name}", "counts": counts})
 
 
 def test_grpo_reads_what_its_settings_say(tmp_path: Path) -> None:
@@ -223,6 +227,33 @@ def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
         key_of(STAGES["sft"], cfg, values, run)
     finish(tmp_path / "other", "questions", "filter")
     assert key_of(STAGES["sft"], cfg, values, run).inputs == {"questions": "other/questions", "filter": "other/filter"}
+
+
+@pytest.mark.parametrize(
+    ("checked", "words"),
+    [(None, "anything held out"), ({}, "benchmark worked"), ({"finqa": 5}, "benchmark worked"), ({"worked": 0}, "")],
+)
+def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_told(
+    tmp_path: Path, checked: dict[str, int] | None, words: str
+) -> None:
+    finish(tmp_path / "other", "questions", "filter", checked=checked)
+    finish(tmp_path / "quickstart", "questions", "filter", "sft", checked=checked)
+    for stage in ("sft", "grpo"):
+        for rows in (f"{stage}.rows={tmp_path / 'other'}", f"{stage}.rows=null"):
+            cfg, values, run = real(tmp_path, rows)
+            if words:
+                with pytest.raises(
+                    ConfigError, match=rf"{stage}\.allow_unchecked=false: .* not checked against {words}; "
+                ):
+                    key_of(STAGES[stage], cfg, values, run)
+            cfg, values, run = real(tmp_path, rows, f"{stage}.allow_unchecked={'true' if words else 'false'}")
+            assert "questions" in key_of(STAGES[stage], cfg, values, run).inputs
+
+
+def test_a_pipeline_that_would_refuse_its_own_rows_does_not_start(tmp_path: Path) -> None:
+    cfg, values, _ = real(tmp_path, "questions.decontaminate=false")
+    with pytest.raises(ConfigError, match=r"questions\.decontaminate=false: stage sft refuses unchecked rows"):
+        check.check(cfg, values, tuple(STAGES.values()))
 
 
 def test_a_pipeline_learns_of_missing_rows_before_its_first_stage(tmp_path: Path) -> None:

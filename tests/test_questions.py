@@ -117,3 +117,41 @@ def test_the_same_row_twice_goes_even_where_equal_wordings_may_stay(tmp_path: Pa
     with stage_context(tmp_path / "run", "questions", source={"tfns": node}, questions=settings) as ctx:
         counts = run(ctx)
     assert counts["questions"] == 2 and counts["removed"] == {"duplicate": 1}
+
+
+def test_free_text_with_two_golds_is_a_duplicate_not_a_contradiction() -> None:
+    rows = [question("q", "one way", kind="text"), question("Q", "another", kind="text")]
+    kept, removals = drop_duplicates(rows)
+    assert kept == rows[:1] and [(r.reason, r.partner) for r in removals] == [("duplicate", rows[0].id)]
+
+
+def test_near_duplicates_held_out_documents_and_shared_text_go_with_their_partners(tmp_path: Path) -> None:
+    news = "Shares of the maker of small engines rise after a strong report on sales abroad and at home"
+    more = "Oil falls for the third day as traders weigh new supply from the north against weak demand in Asia"
+    train = [f"{news},1", f"{news} today,1", f"BREAKING {more},0", "Held out http://a.b,2", "Other news,2"]
+    tfns = _tweets(tmp_path / "tfns", train, ["Held out http://c.d,2"])
+    asked = _tweets(tmp_path / "asked", ["x,2"], [f"{more} now,0"])
+    benchmark = {"asked": {"_target_": "finr1.benchmark.held_out.HeldOut", "source": asked}}
+    with stage_context(tmp_path / "run", "questions", source={"tfns": tfns}, benchmark=benchmark) as ctx:
+        counts = run(ctx)
+    kept = {row["id"]: row for row in read_jsonl(ctx.folder / "questions.jsonl")}
+    removed = {row["reason"]: row for row in read_jsonl(ctx.folder / "removed.jsonl")}
+    assert set(removed) == {"near_duplicate", "benchmark_overlap", "held_out_document"} and len(kept) == 2
+    assert news in kept[removed["near_duplicate"]["partner"]]["prompt"][0]["content"]
+    assert all(row["partner"] for row in removed.values())
+    assert counts["checked"] == {"asked": 1}
+    cell = {"source": "tfns", "module": "non-reasoning business", "language": "en"}
+    assert counts["distribution"] == [{**cell, "read": 5, "kept": 2}]
+
+
+def test_what_was_not_checked_is_not_called_checked(tmp_path: Path) -> None:
+    node = _tweets(tmp_path / "tfns", ["Up 5%,1"], ["x,2"])
+    settings = QuestionsSettings(decontaminate=False, near_duplicates=None)
+    with stage_context(tmp_path / "run", "questions", source={"tfns": node}, questions=settings) as ctx:
+        assert run(ctx)["checked"] is None
+
+
+@pytest.mark.parametrize("wrong", [{"near_duplicates": 0.2}, {"overlap_words": 0}, {"overlap_common": 0}])
+def test_thresholds_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"questions.{next(iter(wrong))}="):
+        QuestionsSettings(**wrong)

@@ -27,6 +27,7 @@ class GrpoSettings:
     """Group relative policy optimisation on the bad questions. Fin-R1 published none of these values: they are ours."""
 
     rows: str | None = None  # a run folder whose questions to train on; null: this run's
+    allow_unchecked: bool = False  # rows that were not decontaminated against this run's benchmarks
     init_from: str | None = None  # model folder or hub id to start from; null: this run's SFT model
     steps: int = 40  # rollouts
     questions_per_step: int = 8

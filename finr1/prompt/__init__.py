@@ -42,6 +42,30 @@ def fill(name: str, **values: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], load(name))
 
 
+@cache
+def _wordings() -> list[list[str]]:
+    """The fixed parts of every text with places, the wordiest text first."""
+    texts = (load(path.name.removesuffix(".txt")) for path in FOLDER.glob("*.txt"))
+    parts = [re.split(r"\{\w+\}", text) for text in texts]
+    return sorted((p for p in parts if len(p) > 1), key=lambda p: (-sum(map(len, p)), p))
+
+
+def unfill(text: str) -> list[str]:
+    """What was filled into the places of a prompt text, the inverse of `fill`; the whole text where none fits."""
+    for first, *between, last in _wordings():
+        if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
+            continue
+        rest, values = text[len(first) : len(text) - len(last)], []
+        for part in between:
+            value, found, rest = rest.partition(part)
+            if not found:
+                break
+            values.append(value)
+        else:
+            return [*values, rest]
+    return [text]
+
+
 def text_hash(name: str | None) -> str:
     """12 hex digits of a prompt text, for the lineage; empty for no prompt."""
     return hashlib.sha256(load(name).encode()).hexdigest()[:12] if name else ""

@@ -12,6 +12,7 @@ class SftSettings:
     """Supervised fine-tuning on the good traces. Fin-R1 published none of these values: they are ours."""
 
     rows: str | None = None  # a run folder whose good traces to train on; null: this run's
+    allow_unchecked: bool = False  # rows that were not decontaminated against this run's benchmarks
     max_rows: int | None = None  # at most this many, the first ones of a seeded shuffle
     epochs: int = 2
     learning_rate: float = 1e-4
