@@ -58,7 +58,8 @@ def solved(seen: Seen) -> dict[str, Any]:
     """A good answer that depends on the question alone, as many choices as were asked for."""
     size = sum(map(ord, seen.text)) % 1000
     text = f"<think>\nIt is {size}.\n</think>\n<answer>\n\\boxed{{{size}}}\n</answer>"
-    return chat(text, n=seen.body.get("n", 1), usage=(len(seen.text), 40))
+    n = seen.body.get("n", 1)
+    return chat(text, n=n, usage=(len(seen.text), 40 * n))
 
 
 class Server:
