@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import runner
 from fault_server import Behave, Reply, Seen, Server, chat, each, good, serve, solved
 from stages import question, stage_context, write_rows
 
-from finr1 import pipeline
+from finr1 import context, pipeline
 from finr1.compose import compose, plain
 from finr1.distil import DistilSettings, messages_of, run
 from finr1.engine.base import Sampling
@@ -155,6 +156,24 @@ def test_what_decides_nothing_does_not_make_the_stage_stale() -> None:
     assert "base_url" not in before and before["_target_"] == HTTP
 
 
+def test_progress_says_rate_cost_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    clock = iter(range(0, 10**6, 40))  # every look at the clock is 40 s after the last
+    monkeypatch.setattr(context.console, "print", lines.append)
+    monkeypatch.setattr(context.time, "monotonic", lambda: float(next(clock)))
+    bar = context.Bar("distil: questions", total=100, done=90)
+    bar.advance(text="7 tokens")
+    assert lines == ["  distil: questions 91/100 7 tokens, 12.0 min left"]  # 80 s for the first of ten: nine to go
+    monkeypatch.undo()
+    questions(tmp_path, 3)
+    with serve(good) as server, stage_context(tmp_path, "distil", **settings(server, price_out=1e4)) as ctx:
+        texts: list[str | None] = []
+        monkeypatch.setattr(context.Bar, "advance", lambda self, n=1, text=None: texts.append(text))
+        run(ctx)
+    assert [str(text).partition(", cost ")[2] for text in texts] == ["0.40", "0.80", "1.20"]
+    assert str(texts[-1]).startswith("120 tokens, ")
+
+
 def overrides(server: Server, name: str) -> list[str]:
     return [
         f"name={name}",
@@ -178,8 +197,11 @@ def ready(folder: Path, server: Server, *names: str) -> None:
 
 
 def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_path: Path) -> None:
+    second_is_over = threading.Event()
+
     def behave(seen: Seen) -> Reply:
-        return Reply(body=solved(seen), delay_s=0.25)
+        second_is_over.wait(300)
+        return Reply(body=solved(seen))
 
     with serve(behave) as server:
         ready(tmp_path, server, "a")
@@ -191,7 +213,8 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_p
             while not server.seen and first.poll() is None:
                 time.sleep(0.02)
             second = runner.run(tmp_path, *words, TEACHER_KEY="sk-very-secret")
-            _, err = first.communicate(timeout=60)
+            second_is_over.set()
+            _, err = first.communicate(timeout=300)
     assert first.returncode == 0, err
     assert second.returncode == 2 and second.stderr.startswith("error: name=a: another process (pid ")
     assert len(server.seen) == 60 and server.seen[0].headers["authorization"] == "Bearer sk-very-secret"
@@ -227,7 +250,7 @@ def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(tmp_pat
                 time.sleep(0.002)
             time.sleep(rng.random() / 30)
             process.kill()
-            assert process.wait(60) in (-signal.SIGKILL, 0)
+            assert process.wait(300) in (-signal.SIGKILL, 0)
             time.sleep(0.15)  # what it had sent still arrives
             prompts = prompts_of(tmp_path / "runs" / "killed")
             on_disk = list(read_jsonl(path)) if path.exists() else []
