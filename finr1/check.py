@@ -43,6 +43,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_ranks(cfg, names)
     for key in dict.fromkeys(key for stage in stages for key in stage.settings):
         check_nodes(subtree(values, key), key)
+        check_engine(subtree(values, key), key)
     check_nodes(values.get("logger"), "logger")
 
 
@@ -100,6 +101,14 @@ def check_node(node: Mapping[str, Any], key: str) -> None:
             needed = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
             if needed and name not in given:
                 raise ConfigError(f"{key}.{name}", None, f"{target} needs it", f"set {key}.{name}=<value>")
+
+
+def check_engine(node: Any, key: str) -> None:
+    """Ask an engine's class whether its settings can work (`check_settings`), before anything is started."""
+    if key.startswith("engine.") and isinstance(node, Mapping):
+        check_settings = getattr(resolve_target(node.get("_target_"), f"{key}._target_"), "check_settings", None)
+        if check_settings:
+            check_settings(node, key)
 
 
 def signature_words(target: str) -> list[str]:

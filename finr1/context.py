@@ -113,7 +113,8 @@ class Bar:
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.done, self.text = title, total, done, ""
-        self._last_line = time.monotonic()
+        self._before, self._began = done, time.monotonic()
+        self._last_line = self._began
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -132,7 +133,9 @@ class Bar:
         self._progress.update(self._task, advance=n, text=self.text)
         if not console.is_terminal and time.monotonic() - self._last_line > 30:
             self._last_line = time.monotonic()
-            console.print(f"  {self.title} {self.done}/{self.total} {self.text}".rstrip())
+            left_s = (self.total - self.done) * (self._last_line - self._began) / max(1, self.done - self._before)
+            words = ", ".join(filter(None, (self.text, f"{left_s / 60:.1f} min left")))
+            console.print(f"  {self.title} {self.done}/{self.total} {words}")
 
     def __enter__(self) -> Bar:
         self._progress.start()

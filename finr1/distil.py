@@ -1,27 +1,30 @@
 """Stage `distil`: ask the teacher, keep every answer in `2_traces/traces.jsonl` as soon as it is there.
 
-A killed run goes on at the first question that lacks an answer; nothing on disk is asked again. Failed calls are rows
-too (`finish_reason="error"`), except where the teacher gives nothing but errors: then the stage stops, and those calls
-are made again when it is resumed.
+A killed run goes on with the questions that lack an answer; nothing on disk is asked again. Failed calls are rows too
+(`finish_reason="error"`), except where the teacher gives nothing but errors: then the stage stops, and those calls are
+made again when it is resumed. An engine that streams is given all questions at once and answers in any order; at the
+end the file is put in the order of the questions, so that it does not depend on luck.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finr1.answer import parse
-from finr1.engine.base import Engine, PolicyEngine, Request, Sampling
+from finr1.engine.base import Engine, PolicyEngine, Request, Sampling, StreamEngine
 from finr1.errors import ConfigError, Finr1Error
-from finr1.prompt import chat, text_hash
-from finr1.store import JsonlWriter, digest, take_rows
-from finr1.types import Completion, Question, Trace
+from finr1.prompt import chat, load, text_hash
+from finr1.store import JsonlWriter, digest, each_row, sort_jsonl
+from finr1.types import Completion, Message, Question, Trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finr1.context import Bar, Context
 
 
@@ -30,8 +33,9 @@ class DistilSettings:
     """How the teacher is asked."""
 
     sampling: Sampling = field(default_factory=lambda: Sampling(n=1, temperature=0.6, max_new_tokens=512))
-    chunk: int = 64  # questions handed to the engine at once
-    stop_after_failed_chunks: int = 2  # stop when this many chunks in a row gave only errors; 0: never
+    boxed: bool = True  # ask for \boxed{}, in the question's language, where its text does not (Fin-R1, README)
+    chunk: int = 64  # questions handed to the engine at once, unless it streams
+    stop_after_failed_chunks: int = 2  # stop when this many chunks of questions in a row gave only errors; 0: never
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -45,12 +49,30 @@ class Ask(NamedTuple):
     samples: tuple[int, ...]
 
 
+class Tally:
+    """What a file of traces holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.samples: dict[str, set[int]] = defaultdict(set)  # by question
+        self.traces = self.failed = self.truncated = self.tokens = 0
+        self.paid = (0, 0)  # prompt and completion tokens, as a server counted them
+        for row in each_row(path, Trace.needed()) if path.exists() else ():
+            trace = Trace.from_json(row)
+            self.samples[trace.question_id].add(trace.sample)
+            self.traces += 1
+            self.failed += trace.finish_reason == "error"
+            self.truncated += trace.finish_reason == "length"
+            self.tokens += trace.n_tokens
+            prompt, completion = trace.meta.get("paid", (0, 0))
+            self.paid = (self.paid[0] + prompt, self.paid[1] + completion)
+
+
 def run(ctx: Context) -> dict[str, Any]:
-    """Write `traces.jsonl`; returns the counts. Finr1Error when the teacher gives only errors."""
+    """Write `traces.jsonl`; returns the counts. Finr1Error when the teacher gives only errors, or costs too much."""
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
     questions = list(ctx.questions().values())
-    before = [Trace.from_json(row) for row in take_rows(path, Trace.needed())] if path.exists() else []
-    asks = missing(questions, before, cfg.sampling.n)
+    before = Tally(path)
+    asks = missing(questions, before.samples, cfg.sampling.n)
     with JsonlWriter(path) as writer, ctx.progress("questions", len(questions), len(questions) - len(asks)) as bar:
         if asks:
             engine = ctx.engines.get("teacher")
@@ -58,25 +80,39 @@ def run(ctx: Context) -> dict[str, Any]:
                 from finr1.model.load import resolve
 
                 engine.load_folder(resolve(ctx.cfg.model))
-            _Asker(ctx, engine, writer, bar, any_before=any(t.finish_reason != "error" for t in before)).ask(asks)
-    traces = [Trace.from_json(row) for row in take_rows(path, Trace.needed())]
-    ctx.tracker.log("distil", {"traces": len(traces)}, step=0)
+            if isinstance(engine, StreamEngine):
+                engine.spent.prompt_tokens += before.paid[0]
+                engine.spent.completion_tokens += before.paid[1]
+            _Asker(ctx, engine, writer, bar, any_before=before.traces > before.failed).ask(asks)
+    place = {question.id: number for number, question in enumerate(questions)}
+    sort_jsonl(path, lambda row: (place[row["question_id"]], row["sample"]))
+    tally = Tally(path)
+    ctx.tracker.log("distil", {"traces": tally.traces}, step=0)
+    paid = {"paid_prompt_tokens": tally.paid[0], "paid_completion_tokens": tally.paid[1]} if any(tally.paid) else {}
     return {
-        "traces": len(traces),
-        "failed": sum(trace.finish_reason == "error" for trace in traces),
-        "truncated": sum(trace.finish_reason == "length" for trace in traces),
-        "tokens": sum(trace.n_tokens for trace in traces),
-        "questions": len({trace.question_id for trace in traces}),
+        "traces": tally.traces,
+        "failed": tally.failed,
+        "truncated": tally.truncated,
+        "tokens": tally.tokens,
+        "questions": len(tally.samples),
+        **paid,
     }
 
 
-def missing(questions: Sequence[Question], traces: Sequence[Trace], n: int) -> list[Ask]:
-    """What is still to be asked, in the order of the questions."""
-    have: dict[str, set[int]] = defaultdict(set)
-    for trace in traces:
-        have[trace.question_id].add(trace.sample)
-    asks = (Ask(question, tuple(i for i in range(n) if i not in have[question.id])) for question in questions)
+def missing(questions: Sequence[Question], have: Mapping[str, Collection[int]], n: int) -> list[Ask]:
+    """What is still to be asked, in the order of the questions; `have`: the samples there are, by question."""
+    asks = (Ask(question, tuple(i for i in range(n) if i not in have.get(question.id, ()))) for question in questions)
     return [ask for ask in asks if ask.samples]
+
+
+def messages_of(question: Question, system: str | None, boxed: bool) -> list[Message]:
+    """What the teacher is asked; `boxed` adds Fin-R1's instruction to a question that does not mention the box."""
+    messages = chat(question, system)
+    if boxed and "\\boxed" not in question.text:
+        last = messages[-1]
+        words = load(f"boxed_{question.language}.v1")
+        messages[-1] = Message(role=last["role"], content=f"{last['content']}\n{words}")
+    return messages
 
 
 def split_text(completion: Completion) -> tuple[str, str]:
@@ -100,70 +136,87 @@ def split_text(completion: Completion) -> tuple[str, str]:
 
 
 class _Asker:
-    """Hands the asks to the engine, chunk by chunk, and the answers to the file."""
+    """Hands the asks to the engine and the answers to the file."""
 
     def __init__(self, ctx: Context, engine: Engine, writer: JsonlWriter, bar: Bar, any_before: bool) -> None:
         self.ctx, self.engine, self.writer, self.bar = ctx, engine, writer, bar
-        self.system = ctx.cfg.prompt.teacher_system
+        self.settings, self.system = ctx.cfg.distil, ctx.cfg.prompt.teacher_system
         self.lock = Lock()  # an engine may report from its own threads
         self.any_good = any_before
-        self.failed: list[dict[str, Any]] = []  # rows of failed calls, held back until some call has worked
-        self.failed_chunks = self.tokens = 0
+        self.failed: list[dict[str, Any]] = []  # rows of failed calls, held back until a call works
+        self.failed_questions = 0  # in a row
+        self.tokens = 0
         self.began = monotonic()
 
     def ask(self, asks: Sequence[Ask]) -> None:
-        """Ask all; every question's traces are on disk before the next chunk is begun."""
-        settings = self.ctx.cfg.distil
+        """Ask all; what is answered is on disk at once."""
         by_count: dict[int, list[Ask]] = defaultdict(list)  # a killed run may lack some samples of one question
         for ask in asks:
             by_count[len(ask.samples)].append(ask)
         for count, same in sorted(by_count.items(), reverse=True):
-            for start in range(0, len(same), settings.chunk):
-                worked = self._chunk(same[start : start + settings.chunk], replace(settings.sampling, n=count))
-                self.failed_chunks = 0 if worked else self.failed_chunks + 1
-                if 0 < settings.stop_after_failed_chunks <= self.failed_chunks:
-                    self._stop()
+            sampling = replace(self.settings.sampling, n=count)
+            if isinstance(self.engine, StreamEngine):
+                self._stream(self.engine, same, sampling)
+                continue
+            for start in range(0, len(same), self.settings.chunk):
+                self._chunk(same[start : start + self.settings.chunk], sampling)
+                self._stop_if_dead()
         if not self.any_good:
             self._stop()
         self.writer.write(*self.failed)
 
-    def _chunk(self, asks: Sequence[Ask], sampling: Sampling) -> bool:
-        """Ask one chunk; returns whether any call of it worked."""
-        requests = [Request(chat(ask.question, self.system), ask.question) for ask in asks]
+    def _stream(self, engine: StreamEngine, asks: Sequence[Ask], sampling: Sampling) -> None:
+        def on_done(index: int, completions: Sequence[Completion]) -> None:
+            with self.lock:
+                self._keep(asks[index], completions)
+                self._stop_if_dead()
+
+        engine.stream(map(self._request, asks), sampling, on_done)
+
+    def _chunk(self, asks: Sequence[Ask], sampling: Sampling) -> None:
         seen: set[int] = set()
-        good_before = self.any_good
-        self.any_good = False
 
         def on_done(index: int, completions: Sequence[Completion]) -> None:
             with self.lock:
                 if index not in seen:
                     seen.add(index)
-                    self._keep(asks[index], requests[index], completions, sampling)
+                    self._keep(asks[index], completions)
 
+        requests = [self._request(ask) for ask in asks]
         for index, completions in enumerate(self.engine.generate(requests, sampling, on_done)):
             on_done(index, completions)
-        worked, self.any_good = self.any_good, self.any_good or good_before
-        if worked and self.failed:
-            self.writer.write(*self.failed)
-            self.failed.clear()
-        return worked
 
-    def _keep(self, ask: Ask, request: Request, completions: Sequence[Completion], sampling: Sampling) -> None:
+    def _request(self, ask: Ask) -> Request:
+        return Request(messages_of(ask.question, self.system, self.settings.boxed), ask.question)
+
+    def _keep(self, ask: Ask, completions: Sequence[Completion]) -> None:
         if len(completions) != len(ask.samples):
             raise RuntimeError(f"{self.engine.name} gave {len(completions)} completions, not {len(ask.samples)}")
-        prompt_hash = digest([text_hash(self.system), list(request.messages)])
+        prompt_hash = digest([text_hash(self.system), self._request(ask).messages])
         rows: list[dict[str, Any]] = []
+        good = False
         for sample, completion in zip(ask.samples, completions, strict=True):
-            trace = to_trace(ask.question, sample, completion, self.engine.name, sampling, prompt_hash)
+            trace = to_trace(ask.question, sample, completion, self.engine.name, self.settings.sampling, prompt_hash)
             self.tokens += trace.n_tokens
-            if trace.finish_reason == "error":
-                self.failed.append(trace.to_json())
-            else:
-                rows.append(trace.to_json())
-        if rows:
-            self.any_good = True
-            self.writer.write(*rows)
-        self.bar.advance(text=f"{self.tokens} tokens, {self.tokens / max(monotonic() - self.began, 1e-9):.0f}/s")
+            good = good or trace.finish_reason != "error"
+            rows.append(trace.to_json())
+        if good:
+            self.writer.write(*self.failed, *rows)
+            self.failed.clear()
+            self.failed_questions, self.any_good = 0, True
+        else:
+            self.failed += rows
+            self.failed_questions += 1
+        self.bar.advance(text=self._progress())
+
+    def _progress(self) -> str:
+        text = f"{self.tokens} tokens, {self.tokens / max(monotonic() - self.began, 1e-9):.0f}/s"
+        money = self.engine.spent.money() if isinstance(self.engine, StreamEngine) else 0.0
+        return f"{text}, cost {money:.2f}" if money else text
+
+    def _stop_if_dead(self) -> None:
+        if 0 < self.settings.stop_after_failed_chunks * self.settings.chunk <= self.failed_questions:
+            self._stop()
 
     def _stop(self) -> None:
         first = self.failed[0]["error"] if self.failed else "no completion"

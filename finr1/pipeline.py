@@ -152,7 +152,7 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     check_rows(stage, cfg, inputs_of(stage, cfg, run_dir))
     if stage.name == "report" and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
-    return StageKey(stage.name, {key: subtree(values, key) for key in stage.settings}, inputs, code_hash(stage))
+    return StageKey(stage.name, {key: deciding(values, key) for key in stage.settings}, inputs, code_hash(stage))
 
 
 def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
@@ -214,6 +214,16 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def deciding(values: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, an engine's without its `operational` settings: those do not make results stale."""
+    node = subtree(values, key)
+    if not key.startswith("engine.") or not isinstance(node, Mapping) or "_target_" not in node:
+        return node
+    module, _, name = node["_target_"].rpartition(".")
+    operational = getattr(getattr(importlib.import_module(module), name), "operational", ())
+    return {setting: value for setting, value in node.items() if setting not in operational}
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -267,17 +267,42 @@ class RunLock:
         self._file.close()
 
 
-def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+def each_row(path: Path, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All rows, each checked to have these keys (`trace.answer`: inside another); DataError names the first fault."""
-    rows = list(read_jsonl(path))
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(read_jsonl(path), 1):
         for key in keys:
             node: Any = row
             for part in key.split("."):
                 if not isinstance(node, Mapping) or part not in node:
                     raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
                 node = node[part]
-    return rows
+        yield row
+
+
+def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """`each_row` as a list."""
+    return list(each_row(path, keys))
+
+
+def sort_jsonl(path: Path, key: Callable[[dict[str, Any]], Any]) -> None:
+    """Put the rows of a file in the order of `key(row)`, atomically; only keys and offsets are held in memory."""
+    places: list[tuple[Any, int, int]] = []
+    with path.open("rb") as file:
+        start = 0
+        for line in file:
+            places.append((key(json.loads(line)), start, len(line)))
+            start += len(line)
+        ordered = sorted(places, key=lambda place: place[0])
+        if ordered == places:
+            return
+        temporary = path.with_name(f".{path.name}.sorting")
+        with temporary.open("wb") as out:
+            for _, start, length in ordered:
+                file.seek(start)
+                out.write(file.read(length))
+            out.flush()
+            os.fsync(out.fileno())
+    os.replace(temporary, path)
 
 
 def check_known(path: Path, question_ids: Iterable[str], known: Container[str]) -> None:

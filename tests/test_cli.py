@@ -85,6 +85,14 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["a=b=c{"], r"a=b=c\{: not of the form key=value"),
     (["--dry"], r"unrecognized arguments: --dry; see"),
     (["~nothing"], r"~nothing: no such setting"),
+    (
+        ["engine@engine.teacher=http"],
+        r"engine\.teacher\.model=None: the server must be told which model to use; set eng",
+    ),
+    (
+        ["engine@engine.teacher=http", "engine.teacher.model=m", "engine.teacher.api_key_env=NO_SUCH_KEY"],
+        r"engine\.teacher\.api_key_env=NO_SUCH_KEY: no such environment variable, or it is empty; export it",
+    ),
     (["prompt.system=nope"], r"prompt\.system=nope: no such prompt text; use one of"),
 ]
 

@@ -175,7 +175,7 @@ def test_split_text(text: str, reasoning: str | None, expected: tuple[str, str])
 
 def test_missing_names_the_samples_that_lack() -> None:
     rows = [question("a"), question("b"), question("c")]
-    have = [Trace(rows[0].id, s, "t", "", "", "") for s in (0, 1, 2)] + [Trace(rows[1].id, 1, "t", "", "", "")]
+    have = {rows[0].id: {0, 1, 2}, rows[1].id: {1}}
     assert [(ask.question.id, ask.samples) for ask in missing(rows, have, 3)] == [
         (rows[1].id, (0, 2)),
         (rows[2].id, (0, 1, 2)),

@@ -201,3 +201,13 @@ def test_hash_files_sees_contents_not_times(tmp_path: Path) -> None:
     assert store.hash_files([tmp_path / "a", tmp_path / "b"]) == before
     (tmp_path / "a").write_text("3")
     assert store.hash_files([tmp_path / "a", tmp_path / "b"]) != before
+
+
+def test_rows_are_sorted_in_place_and_lines_stay_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"i": 2, "文": "b"}\n{"i":0}\n{"i": 1}\n', encoding="utf-8")
+    store.sort_jsonl(path, lambda row: row["i"])
+    assert path.read_text(encoding="utf-8") == '{"i":0}\n{"i": 1}\n{"i": 2, "文": "b"}\n'
+    inode = path.stat().st_ino
+    store.sort_jsonl(path, lambda row: row["i"])
+    assert path.stat().st_ino == inode and [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -55,7 +55,12 @@ OnDone = Callable[[int, Sequence[Completion]], None]
 
 @runtime_checkable
 class Engine(Protocol):
-    """Writes completions."""
+    """Writes completions.
+
+    A class may name in `operational` those of its settings that change how it is reached or how fast it works, but not
+    what it is asked: a stage on disk stays valid when they change. A static `check_settings(node, key)` raises
+    ConfigError for settings that cannot work; it is asked before anything starts.
+    """
 
     name: str
 
@@ -67,6 +72,48 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds."""
+        ...
+
+
+@dataclass
+class Spend:
+    """Tokens paid for, and the prices (a million tokens) that turn them into money."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    price_in: float = 0.0
+    price_out: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Both kinds."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def money(self, prompt_tokens: int | None = None, completion_tokens: int | None = None) -> float:
+        """What so many tokens cost; without arguments what was spent."""
+        prompt = self.prompt_tokens if prompt_tokens is None else prompt_tokens
+        completion = self.completion_tokens if completion_tokens is None else completion_tokens
+        return (prompt * self.price_in + completion * self.price_out) / 1e6
+
+
+@runtime_checkable
+class StreamEngine(Engine, Protocol):
+    """An engine that takes any number of requests at once, keeps as many in flight as it may, and counts the cost.
+
+    The first completion of a request carries what the request cost, `meta["paid"] = [prompt, completion]` tokens.
+    """
+
+    @property
+    def spent(self) -> Spend:
+        """What was paid up to now; a stage that resumes adds what its rows say was paid before."""
+        ...
+
+    def stream(self, requests: Iterable[Request], sampling: Sampling, on_done: OnDone) -> None:
+        """Complete every request, drawn from the iterable as there is room; nothing is kept after `on_done`.
+
+        ConfigError when a spend ceiling ends it: `on_done` has then been called for all that was answered. An
+        exception of `on_done` ends it at once.
+        """
         ...
 
 
