@@ -1,7 +1,8 @@
 """Stage `questions`: read every source, drop repeated and contaminated rows, choose, write `1_questions`.
 
-Every row taken out for a fault stays in `removed.jsonl` with its reason and partner; rows merely not chosen
-(`questions.limit_per_source`) are counted. Rows whose source hides the gold stay: they can be asked, never scored.
+Every row taken out for a fault stays in `removed.jsonl` with its reason and partner, rows that a source could not
+read with their place in its files; rows merely not chosen (`questions.limit_per_source`) are counted. Rows whose
+source hides the gold stay: they can be asked, never scored.
 """
 
 from __future__ import annotations
@@ -54,9 +55,12 @@ def run(ctx: Context) -> dict[str, Any]:
     if not cfg.source:
         raise ConfigError("source", "[]", "there is nothing to ask", "name a source, such as source=[worked]")
     questions: list[Question] = []
+    set_aside: list[dict[str, str]] = []
     with ctx.progress("sources", len(cfg.source)) as bar:
         for source in build_all(cfg.source).values():
             questions += [question for question in source.load() if question.split == "train"]
+            for place, reason, why in getattr(source, "set_aside", ()):
+                set_aside.append({"source": source.name, "reason": reason, "place": place, "why": why})
             bar.advance(text=f"{len(questions)} read")
     n_read = len(questions)
     # the very same row twice is never kept: everything after this goes by the question's id
@@ -74,18 +78,20 @@ def run(ctx: Context) -> dict[str, Any]:
     rows = (
         {"id": r.question.id, "reason": r.reason, "partner": r.partner, "source": r.question.source} for r in removals
     )
-    write_jsonl(ctx.folder / "removed.jsonl", rows)
+    write_jsonl(ctx.folder / "removed.jsonl", (*set_aside, *rows))
     assert n_clean + len(removals) == n_read, "a question was lost"
     return {
         "read": n_read,
         "questions": len(questions),
         "not_chosen": n_clean - len(questions),
         "without_gold": sum(question.gold is None for question in questions),
-        "removed": dict(Counter(removal.reason for removal in removals)),
+        "set_aside": len(set_aside),
+        "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in set_aside])),
         **{
             f"by_{key}": dict(Counter(getattr(q, key) for q in questions))
             for key in ("source", "language", "kind", "module")
         },
+        "by_domain": dict(Counter(str(q.meta.get("domain", "")) for q in questions)),
     }
 
 
