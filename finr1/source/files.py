@@ -42,9 +42,12 @@ class FileSource(ABC):
         return self.FILES
 
     def files(self) -> Iterator[tuple[Split, DataFile]]:
-        """The files to read with the split of each, in order."""
+        """The files to read with the split of each, in order; each once, by the first pattern that fits it."""
+        found: dict[DataFile, Split] = {}
         for split, pattern in self.patterns():
-            yield from ((split, file) for file in find(self.path, [pattern]))
+            for file in find(self.path, [pattern]):
+                found.setdefault(file, split)
+        yield from ((split, file) for file, split in found.items())
 
     @abstractmethod
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterable[Question]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from finr1.errors import RowError
 from finr1.source.executed import DISAGREE, agreement, plain, program_gives
 from finr1.source.files import FileSource
-from finr1.source.reading import DataFile, Row, need, table_of, text_of, texts_of
+from finr1.source.reading import DataFile, Row, inside, need, table_of, text_of, texts_of
 from finr1.source.rules import Rule
 from finr1.types import Question, Split
 
@@ -42,10 +42,8 @@ class FinQA(FileSource):
         self.tolerance, self.drop_doubtful = tolerance, drop_doubtful
 
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
-        qa = need(row, "qa")
-        if not isinstance(qa, dict):
-            raise RowError(row.place, "`qa` is no object")
-        inner = row._replace(values=qa)
+        inner = inside(row, "qa")
+        qa = inner.values
         value, shown, program = need(inner, "exe_ans"), str(qa.get("answer", "")).strip(), str(qa.get("program", ""))
         table, gold = table_of(row, "table"), plain(value, row.place)
         doubt, percent = agreement(value, shown)

@@ -96,9 +96,25 @@ def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> 
 
 def need(row: Row, key: str) -> Any:
     """`row.values[key]`; RowError where it is not there."""
-    if key not in row.values:
+    if not isinstance(row.values, Mapping) or key not in row.values:
         raise RowError(row.place, f"no key `{key}`")
     return row.values[key]
+
+
+def inside(row: Row, key: str) -> Row:
+    """The object in a field, as a row; RowError where there is none."""
+    value = need(row, key)
+    if not isinstance(value, Mapping):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not an object")
+    return row._replace(values=value)
+
+
+def items_of(row: Row, key: str) -> list[Any]:
+    """The list in a field, empty where there is no such field; RowError where it is no list."""
+    value = row.values.get(key, [])
+    if not isinstance(value, list):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not a list")
+    return value
 
 
 def text_of(row: Row, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of our own in the layouts of upstream data sets, for the tests: `write(name, folder)` gives a source's `path`."""
+"""Rows of our own in upstream layouts, for the tests: `write(name, folder)` gives a source's `path`."""
 
 from __future__ import annotations
 

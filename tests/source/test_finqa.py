@@ -140,14 +140,14 @@ def test_broken_rows_are_set_aside(tmp_path: Path) -> None:
         "no key `qa`",
         "exe_ans nan",
         "no key `exe_ans`",
-        "`qa` is no object",
+        "`qa` is 3, not an object",
         "`pre_text` is None, not a list of texts",
         "`pre_text` is ['a', 1], not a list of texts",
         "`table` is [['a'], 'b'], not a table",
         "`filename` is nan, not text",
         "half of a surrogate pair in its text",
     ]
-    assert [row.place for row in source.set_aside][0] == f"{tmp_path / 'test.json'} row 2 (line 1)"
+    assert source.set_aside[0].place == f"{tmp_path / 'test.json'} row 2 (line 1)"
 
 
 @pytest.mark.parametrize(
