@@ -21,5 +21,15 @@ class DataError(Finr1Error, ValueError):
         super().__init__(f"{path}: {why}; {remedy}")
 
 
+class RowError(DataError):
+    """One row of a source that is set aside: `reason` is a word to count by, `why` says it of this row."""
+
+    def __init__(
+        self, place: str, why: str, remedy: str = "mend or delete that row", reason: str = "unreadable"
+    ) -> None:
+        super().__init__(place, why, remedy)
+        self.place, self.why, self.reason = place, why, reason
+
+
 class BusyError(Finr1Error, RuntimeError):
     """Another process works on the same run folder."""

@@ -18,6 +18,7 @@ from finr1 import store
 from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console
 from finr1.errors import ConfigError
+from finr1.source.reading import HUB
 from finr1.store import RunLock, Spent, StageKey
 from finr1.tracking import Tracker
 
@@ -232,6 +233,8 @@ def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
         return
     for name, value in node.items():
         if name == "path" and "_target_" in node and isinstance(value, str):
+            if value.startswith(HUB):  # nothing here to look at: its name is in the settings
+                continue
             yield f"{key}.path", Path(value)
         else:
             yield from data_paths(value, f"{key}.{name}")

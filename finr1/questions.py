@@ -3,8 +3,9 @@
 Splits go by document across sources: what any source of the run holds out, no other may train on. `checked` among the
 counts names the benchmarks that the rows were checked against; training refuses rows without it.
 
-Every row taken out for a fault stays in `removed.jsonl` with its reason and partner; rows merely not chosen
-(`questions.limit_per_source`) are counted. Rows whose source hides the gold stay: they can be asked, never scored.
+Every row taken out for a fault stays in `removed.jsonl` with its reason and partner, rows that a source could not
+read with their place in its files; rows merely not chosen (`questions.limit_per_source`) are counted. Rows whose
+source hides the gold stay: they can be asked, never scored.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ def run(ctx: Context) -> dict[str, Any]:
     settings = cfg.questions
     sources = build_all(cfg.source)
     every, held_documents = _read(ctx, sources)
+    set_aside = [
+        {"source": source.name, "reason": reason, "place": place, "why": why}
+        for source in sources.values()
+        for place, reason, why in getattr(source, "set_aside", ())
+    ]
     # the very same row twice is never kept: everything after this goes by the question's id
     questions, removals = drop_duplicates(every, wording if settings.drop_duplicates else attrgetter("id"))
     held_out: dict[str, Sequence[Question]] = {}
@@ -97,14 +103,15 @@ def run(ctx: Context) -> dict[str, Any]:
     rows = (
         {"id": r.question.id, "reason": r.reason, "partner": r.partner, "source": r.question.source} for r in removals
     )
-    write_jsonl(ctx.folder / "removed.jsonl", rows)
+    write_jsonl(ctx.folder / "removed.jsonl", (*set_aside, *rows))
     assert n_clean + len(removals) == len(every), "a question was lost"
     return {
         "read": len(every),
         "questions": len(questions),
         "not_chosen": n_clean - len(questions),
         "without_gold": sum(question.gold is None for question in questions),
-        "removed": dict(Counter(removal.reason for removal in removals)),
+        "set_aside": len(set_aside),
+        "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in set_aside])),
         "distribution": distribution(every, questions),
         "licences": {source.name: getattr(source, "licence", None) for source in sources.values()},
         "checked": {name: len(rows) for name, rows in held_out.items()} if settings.decontaminate else None,
@@ -112,6 +119,7 @@ def run(ctx: Context) -> dict[str, Any]:
             f"by_{key}": dict(Counter(getattr(q, key) for q in questions))
             for key in ("source", "language", "kind", "module")
         },
+        "by_domain": dict(Counter(str(q.meta.get("domain", "")) for q in questions)),
     }
 
 

@@ -94,6 +94,24 @@ def test_run_writes_every_row_somewhere(tmp_path: Path) -> None:
     assert all(set(row) == {"id", "reason", "partner", "source"} for row in removed)
 
 
+def test_rows_that_a_source_set_aside_are_kept_with_their_place(tmp_path: Path) -> None:
+    node = _tweets(tmp_path / "tfns", ["Up 5%,1", "Down,7", "Flat"], ["x,2"])
+    with stage_context(tmp_path / "run", "questions", source={"tfns": node}) as ctx:
+        counts = run(ctx)
+    assert (counts["read"], counts["questions"], counts["set_aside"]) == (1, 1, 2)
+    assert counts["removed"] == {"unreadable": 2} and counts["by_domain"] == {"sentiment of financial tweets": 1}
+    place = f"{tmp_path / 'tfns' / 'sent_train.csv'} row"
+    assert list(read_jsonl(ctx.folder / "removed.jsonl")) == [
+        {"source": "tfns", "reason": "unreadable", "place": f"{place} 2 (line 3)", "why": "label '7'"},
+        {
+            "source": "tfns",
+            "reason": "unreadable",
+            "place": f"{place} 3 (line 4)",
+            "why": "1 fields under a header of 2",
+        },
+    ]
+
+
 def test_nothing_left_is_one_clear_line(tmp_path: Path) -> None:
     node = _tweets(tmp_path / "tfns", ["Up 5%,1", "Up 5%,0"], ["x,2"])
     with (

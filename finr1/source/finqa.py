@@ -7,96 +7,68 @@ times empty, rounded or wrong. Wording: Fin-R1's README. One document is one rep
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from finr1.errors import DataError
-from finr1.prompt import fill
-from finr1.source.base import data_folder, need, read_json_rows
-from finr1.types import Message, Question, Split
-
-FILES: dict[str, Split] = {"train.json": "train", "dev.json": "train", "test.json": "test"}
-_NUMBER = re.compile(r"-?\s*\$?\s*(?:\d[\d,]*\.?\d*|\.\d+)")
+from finr1.errors import RowError
+from finr1.source.executed import DISAGREE, agreement, plain, program_gives
+from finr1.source.files import FileSource
+from finr1.source.reading import DataFile, Row, inside, need, table_of, text_of, texts_of
+from finr1.source.rules import Rule
+from finr1.types import Question, Split
 
 
-class FinQA:
+class FinQA(FileSource):
     """Questions with an executed answer.
 
     `tolerance` is the relative difference at which an answer still counts: `exe_ans` shows five decimals that no one
-    writes. FinQA names none; 1% is that of the EnvCommons/FinQA environment.
+    writes. FinQA names none; 1% is that of the EnvCommons/FinQA environment. A row whose executed answer, annotated
+    answer and program do not agree says so in `meta["doubt"]`; `drop_doubtful` sets those in `DISAGREE` aside.
     """
 
-    def __init__(self, path: str, wording: str = "finqa.v1", tolerance: float = 0.01, name: str = "finqa") -> None:
-        self.path, self.wording, self.tolerance, self.name = path, wording, tolerance, name
+    NAME, WORDING = "finqa", "finqa.v1"
+    FILES = (("train", "train.json"), ("train", "dev.json"), ("test", "test.json"))
+    RULES = ({"language": "en", "module": "reasoning business", "domain": "numerical reasoning over company reports"},)
 
-    def load(self) -> Iterator[Question]:
-        """The files that are there, in order; DataError when none is, or naming the row that is not as upstream's."""
-        folder = data_folder(self.path)
-        files = [folder / name for name in FILES if (folder / name).is_file()]
-        if not files:
-            raise DataError(folder, f"none of {', '.join(FILES)} in it", "put the data set's own files there")
-        for file in files:
-            for place, row in read_json_rows(file):
-                yield self._question(place, row, FILES[file.name])
+    def __init__(
+        self,
+        path: str,
+        wording: str = "",
+        rules: Sequence[Rule] | None = None,
+        tolerance: float = 0.01,
+        drop_doubtful: bool = False,
+        name: str = "",
+    ) -> None:
+        super().__init__(path, wording, rules, name)
+        self.tolerance, self.drop_doubtful = tolerance, drop_doubtful
 
-    def _question(self, place: str, row: dict[str, Any], split: Split) -> Question:
-        qa = need(row, "qa", place)
-        value, shown = need(qa, "exe_ans", place), str(qa.get("answer", "")).strip()
+    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+        inner = inside(row, "qa")
+        qa = inner.values
+        value, shown, program = need(inner, "exe_ans"), str(qa.get("answer", "")).strip(), str(qa.get("program", ""))
+        table, gold = table_of(row, "table"), plain(value, row.place)
         doubt, percent = agreement(value, shown)
-        text = fill(
-            self.wording,
-            document=need(row, "filename", place),
-            id=need(row, "id", place),
-            pre_text="\n".join(need(row, "pre_text", place)),
-            table=str(need(row, "table", place)),
-            post_text="\n".join(need(row, "post_text", place)),
-            question=need(qa, "question", place),
-        )
-        meta = {"row": row["id"], "program": qa.get("program", ""), "answer": shown, "doubt": doubt, "percent": percent}
-        return Question(
-            source=self.name,
-            document_id=row["filename"],
-            language="en",
-            module="reasoning business",
+        if program and not program_gives(program, table, value):
+            doubt = "program"
+        if self.drop_doubtful and doubt in DISAGREE:
+            why = f"executed answer {gold}, annotated {shown!r}, program {program!r}: {doubt}"
+            raise RowError(row.place, why, reason="doubtful_gold")
+        places = {
+            "document": text_of(row, "filename"),
+            "id": text_of(row, "id"),
+            "pre_text": "\n".join(texts_of(row, "pre_text")),
+            "table": str(table),
+            "post_text": "\n".join(texts_of(row, "post_text")),
+            "question": text_of(inner, "question"),
+        }
+        meta = {"row": places["id"], "program": program, "answer": shown, "doubt": doubt, "percent": percent}
+        yield self.question(
+            row,
+            split,
+            document=places["document"],
+            gold=gold,
             kind="yes_no" if isinstance(value, str) else "number",
-            prompt=[Message(role="user", content=text)],
-            gold=plain(value, place),
-            split=split,
+            tags=self.rules.tags(places),
+            places=places,
             # a gold in percentage points (16.9 for 16.9%) is read as such; a fraction (0.169) equals 16.9% by value
             meta={**meta, "tolerance": self.tolerance, **({"unit": "%"} if percent == "points" else {})},
         )
-
-
-def plain(value: object, place: str) -> str:
-    """`exe_ans` as text without exponent or trailing zeros: 1e-05 is 0.00001, 2057.0 is 2057, `yes` stays."""
-    if isinstance(value, str) and value.strip().lower() in ("yes", "no"):
-        return value.strip().lower()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):
-        raise DataError(place, f"exe_ans {value!r}", "it should be a number, yes or no")
-    text = format(Decimal(repr(value)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def agreement(value: object, shown: str) -> tuple[str, str]:
-    """How the executed answer and the annotator's text fit together.
-
-    Returns a doubt ("" none, "no answer", "unreadable", "sign", "value") and, where the text is a percentage of that
-    size, whether the executed answer is in "points" (16.9) or a "fraction" (0.169).
-    """
-    if not shown:
-        return "no answer", ""
-    if isinstance(value, str):
-        return ("" if shown.lower().startswith(value.strip().lower()) else "value"), ""
-    match = _NUMBER.search(shown)
-    if not match or not isinstance(value, (int, float)):
-        return "unreadable", ""
-    digits = re.sub(r"[\s$,]", "", match.group())
-    written, room = float(digits), 0.51 * 10.0 ** -len(digits.partition(".")[2])
-    percent = "%" in shown or "percent" in shown.lower()
-    for factor in (1.0, 0.01, 100.0):
-        if abs(abs(written) - abs(value / factor)) <= max(room, 0.01 * abs(written)):
-            kind = {1.0: "points", 0.01: "fraction", 100.0: ""}[factor] if percent else ""
-            return ("sign" if written * value < 0 else ""), kind
-    return "value", ""

@@ -9,40 +9,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from finr1.errors import DataError
-from finr1.prompt import fill
-from finr1.source.base import data_folder, read_csv
-from finr1.types import Message, Question, Split, stable_id
+from finr1.errors import RowError
+from finr1.source.files import FileSource
+from finr1.source.reading import DataFile, Row, text_of
+from finr1.types import Question, Split, stable_id
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
-FILES: dict[Split, str] = {"train": "sent_train.csv", "test": "sent_valid.csv"}
 _LINK = re.compile(r"https?://\S+")
 
 
-class Tfns:
+class Tfns(FileSource):
     """Tweets with one of three labels. A document is a tweet without its links: the same news often comes twice."""
 
-    def __init__(self, path: str, wording: str = "tfns.v1", name: str = "tfns") -> None:
-        self.path, self.wording, self.name = path, wording, name
+    NAME, WORDING, COLUMNS = "tfns", "tfns.v1", ("text", "label")
+    FILES = (("train", "sent_train.csv"), ("test", "sent_valid.csv"))
+    RULES = ({"language": "en", "module": "non-reasoning business", "domain": "sentiment of financial tweets"},)
 
-    def load(self) -> Iterator[Question]:
-        """Both files, in order; DataError names the row of a wrong label."""
-        folder = data_folder(self.path)
-        for split, file in FILES.items():
-            for place, row in read_csv(folder / file, ("text", "label")):
-                label, text = row["label"].strip(), row["text"].strip()
-                if label not in LABELS:
-                    raise DataError(place, f"label {label!r}", f"labels are {', '.join(LABELS)}")
-                if not text:
-                    raise DataError(place, "an empty text", "mend or delete that row")
-                yield Question(
-                    source=self.name,
-                    document_id=f"tfns/{stable_id(' '.join(_LINK.sub(' ', text).casefold().split()))}",
-                    language="en",
-                    module="non-reasoning business",
-                    kind="label",
-                    prompt=[Message(role="user", content=fill(self.wording, text=text))],
-                    gold=label,
-                    split=split,
-                    choices=LABELS,
-                )
+    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+        label, text = text_of(row, "label"), text_of(row, "text")
+        if label not in LABELS:
+            raise RowError(row.place, f"label {label!r}", f"labels are {', '.join(LABELS)}")
+        if not text:
+            raise RowError(row.place, "an empty text")
+        yield self.question(
+            row,
+            split,
+            document=f"tfns/{stable_id(' '.join(_LINK.sub(' ', text).casefold().split()))}",
+            gold=label,
+            kind="label",
+            tags=self.rules.tags({"text": text}),
+            places={"text": text},
+            choices=LABELS,
+        )

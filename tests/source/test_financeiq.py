@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from finr1.errors import DataError
+from finr1.source.base import SetAside
 from finr1.source.financeiq import FinanceIQ
 
 HEADER = ",Question,A,B,C,D,Answer\n"
@@ -29,22 +30,28 @@ def test_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "message"),
+    ("row", "why"),
     [
-        ("0,问？,甲,乙,丙,丁,B\n1,问？,甲,乙,丙,丁,E\n", r"税务师.csv row 2 \(line 3\): answer 'E'"),
-        ("0,问？,甲,乙,丙,丁,\n", "row 1 .*: answer ''"),
-        ("0,问？,甲,乙,丙,B\n", "row 1 .*: another number of fields"),
+        ("1,问？,甲,乙,丙,丁,E", "answer 'E'"),
+        ("1,问？,甲,乙,丙,丁,", "answer ''"),
+        ("1,问？,甲,乙,丙,B", "6 fields under a header of 7"),
     ],
 )
-def test_faults_name_file_and_row(tmp_path: Path, test: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        list(_write(tmp_path, test=test).load())
+def test_a_broken_row_is_set_aside_with_its_line(tmp_path: Path, row: str, why: str) -> None:
+    source = _write(tmp_path, test=f"0,问？,甲,乙,丙,丁,B\n{row}\n2,问？,甲,乙,丙,丁,A\n")
+    assert [q.gold for q in source.load() if q.split == "test"] == ["B", "A"]
+    place = f"{tmp_path / 'test' / '税务师.csv'} row 2 (line 3)"
+    assert source.set_aside == [SetAside(place, "unreadable", why)]
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder_and_a_file_without_a_usable_row(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
-    with pytest.raises(DataError, match=r"no <subject>\.csv in it"):
+    with pytest.raises(DataError, match=r"none of dev/\*\.csv, test/\*\.csv in it"):
         list(FinanceIQ(str(tmp_path)).load())
+    with pytest.raises(DataError, match=r"税务师\.csv: no usable row; the first, .* row 1 \(line 2\): answer 'E'"):
+        list(_write(tmp_path, test="0,问？,甲,乙,丙,丁,E\n").load())
+    with pytest.raises(DataError, match=r"税务师\.csv: no row in it"):
+        list(_write(tmp_path, test="").load())
 
 
 def test_real_rows(data: Path) -> None:

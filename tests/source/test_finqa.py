@@ -11,7 +11,8 @@ import pytest
 
 from finr1.answer import grade
 from finr1.errors import ConfigError, DataError
-from finr1.source.finqa import FinQA, agreement, plain
+from finr1.source.executed import agreement, plain, program_gives
+from finr1.source.finqa import FinQA
 
 
 def _row(exe_ans: object, answer: str = "", **more: Any) -> dict[str, Any]:
@@ -110,17 +111,73 @@ def test_percentages_grade_by_what_the_gold_shows(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[{", "dev.json: broken JSON at line 1"),
-        ("{}", "dev.json: no JSON array"),
-        ("[1]", "dev.json row 1: no JSON object"),
-        (json.dumps([_row(1.0), {"id": "x"}]), "dev.json row 2: no key `qa`"),
-        (json.dumps([_row(None)]), "dev.json row 1: exe_ans None"),
-        (json.dumps([{**_row(1.0), "qa": {"question": "?"}}]), "dev.json row 1: no key `exe_ans`"),
+        ("{}", "dev.json: no usable row"),
+        ("[1]", r"dev.json row 1 \(line 1\): 1 is no JSON object"),
+        (json.dumps([_row(None)]), r"row 1 \(line 1\): exe_ans None"),
     ],
 )
-def test_faults_name_file_and_row(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_without_use_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "dev.json").write_text(text)
     with pytest.raises(DataError, match=message):
         list(FinQA(str(tmp_path)).load())
+
+
+def test_broken_rows_are_set_aside(tmp_path: Path) -> None:
+    bad = [
+        {"id": "x"},
+        _row(float("nan")),
+        {**_row(1.0), "qa": {"question": "?"}},
+        {**_row(1.0), "qa": 3},
+        {**_row(1.0), "pre_text": None},
+        {**_row(1.0), "pre_text": ["a", 1]},
+        {**_row(1.0), "table": [["a"], "b"]},
+        {**_row(1.0), "filename": float("nan")},
+        {**_row(1.0), "id": "\ud800"},
+    ]
+    source = _write(tmp_path, test=[_row(1.0), *bad, _row(2.0)])
+    assert [q.gold for q in source.load()] == ["1", "2"]
+    assert [row.why for row in source.set_aside] == [
+        "no key `qa`",
+        "exe_ans nan",
+        "no key `exe_ans`",
+        "`qa` is 3, not an object",
+        "`pre_text` is None, not a list of texts",
+        "`pre_text` is ['a', 1], not a list of texts",
+        "`table` is [['a'], 'b'], not a table",
+        "`filename` is nan, not text",
+        "half of a surrogate pair in its text",
+    ]
+    assert source.set_aside[0].place == f"{tmp_path / 'test.json'} row 2 (line 1)"
+
+
+@pytest.mark.parametrize(
+    ("program", "value", "same"),
+    [
+        ("divide(1, 3)", 0.33333, True),
+        ("divide(1, 3)", 0.3334, False),
+        ("greater(2, 1)", "yes", True),
+        ("greater(2, 1)", "no", False),
+        ("greater(2, 1)", 1.0, False),
+        ("table_sum(revenue, none)", 5.0, True),
+        ("table_sum(costs, none)", 5.0, False),
+        ("divide(1, 0)", 0.0, False),
+        ("206588", 206588.0, True),  # a turn of ConvFinQA that only looks a number up
+        ("5%", 0.05, True),
+    ],
+)
+def test_a_program_gives_the_executed_answer(program: str, value: object, same: bool) -> None:
+    assert program_gives(program, [["", "2001"], ["revenue", "5"]], value) is same
+
+
+def test_rows_whose_answers_disagree_are_marked_and_by_setting_dropped(tmp_path: Path) -> None:
+    rows = [_row(0.5, "50%"), _row(0.5, "80%"), _row(0.5, "-50%"), _row(0.5, ""), _row(0.25, "25%"), _row(0.5, "half")]
+    source = _write(tmp_path, test=rows)
+    doubts = ["", "value", "sign", "no answer", "program", "unreadable"]
+    assert [q.meta["doubt"] for q in source.load()] == doubts and source.set_aside == []
+    source.drop_doubtful = True  # what disagrees goes; a missing annotation contradicts nothing
+    assert [q.meta["doubt"] for q in source.load()] == ["", "no answer"]
+    assert [row.reason for row in source.set_aside] == ["doubtful_gold"] * 4
+    assert source.set_aside[0].why == "executed answer 0.5, annotated '80%', program 'divide(1, 2)': value"
 
 
 def test_missing_folder_and_files(tmp_path: Path) -> None:

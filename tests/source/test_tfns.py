@@ -41,28 +41,42 @@ def test_links_do_not_make_another_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("text,label\nUp,1\nDown,3\n", r"sent_train.csv row 2 \(line 3\): label '3'; labels are 0, 1, 2"),
+        ("text,label\nDown,3\n", r"no usable row; the first, .*sent_train.csv row 1 \(line 2\): label '3'"),
         ("text,sentiment\nUp,1\n", "sent_train.csv: no column `label` in its header text,sentiment"),
-        ("text,label\nUp\n", "row 1 .*: another number of fields"),
-        ("text,label\nUp,1,2\n", "row 1 .*: another number of fields"),
         ('text,label\n"Up,1\n', "broken CSV"),
-        ("text,label\n,1\n", "row 1 .*: an empty text"),
+        ("text,label\n", "no row in it"),
+        ("", "an empty file"),
     ],
 )
-def test_faults_name_file_and_row(tmp_path: Path, train: str, message: str) -> None:
+def test_a_file_without_use_is_one_line(tmp_path: Path, train: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         list(Tfns(str(_write(tmp_path, train))).load())
     assert "\n" not in str(error.value)
 
 
+def test_broken_rows_are_set_aside_with_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    source = Tfns(str(_write(tmp_path / "x", "text,label\nUp,1\nDown,3\nUp\nUp,1,2\n,1\n\nEnd,0\n")))
+    (tmp_path / "x" / "sent_valid.csv").write_bytes(b"text,label\n\xff\xfe,1\nFlat,2\n")
+    for _ in range(2):  # each load begins the list anew
+        assert [q.gold for q in source.load()] == ["1", "0", "2"]
+        assert [(row.place.rpartition("/")[2], row.why) for row in source.set_aside] == [
+            ("sent_train.csv row 2 (line 3)", "label '3'"),
+            ("sent_train.csv row 3 (line 4)", "1 fields under a header of 2"),
+            ("sent_train.csv row 4 (line 5)", "3 fields under a header of 2"),
+            ("sent_train.csv row 5 (line 6)", "an empty text"),
+            ("sent_valid.csv row 1 (line 2)", "no UTF-8 text at byte 0"),
+        ]
+    assert {row.reason for row in source.set_aside} == {"unreadable"}
+
+
 def test_missing_folder_and_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"paths.data=.*no such folder .*/tfns; give paths.data=.*FINR1_DATA"):
         list(Tfns(str(tmp_path / "tfns")).load())
-    with pytest.raises(DataError, match=r"sent_train\.csv: no such file"):
+    with pytest.raises(DataError, match=r"none of sent_train\.csv, sent_valid\.csv in it"):
         list(Tfns(str(tmp_path)).load())
-    (tmp_path / "sent_train.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
-    with pytest.raises(DataError, match="no UTF-8 text"):
-        list(Tfns(str(tmp_path)).load())
+    with pytest.raises(ConfigError, match=r"source\.tfns\.wording=tfns\.v9: no such prompt text"):
+        Tfns(str(tmp_path), wording="tfns.v9")
 
 
 def test_real_rows(data: Path) -> None:

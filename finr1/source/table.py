@@ -1,0 +1,110 @@
+"""Questions from rows with named fields, one a row: what the generic sources and the simplest data sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from finr1.answer.compare import letters_named
+from finr1.errors import ConfigError, RowError
+from finr1.source.files import FileSource, check_share, option_lines, side
+from finr1.source.reading import HUB, DataFile, Row, need, text_of
+from finr1.source.rules import Rule
+from finr1.types import Kind, Question, Split, stable_id
+
+_SPECIAL = ("gold", "choices", "document")
+_LETTERS = "ABCDEFGH"
+
+
+class TableSource(FileSource):
+    """One question a row, by field names.
+
+    `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
+    `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, or an
+    option's text), `document` (what must not straddle a split; default: the places), and every `{place}` of the
+    wording. `path` is a folder, a file, or `hub:<owner>/<name>`; `files` are patterns in it. `test_share` of the
+    documents are held out, chosen by a hash; `test_files` are patterns of files held out whole.
+    """
+
+    FIELDS: ClassVar[Sequence[tuple[str, Any]]] = (("question", "question"), ("gold", "answer"))
+    KIND: ClassVar[Kind] = "text"
+    PATTERNS: ClassVar[Sequence[str]]
+    FILES = ()
+
+    def __init__(
+        self,
+        path: str | None,
+        files: Sequence[str] | None = None,
+        fields: Mapping[str, Any] | None = None,
+        wording: str = "",
+        rules: Sequence[Rule] | None = None,
+        test_share: float = 0.0,
+        test_files: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        super().__init__(str(path or ""), wording, rules, name)
+        if not path:
+            self.no_path()
+        self._train, self._test = self.PATTERNS if files is None else files, test_files
+        self.fields = dict(self.FIELDS if fields is None else fields)
+        self.test_share = check_share(test_share, f"source.{self.name}.test_share")
+        if not set(self.fields) - set(_SPECIAL):
+            why = "it fills no place of the wording"
+            raise ConfigError(f"source.{self.name}.fields", self.fields, why, "add {question: <column>}")
+
+    def no_path(self) -> None:
+        """ConfigError: nothing says where the rows are."""
+        remedy = f"set source.{self.name}.path=<file, folder or {HUB}owner/name>"
+        raise ConfigError(f"source.{self.name}.path", None, "it does not say where the rows are", remedy)
+
+    def patterns(self) -> Sequence[tuple[Split, str]]:
+        return [*(("test", name) for name in self._test), *(("train", name) for name in self._train)]
+
+    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+        names = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
+        places = {name: text_of(row, column) for name, column in names.items()}
+        choices = self._choices(row)
+        if not any(places.values()):
+            raise RowError(row.place, f"nothing in {', '.join(names.values())}")
+        document = str(need(row, self.fields["document"])) if "document" in self.fields else stable_id(places)
+        document = f"{self.name}/{document}"
+        tags = self.rules.tags({**row.values, **places, "file": file.name})
+        kind: Kind = tags.kind or ("choice" if choices else self.KIND)
+        yield self.question(
+            row,
+            side(document, self.test_share) if split == "train" else split,
+            document=document,
+            gold=self._gold(row, kind, choices),
+            kind=kind,
+            tags=tags,
+            places={**places, "choices": option_lines(choices)},
+            choices=choices,
+        )
+
+    def _choices(self, row: Row) -> dict[str, str]:
+        given = self.fields.get("choices")
+        if given is None:
+            return {}
+        if not isinstance(given, str):
+            columns = {column: str(need(row, column) or "").strip() for column in given}
+            return {letter: text for letter, text in columns.items() if text}
+        value = need(row, given)
+        if isinstance(value, Mapping):
+            return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):
+            raise RowError(row.place, f"`{given}` is no list of up to {len(_LETTERS)} choices")
+        return {letter: str(text).strip() for letter, text in zip(_LETTERS, value, strict=False)}
+
+    def _gold(self, row: Row, kind: Kind, choices: Mapping[str, str]) -> str | None:
+        value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
+        if value is None or value != value or not str(value).strip():  # NaN is how a table shows nothing
+            return None
+        if isinstance(value, (Mapping, list)):
+            raise RowError(row.place, f"`{self.fields['gold']}` is no single value")
+        gold = str(value).strip()
+        if kind != "choice":
+            return gold
+        letters, _ = letters_named(gold, "".join(choices), choices)
+        if not letters:
+            raise RowError(row.place, f"answer {gold[:60]!r} names none of the choices {', '.join(choices)}")
+        return "".join(sorted(letters))
