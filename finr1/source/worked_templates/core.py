@@ -41,7 +41,8 @@ class Draw:
 
     def __init__(self, rng: random.Random, difficulty: int) -> None:
         self.rng, self.difficulty = rng, difficulty
-        self.unit = rng.choice((1, 10, 100, 1000))  # at difficulty 0 of every sum of money in a question: 70 + 20, not 70 + 2
+        # At difficulty 0, of every sum of money in a question: 70 + 20, not 70 + 2.
+        self.unit = rng.choice((1, 10, 100, 1000))
 
     def pick(self, *values: float) -> float:
         """One of these."""
