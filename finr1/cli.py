@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import re
+import textwrap
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from finr1.config import RootConfig
 from finr1.errors import Finr1Error
 from finr1.pipeline import PIPELINE, STAGES
 
+WIDTH = 120  # of a line of --help
 KEYS = (  # the most used settings, for --help
     "name",
     "seed",
@@ -71,7 +73,9 @@ def help_text() -> str:
     lines += ["", "Groups (those shown in brackets take a list):"]
     for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "stage")):
         choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        lines.append(f"  {_example(group.name):<44}{choices}")
+        lines += textwrap.wrap(
+            choices, WIDTH, initial_indent=f"  {_example(group.name):<44}", subsequent_indent=" " * 46
+        )
     lines += ["", "Settings most used (all of them: --cfg job):"]
     lines += [f"  {key}={_show(value)}" for key, value in _defaults()]
     return "\n".join(lines)
