@@ -376,3 +376,10 @@ def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> 
     manifest = read_json(traces.parent / "manifest.json")
     assert manifest["counts"]["traces"] == manifest["counts"]["questions"] == len(rows) == len(set(rows))
     assert not (tmp_path / "runs" / "quickstart" / ".old").exists()
+
+
+def test_a_hub_id_is_no_file_to_look_for() -> None:
+    node = {"_target_": "x.Y", "path": "hub:owner/name@main"}
+    assert list(pipeline.data_paths({"a": node, "b": {**node, "path": "/data/b"}}, "source")) == [
+        ("source.b.path", Path("/data/b"))
+    ]

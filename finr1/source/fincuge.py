@@ -60,7 +60,8 @@ class FinCUGE(FileSource):
     """Labels (one or several), and free text for fincqa, finqa, finese and finna.
 
     `tasks` restricts the list layout to some of the nine; `layout` is `lists` or `instruction`. Rows of finese
-    without an event (`其他`) ask nothing and are set aside, as the instruction version drops them.
+    without an event (`其他`), which the instruction version drops too, and of finnsp without an entity ask nothing
+    and are set aside.
     """
 
     NAME, WORDING, ROW = "fincuge", "fincuge_{task}.v1", object
@@ -131,8 +132,9 @@ def _listed(row: Row, task: str) -> _Asked:
     fields = {name: _plain(row, name, value) for name, value in zip(names, values, strict=True)}
     if not fields["text"]:
         raise RowError(row.place, "an empty text")
-    if fields.get("event") == "其他":
-        raise RowError(row.place, "it names no event, so it asks nothing", reason="asks_nothing")
+    if fields.get("event") == "其他" or fields.get("entities") == "":
+        missing = "event" if "event" in fields else "entity"
+        raise RowError(row.place, f"it names no {missing}, so it asks nothing", reason="asks_nothing")
     gold, choices = fields.pop("gold", None), dict(LABELS.get(task, {}))
     if task == "finnsp":
         gold = gold or NONE if "flag" in fields else None

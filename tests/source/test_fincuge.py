@@ -83,7 +83,7 @@ def test_answers_are_graded_by_what_they_name(tmp_path: Path, task: str, answer:
 
 def test_no_negative_entity_no_relation_no_event(tmp_path: Path) -> None:
     rows = {
-        "finnsp": [["9", "", "丁银行无恙", "丁银行", "0", ""]],
+        "finnsp": [["9", "", "丁银行无恙", "丁银行", "0", ""], ["8", "", "无事", "", "0", ""]],
         "finre": [["甲", "乙", "unknown", "甲和乙"]],
         "finese": [["1", "今日无事", "其他", "NaN"], ROWS["finese"]],
     }
@@ -91,7 +91,7 @@ def test_no_negative_entity_no_relation_no_event(tmp_path: Path) -> None:
     questions = _by_task(source)
     assert {task: q.gold for task, q in questions.items()} == {"finnsp": "无", "finre": "unknown", "finese": "甲公司"}
     assert grade("没有关系", questions["finre"]).strict.value == 1
-    assert [row.reason for row in source.set_aside] == ["asks_nothing"]
+    assert [row.reason for row in source.set_aside] == ["asks_nothing"] * 2
 
 
 def test_eval_is_held_out_and_problems_have_no_gold(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _corrupted(question: Question) -> str:
     gold = question.gold or ""
     if question.kind in ("choice", "label"):
         named = list(gold) if question.kind == "choice" else gold.replace(";", " ").split()
-        return next((key for key in sorted(question.choices) if key not in named), named[0])
+        return next(key for key in sorted(question.choices) if key not in named)
     if question.kind == "yes_no":
         return "no" if gold.strip().lower() in ("yes", "是", "true", "正确", "对") else "yes"
     at = next((i for i, char in enumerate(gold) if char in "123456789"), None)
@@ -64,12 +64,7 @@ def _corrupted(question: Question) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gold_scores_one_and_corrupted_gold_zero(name: str, data_path: Path, tmp_path: Path) -> None:
-    # Where one label is offered, no other answer can be given.
-    questions = [
-        q
-        for q in _questions(name, data_path, tmp_path)
-        if q.gold is not None and q.kind in OBJECTIVE and len(q.choices) != 1
-    ]
+    questions = [q for q in _questions(name, data_path, tmp_path) if q.gold is not None and q.kind in OBJECTIVE]
     assert bool(questions) != (name in WITHOUT_OBJECTIVE)
     judges, accuracy, form = (Exact(False), Exact(True)), (Accuracy(), Accuracy(scale_tolerant=True)), Format()
     for answers, expected in (([q.gold or "" for q in questions], 1.0), ([_corrupted(q) for q in questions], 0.0)):
