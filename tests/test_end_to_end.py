@@ -34,7 +34,7 @@ def test_every_stage_left_what_it_should(tiny_run: Path) -> None:
     counts = {f: manifest(tiny_run, f)["counts"] for f in ("2_traces", "3_filtered", "4_sft", "5_grpo")}
     filtered = counts["3_filtered"]
     assert filtered["good"] + filtered["bad"] + filtered["undecided"] == counts["2_traces"]["traces"] == 24
-    assert len(rows(tiny_run / "4_sft" / "rows.jsonl")) == counts["4_sft"]["rows"] == 12
+    assert len(rows(tiny_run / "4_sft" / "rows.jsonl")) == counts["4_sft"]["rows"] == 9
     assert counts["5_grpo"]["steps"] == 2
     summary = json.loads((tiny_run / "7_report" / "summary.json").read_text())
     assert list(summary["stages"]) == ["questions", "distil", "filter", "sft", "grpo", "evaluate"]
