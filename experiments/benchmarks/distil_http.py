@@ -118,8 +118,8 @@ def stage_seconds(url: str, n: int) -> float:
             more = [f"paths.runs={folder}", f"source.worked.n_train={n}", "source.worked.n_test=2"]
             more += ["engine@engine.teacher=http", "engine.teacher.model=m", f"engine.teacher.base_url={url}"]
             cfg = compose.compose([f"stage={stage}", *more, f"engine.teacher.concurrency={CONCURRENCY}"])
-            seconds = walk(compose.typed(cfg), compose.plain(cfg))
-    return seconds["distil"]
+            spent = walk(compose.typed(cfg), compose.plain(cfg))
+    return spent["distil"].seconds
 
 
 def peer_seconds(url: str, n: int) -> float:
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out")
     parser.add_argument("--note", default="", help="goes into every line: what else the machine did")
-    parser.add_argument("--questions", type=int, default=1500)
+    parser.add_argument("--questions", type=int, default=1200)
     parser.add_argument("--serve", type=float)
     arguments = parser.parse_args()
     if arguments.serve is not None:
