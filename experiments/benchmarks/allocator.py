@@ -1,20 +1,25 @@
 """What `finr1.data.loop.keep_freed_memory` is worth: tokens a second of a training micro-batch without and with it.
 
-    python experiments/benchmarks/allocator.py [--out FILE.json]
+    python experiments/benchmarks/allocator.py [--repeats 5]
 
-Both halves run in one process, one after the other, on the embedded model and the same rows; prints and writes JSON.
+Both halves run in one process, one after the other, on the embedded model and the same rows; the peer is
+glibc left alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from experiments.benchmarks.figures import Figures
 from finr1.data.attention import register
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import keep_freed_memory
@@ -40,9 +45,8 @@ def row(n_groups: int, group_size: int = 8, prompt_tokens: int = 78, completion_
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     settings = ModelSettings()
@@ -59,20 +63,12 @@ def main() -> None:
             found.append(batch.n_tokens / (time.perf_counter() - began))
         return found[1:]  # the first warms up
 
-    before = tokens_per_s()
+    before = statistics.median(tokens_per_s())
     keep_freed_memory()
-    after = tokens_per_s()
-    result = {
-        "row_tokens": batch.n_tokens,
-        "tokens_per_s_before": before,
-        "tokens_per_s_after": after,
-        "ratio_of_medians": statistics.median(after) / statistics.median(before),
-        "torch": torch.__version__,
-    }
-    print(json.dumps(result))
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    after = statistics.median(tokens_per_s())
+    figures = Figures("allocator")
+    figures.add("micro_batch", after, "> 1 x peer", f"tokens/s of a row of {batch.n_tokens}", before)
+    figures.write()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """How fast stage `distil` asks a server with engine=http: requests a second of one that answers at once, and the share
 of `concurrency` that is in flight at one that takes a second.
 
-    python experiments/benchmarks/distil_http.py [--out FILE.jsonl] [--note TEXT]
+    python experiments/benchmarks/distil_http.py [--questions 1200]
 
 The whole stage is measured, its file included, against a server in a process of its own on this machine. The peer is a
-bare loop over the `openai` client, which keeps nothing. Prints one JSON line a figure.
+bare loop over the `openai` client, which keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from experiments.benchmarks.figures import Figures
 from finr1 import compose
 from finr1.pipeline import walk
 
@@ -144,12 +147,10 @@ def peer_seconds(url: str, n: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out")
-    parser.add_argument("--note", default="", help="goes into every line: what else the machine did")
     parser.add_argument("--questions", type=int, default=1200)
-    parser.add_argument("--serve", type=float)
+    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         asyncio.run(serve(arguments.serve))
@@ -162,19 +163,10 @@ def main() -> None:
         share = in_flight(url) / CONCURRENCY
         peer_seconds(url, 4 * CONCURRENCY)
         peer_share = in_flight(url) / CONCURRENCY
-    figures = [
-        ("distil_http/instant_server", rate, peer_rate, 300.0, "requests/s"),
-        ("distil_http/one_second_server", share, peer_share, 0.9, "share of concurrency in flight"),
-    ]
-    lines = []
-    for bench, mine, peer, goal, unit in figures:
-        values = {"bench": bench, "finr1": round(mine, 3), "peer": round(peer, 3), "ratio": round(mine / peer, 2)}
-        values |= {"goal": goal, "unit": unit, "cores": os.cpu_count()}
-        lines.append(json.dumps(values | ({"note": arguments.note} if arguments.note else {})))
-    print("\n".join(lines))
-    if arguments.out:
-        with open(arguments.out, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+    figures = Figures("distil_http")
+    figures.add("instant_server", rate, "> 300", "requests/s", peer_rate)
+    figures.add("one_second_server", share, "> 0.9", "share of concurrency in flight", peer_share)
+    figures.write()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Figures:
         row = {
             "bench": f"{self.bench}.{name}",
             "finr1": round(value, 4),
-            "peer": peer,
+            "peer": None if peer is None else round(peer, 4),
             "ratio": None if peer is None else round(value / peer, 3),
             "goal": goal,
             "unit": unit,

@@ -1,0 +1,44 @@
+"""The benchmarks' scripts still fit the code that they measure; what they find is theirs to say."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fault_server import good, serve
+
+from experiments.benchmarks import distil_http, figures, questions
+
+
+def test_a_figure_is_a_line_with_its_ratio_and_the_last_ones_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "results")
+    for value in (3.0, 6.0):
+        found = figures.Figures("b")
+        found.add("speed", value, "> 1", "rows/s", peer=4.0)
+        found.write()
+    expected = {"bench": "b.speed", "finr1": 6.0, "peer": 4.0, "ratio": 1.5, "goal": "> 1", "unit": "rows/s"}
+    kept = (tmp_path / "results" / "b.jsonl").read_text()
+    assert json.loads(kept) == expected
+    assert capsys.readouterr().out.endswith(kept)
+
+
+def test_distil_http_times_the_stage_and_the_peer() -> None:
+    with serve(good) as server:
+        assert 0 < distil_http.stage_seconds(server.url, 12) < 60
+        assert len(server.answered) == 12
+        assert 0 < distil_http.peer_seconds(server.url, 5) < 60
+        assert len(server.answered) == 17
+
+
+def test_pages_plants_what_it_says() -> None:
+    rows = [q for q in questions.Pages(2000).load() if q.split == "train"]
+    planted = Counter(q.meta["planted"] for q in rows)
+    for kind, share in questions.SHARES.items():
+        assert planted[kind] / 2000 == pytest.approx(share, abs=0.015)
+    held = [q.text for q in questions.Pages(0).load()]
+    leak = next(q.text for q in rows if q.meta["planted"] == "leak").split()[50:70]
+    assert any(" ".join(leak) in text for text in held)
