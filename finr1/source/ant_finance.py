@@ -8,12 +8,11 @@ Wording of choices: Fin-R1's README; of 是/否, where upstream says nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from finr1.errors import RowError
-from finr1.source.files import FileSource, check_share, option_lines, side
+from finr1.source.files import FileSource, option_lines
 from finr1.source.reading import DataFile, Row
-from finr1.source.rules import Rule
 from finr1.types import Question, Split, stable_id
 
 LETTERS = ("A", "B", "C", "D", "E")
@@ -32,17 +31,7 @@ class AntFinance(FileSource):
     NAME, WORDING, COLUMNS = "ant_finance", "ant_finance.v1", ("id", "question", "answer")
     FILES = (("train", "Ant/*/*.csv"), ("train", "data/Ant/*/*.csv"))
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融知识"},)
-
-    def __init__(
-        self,
-        path: str,
-        wording: str = "",
-        rules: Sequence[Rule] | None = None,
-        test_share: float = 0.5,
-        name: str = "",
-    ) -> None:
-        super().__init__(path, wording, rules, name)
-        self.test_share = check_share(test_share, f"source.{self.name}.test_share")
+    TEST_SHARE = 0.5
 
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
         fields = {name: text.strip() for name, text in row.values.items()}
@@ -61,7 +50,7 @@ class AntFinance(FileSource):
         document = f"ant_finance/{task}/{stable_id(context) if context else fields['id']}"
         yield self.question(
             row,
-            side(document, self.test_share) if answer else "train",
+            split,
             document=document,
             gold=answer or None,
             kind="choice" if choices else "yes_no",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from finr1.answer.program import Table
 from finr1.errors import RowError
-from finr1.source.executed import DISAGREE, agreement, plain, program_gives
+from finr1.source.executed import examine
 from finr1.source.files import FileSource
 from finr1.source.reading import DataFile, Row, find, inside, items_of, need, read, table_of, text_of, texts_of
 from finr1.source.rules import Rule
@@ -76,7 +76,7 @@ class ConvFinQA(FileSource):
         drop_doubtful: bool = False,
         name: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name)
+        super().__init__(path, wording, rules, name=name)
         self.chosen, self.tolerance, self.drop_doubtful = files, tolerance, drop_doubtful
         self._tables: dict[str, str] = {}
 
@@ -117,22 +117,18 @@ class ConvFinQA(FileSource):
 
     def _question(self, row: Row, split: Split, talk: _Conversation, turn: int, row_id: str, document: str) -> Question:
         value = talk.answers[turn] if turn < len(talk.answers) else None
-        gold = None if value is None else plain(value, f"{row.place} turn {turn}")
         program = str(talk.programs[turn]) if turn < len(talk.programs) else ""
         shown = talk.shown[turn] if turn < len(talk.shown) else ""
-        doubt, percent = agreement(value, shown) if gold is not None and shown else ("", "")
-        if gold is not None and program and not program_gives(program, talk.table, value):
-            doubt = "program"
-        if self.drop_doubtful and doubt in DISAGREE:
-            why = f"executed answer {gold}, annotated {shown!r}, program {program!r}: {doubt}"
-            raise RowError(f"{row.place} turn {turn}", why, reason="doubtful_gold")
+        gold, meta = None, {"program": program, "answer": shown, "doubt": "", "percent": ""}
+        if value is not None:
+            place = f"{row.place} turn {turn}"
+            gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful)
         dialogue = [
             line
             for question, answer in zip(talk.asked[:turn], _history(talk.answers, turn), strict=True)
             for line in (f"Question: {question}", *([f"Answer: {answer}"] if answer is not None else []))
         ]
         places = {**talk.page, "dialogue": "\n".join([*dialogue, f"Question: {talk.asked[turn]}"])}
-        meta = {"row": row_id, "turn": turn, "program": program, "answer": shown, "doubt": doubt, "percent": percent}
         return self.question(
             row,
             split,
@@ -141,7 +137,7 @@ class ConvFinQA(FileSource):
             kind="yes_no" if isinstance(value, str) else "number",
             tags=self.rules.tags({**places, "question": talk.asked[turn]}),
             places=places,
-            meta={**meta, "tolerance": self.tolerance, **({"unit": "%"} if percent == "points" else {})},
+            meta={"row": row_id, "turn": turn, **meta, "tolerance": self.tolerance},
         )
 
 

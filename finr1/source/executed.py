@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import NamedTuple
 
 from finr1.answer.program import ProgramError, Table, execute, literal
 from finr1.errors import RowError
 
 _NUMBER = re.compile(r"-?\s*\$?\s*(?:\d[\d,]*\.?\d*|\.\d+)")
 DISAGREE = ("unreadable", "sign", "value", "program")  # the doubts of rows whose answers contradict one another
+
+
+class Executed(NamedTuple):
+    """An executed answer that was looked at: the gold, and what goes into the question's `meta`."""
+
+    gold: str
+    meta: dict[str, str]
+
+
+def examine(value: object, shown: str | None, program: str, table: Table, place: str, drop: bool) -> Executed:
+    """Compare an executed answer with the annotator's text (None: the row shows none) and the program.
+
+    RowError for an answer that is none, and with `drop` for one whose doubt is in `DISAGREE`.
+    """
+    gold = plain(value, place)
+    doubt, percent = ("", "") if shown is None else agreement(value, shown)
+    if program and not program_gives(program, table, value):
+        doubt = "program"
+    if drop and doubt in DISAGREE:
+        why = f"executed answer {gold}, annotated {shown or ''!r}, program {program!r}: {doubt}"
+        raise RowError(place, why, reason="doubtful_gold")
+    meta = {"program": program, "answer": shown or "", "doubt": doubt, "percent": percent}
+    # a gold in percentage points (16.9 for 16.9%) is read as such; a fraction (0.169) equals 16.9% by value
+    return Executed(gold, meta | ({"unit": "%"} if percent == "points" else {}))
 
 
 def plain(value: object, place: str) -> str:

@@ -18,9 +18,10 @@ class FileSource(ABC):
     """A source that reads files in upstream's own layout.
 
     `path` is the data set's folder or `hub:<owner>/<name>`; `wording` a file of finr1/prompt; `rules` (see `Rules`)
-    tag the rows. A row that cannot be used is set aside with file and line, in `set_aside`, which each `load` begins
-    anew. ConfigError for settings that cannot work or a folder that is not there; DataError for a file that cannot be
-    read, or without any usable row.
+    tag the rows. `test_share` (null: `TEST_SHARE`) of the documents, chosen by a hash, are held out as far as they show
+    a gold, beside what upstream holds out. A row that cannot be used is set aside with file and line, in `set_aside`,
+    which each `load` begins anew. ConfigError for settings that cannot work or a folder that is not there; DataError
+    for a file that cannot be read, or without any usable row.
     """
 
     NAME: ClassVar[str]
@@ -29,12 +30,23 @@ class FileSource(ABC):
     FILES: ClassVar[Sequence[tuple[Split, str]]]  # patterns below `path`, in the order of reading
     COLUMNS: ClassVar[Sequence[str]] = ()
     ROW: ClassVar[type] = dict
+    TEST_SHARE: ClassVar[float] = 0.0
 
-    def __init__(self, path: str, wording: str = "", rules: Sequence[Rule] | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        path: str,
+        wording: str = "",
+        rules: Sequence[Rule] | None = None,
+        test_share: float | None = None,
+        name: str = "",
+    ) -> None:
         self.path, self.name, self.wording = path, name or self.NAME, wording or self.WORDING
         self.rules = Rules(self.RULES if rules is None else rules, f"source.{self.name}.rules")
         if "{" not in self.wording:
             prompt.load(self.wording, key=f"source.{self.name}.wording")
+        self.test_share = self.TEST_SHARE if test_share is None else test_share
+        if not 0 <= self.test_share <= 1:
+            raise ConfigError(f"source.{self.name}.test_share", test_share, "it is a share", "use 0 to 1")
         self.set_aside: list[SetAside] = []
 
     def patterns(self) -> Sequence[tuple[Split, str]]:
@@ -107,7 +119,7 @@ class FileSource(ABC):
             kind=tags.kind or kind,
             prompt=[Message(role="user", content=text)],
             gold=gold,
-            split=split,
+            split="test" if gold is not None and _held_out(document, self.test_share) else split,
             choices=choices or {},
             meta={"origin": row.origin, "domain": tags.domain, **(meta or {})},
         )
@@ -118,13 +130,6 @@ def option_lines(choices: Mapping[str, str]) -> str:
     return "    ".join(f"{letter}: {text}" for letter, text in choices.items())
 
 
-def side(document: str, test_share: float) -> Split:
-    """The split of a document in a data set that has none: a hash, the same on every machine."""
-    return "test" if int(stable_id("split", document), 16) < test_share * 16**16 else "train"
-
-
-def check_share(share: float, key: str) -> float:
-    """ConfigError unless it is a share."""
-    if not 0 <= share <= 1:
-        raise ConfigError(key, share, "it is a share", "use 0 to 1")
-    return share
+def _held_out(document: str, test_share: float) -> bool:
+    """Whether a document is among the held-out share: a hash, the same on every machine."""
+    return int(stable_id("split", document), 16) < test_share * 16**16

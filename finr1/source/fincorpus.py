@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from finr1.answer.compare import letters_named, polarity
 from finr1.errors import RowError
-from finr1.source.files import FileSource, check_share, side
+from finr1.source.files import FileSource
 from finr1.source.reading import DataFile, Row, text_of
-from finr1.source.rules import Rule
 from finr1.types import Kind, Question, Split, stable_id
 
 _OPTION = re.compile(r"^\s*([A-Ha-hＡ-Ｈ])\s*[、．.:：)）]\s*(.*)$")
@@ -84,17 +83,6 @@ class FinCorpus(FileSource):
     FILES = (("train", "**/fin_exam.jsonl"), ("train", "**/fin_exam.jsonl.gz"))
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融考试"},)
 
-    def __init__(
-        self,
-        path: str,
-        wording: str = "",
-        rules: Sequence[Rule] | None = None,
-        test_share: float = 0.0,
-        name: str = "",
-    ) -> None:
-        super().__init__(path, wording, rules, name)
-        self.test_share = check_share(test_share, f"source.{self.name}.test_share")
-
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
         exam = take_apart(text_of(row, "text"))
         if not exam.stem or len(exam.choices) == 1:
@@ -109,7 +97,7 @@ class FinCorpus(FileSource):
         options = "".join(f"\n{letter}、{text}" for letter, text in exam.choices.items())
         yield self.question(
             row,
-            side(document, self.test_share),
+            split,
             document=document,
             gold=gold,
             kind=kind,

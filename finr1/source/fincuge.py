@@ -81,7 +81,7 @@ class FinCUGE(FileSource):
         tasks: Sequence[str] | None = None,
         name: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name)
+        super().__init__(path, wording, rules, name=name)
         if layout not in ("lists", "instruction"):
             raise ConfigError(f"source.{self.name}.layout", layout, "no such layout", "use lists or instruction")
         for task in tasks or ():

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from finr1.errors import RowError
-from finr1.source.executed import DISAGREE, agreement, plain, program_gives
+from finr1.source.executed import examine
 from finr1.source.files import FileSource
 from finr1.source.reading import DataFile, Row, inside, need, table_of, text_of, texts_of
 from finr1.source.rules import Rule
@@ -38,20 +37,15 @@ class FinQA(FileSource):
         drop_doubtful: bool = False,
         name: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name)
+        super().__init__(path, wording, rules, name=name)
         self.tolerance, self.drop_doubtful = tolerance, drop_doubtful
 
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
         inner = inside(row, "qa")
         qa = inner.values
         value, shown, program = need(inner, "exe_ans"), str(qa.get("answer", "")).strip(), str(qa.get("program", ""))
-        table, gold = table_of(row, "table"), plain(value, row.place)
-        doubt, percent = agreement(value, shown)
-        if program and not program_gives(program, table, value):
-            doubt = "program"
-        if self.drop_doubtful and doubt in DISAGREE:
-            why = f"executed answer {gold}, annotated {shown!r}, program {program!r}: {doubt}"
-            raise RowError(row.place, why, reason="doubtful_gold")
+        table = table_of(row, "table")
+        gold, meta = examine(value, shown, program, table, row.place, self.drop_doubtful)
         places = {
             "document": text_of(row, "filename"),
             "id": text_of(row, "id"),
@@ -60,7 +54,6 @@ class FinQA(FileSource):
             "post_text": "\n".join(texts_of(row, "post_text")),
             "question": text_of(inner, "question"),
         }
-        meta = {"row": places["id"], "program": program, "answer": shown, "doubt": doubt, "percent": percent}
         yield self.question(
             row,
             split,
@@ -69,6 +62,5 @@ class FinQA(FileSource):
             kind="yes_no" if isinstance(value, str) else "number",
             tags=self.rules.tags(places),
             places=places,
-            # a gold in percentage points (16.9 for 16.9%) is read as such; a fraction (0.169) equals 16.9% by value
-            meta={**meta, "tolerance": self.tolerance, **({"unit": "%"} if percent == "points" else {})},
+            meta={"row": places["id"], **meta, "tolerance": self.tolerance},
         )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from finr1.answer.compare import letters_named
 from finr1.errors import ConfigError, RowError
-from finr1.source.files import FileSource, check_share, option_lines, side
+from finr1.source.files import FileSource, option_lines
 from finr1.source.reading import HUB, DataFile, Row, need, text_of
 from finr1.source.rules import Rule
 from finr1.types import Kind, Question, Split, stable_id
@@ -22,8 +22,8 @@ class TableSource(FileSource):
     `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
     `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, or an
     option's text), `document` (what must not straddle a split; default: the places), and every `{place}` of the
-    wording. `path` is a folder, a file, or `hub:<owner>/<name>`; `files` are patterns in it. `test_share` of the
-    documents are held out, chosen by a hash; `test_files` are patterns of files held out whole.
+    wording. `path` is a folder, a file, or `hub:<owner>/<name>`; `files` are patterns in it, `test_files` those of
+    files held out whole.
     """
 
     FIELDS: ClassVar[Sequence[tuple[str, Any]]] = (("question", "question"), ("gold", "answer"))
@@ -38,16 +38,15 @@ class TableSource(FileSource):
         fields: Mapping[str, Any] | None = None,
         wording: str = "",
         rules: Sequence[Rule] | None = None,
-        test_share: float = 0.0,
+        test_share: float | None = None,
         test_files: Sequence[str] = (),
         name: str = "",
     ) -> None:
-        super().__init__(str(path or ""), wording, rules, name)
+        super().__init__(str(path or ""), wording, rules, test_share, name)
         if not path:
             self.no_path()
         self._train, self._test = self.PATTERNS if files is None else files, test_files
         self.fields = dict(self.FIELDS if fields is None else fields)
-        self.test_share = check_share(test_share, f"source.{self.name}.test_share")
         if not set(self.fields) - set(_SPECIAL):
             why = "it fills no place of the wording"
             raise ConfigError(f"source.{self.name}.fields", self.fields, why, "add {question: <column>}")
@@ -72,7 +71,7 @@ class TableSource(FileSource):
         kind: Kind = tags.kind or ("choice" if choices else self.KIND)
         yield self.question(
             row,
-            side(document, self.test_share) if split == "train" else split,
+            split,
             document=document,
             gold=self._gold(row, kind, choices),
             kind=kind,

@@ -67,6 +67,17 @@ def test_rows_of_the_gzip_file(tmp_path: Path) -> None:
     assert questions[0].meta["source"] == "made" and "100×5%" not in questions[0].text
 
 
+def test_a_share_is_held_out_and_only_of_rows_that_show_their_gold(tmp_path: Path) -> None:
+    rows = [exam(f"第{n}问？", ["甲", "乙"], "A") for n in range(300)]
+    jsonl(tmp_path / "fin_exam.jsonl", [*rows, {"text": "无答案？\nA、甲\nB、乙"}])
+    *shown, hidden = FinCorpus(str(tmp_path), test_share=0.3).load()
+    assert hidden.gold is None and hidden.split == "train"
+    assert 60 < sum(q.split == "test" for q in shown) < 120  # 90 expected, standard deviation 8
+    *all_out, hidden = FinCorpus(str(tmp_path), test_share=1.0).load()
+    assert {q.split for q in all_out} == {"test"} and hidden.split == "train"
+    assert {q.split for q in FinCorpus(str(tmp_path)).load()} == {"train"}
+
+
 def test_broken_rows_are_set_aside(tmp_path: Path) -> None:
     rows = [
         exam("问？", ["甲", "乙"], "丁"),
