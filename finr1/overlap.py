@@ -31,6 +31,7 @@ _CJK = "\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 _LINK = re.compile(r"https?://\S+")
 _DIGIT = re.compile(r"\d")
+_IS_CHARACTER = re.compile(f"[{_CJK}]").match
 _CHARACTER = np.uint32(1 << 31)  # this bit of a token says that it is a Chinese character
 
 # A phrase of this many tokens in this share of a source's rows (and in so many of those looked at) is its instructions.
@@ -47,9 +48,8 @@ def words_of(text: str) -> list[str]:
 @lru_cache(1 << 20)
 def _number(word: str) -> int:
     """31 bits that depend on the word alone, and the mark of a Chinese character."""
-    return crc32(word.encode("utf-8", "surrogatepass")) & 0x7FFFFFFF | (
-        0x80000000 if "\u3400" <= word[0] <= "\ufaff" else 0
-    )
+    number = crc32(word.encode("utf-8", "surrogatepass")) & 0x7FFFFFFF
+    return number | (int(_CHARACTER) if _IS_CHARACTER(word) else 0)
 
 
 def tokens_of(text: str) -> Tokens:

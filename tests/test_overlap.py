@@ -55,6 +55,11 @@ def test_similarity_by_hand() -> None:
     assert similarity([one], [one]) == 1
 
 
+def test_only_chinese_characters_are_marked_as_such() -> None:
+    marked = tokens_of("한국 은행 金融 bank ꀀ 豈") >= 1 << 31  # Korean and Yi lie between the blocks of Chinese
+    assert marked.tolist() == [False, False, True, True, False, False, True]
+
+
 def test_windows_are_equal_for_equal_runs_alone() -> None:
     runs = windows(tokens_of("a b c a b d"), 2)
     assert len(runs) == 5 and runs[0] == runs[3] and len(set(runs.tolist())) == 4  # ab twice; bc ca bd
