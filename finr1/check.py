@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finr1.errors import ConfigError
-from finr1.pipeline import Stage, outside_of, subtree
+from finr1.pipeline import TRAINING, Stage, outside_of, subtree
 
 if TYPE_CHECKING:
     from finr1.config import RootConfig
 
 ROLES = ("teacher", "judge", "policy")
-_TRAINING = ("sft", "grpo")
 GROUPS = ("source", "benchmark", "reward", "engine", "logger", "judge.answer", "judge.reasoning")  # hold nodes by name
 _RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
@@ -158,11 +157,11 @@ def check_parts(cfg: RootConfig, names: Sequence[str]) -> None:
     if "filter" in names and cfg.filter.reasoning and not cfg.judge.reasoning:
         remedy = "choose judge@judge.reasoning=[reasoning_rules], or filter.reasoning=false"
         raise ConfigError("filter.reasoning", True, "no reasoning judge is chosen", remedy)
-    for stage in _TRAINING if "questions" in names and not cfg.questions.decontaminate else ():
+    for stage in TRAINING if "questions" in names and not cfg.questions.decontaminate else ():
         if stage in names and not getattr(cfg, stage).rows and not getattr(cfg, stage).allow_unchecked:
             remedy = f"leave it true, or say {stage}.allow_unchecked=true"
             raise ConfigError("questions.decontaminate", "false", f"stage {stage} refuses unchecked rows", remedy)
-    for part in ("fit", "optimizer") if set(names) & set(_TRAINING) else ():
+    for part in ("fit", "optimizer") if set(names) & set(TRAINING) else ():
         if "_target_" not in (cfg.trainer.get(part) or {}):
             raise ConfigError(f"trainer.{part}", None, "training needs it", "choose trainer=cpu, gpu1 or gpu8")
 
@@ -187,7 +186,7 @@ def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         raise ConfigError("WORLD_SIZE", world, "the work is not divided over several ranks yet", "start one process")
-    if not set(names) & set(_TRAINING):
+    if not set(names) & set(TRAINING):
         return
     one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
     for key, value, fits in (("devices", devices, one), ("num_nodes", nodes, nodes == 1)):

@@ -107,6 +107,7 @@ STAGES: Mapping[str, Stage] = {
 
 
 PIPELINE = "pipeline"
+TRAINING = ("sft", "grpo")
 
 
 class Input(NamedTuple):
@@ -168,7 +169,7 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
                 f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
             )
             raise ConfigError(read.key, read.value, f"no rows to train on ({why})", remedy)
-    if stage.name in ("sft", "grpo") and getattr(cfg, stage.name).rows:
+    if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
     for key in stage.settings:
@@ -187,7 +188,7 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
 
 def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> None:
     """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
-    if stage.name not in ("sft", "grpo") or getattr(cfg, stage.name).allow_unchecked:
+    if stage.name not in TRAINING or getattr(cfg, stage.name).allow_unchecked:
         return
     folder = reads["questions"].folder
     checked = store.read_json(folder / store.MANIFEST)["counts"].get("checked")
