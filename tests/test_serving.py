@@ -1,4 +1,4 @@
-"""What a run leaves is a model folder that vLLM's server takes as it is (the command of the README)."""
+"""What a run leaves is a model folder that vLLM's server takes as it is (README), and it answers as in the run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from typing import Any
 import pytest
 import runner
 
+from finr1 import compose
+from finr1.context import build_all
+from finr1.prompt import chat
+from finr1.store import read_jsonl
+
 pytestmark = pytest.mark.slow
 START_S = 240.0
 
@@ -29,11 +34,17 @@ def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
     return json.loads(raw) if raw else None
 
 
-def test_vllms_server_loads_the_grpo_model_and_answers(tiny_run: Path, tmp_path: Path) -> None:
+def test_vllms_server_answers_as_the_run_did(tiny_run: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tiny_run / "5_grpo" / "model"
+    cfg = compose.typed(compose.compose(["+experiment=tiny"]))
+    questions = build_all(cfg.benchmark)["worked"].load()
+    ours = {
+        row["question_id"]: row["text"] for row in read_jsonl(tiny_run / "6_scores" / "worked" / "grpo.greedy.jsonl")
+    }
+    asked = {"model": "tiny", "max_tokens": cfg.evaluate.sampling.max_new_tokens, "temperature": 0}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
     command += ["--host", "127.0.0.1", "--enforce-eager", "--max-model-len", "512", "--served-model-name", "tiny"]
     log = tmp_path / "server.txt"
@@ -49,15 +60,17 @@ def test_vllms_server_loads_the_grpo_model_and_answers(tiny_run: Path, tmp_path:
                 break
             except OSError:
                 time.sleep(1)
-        messages = [{"role": "user", "content": "What is 2 + 2?"}]
-        body = {"model": "tiny", "messages": messages, "max_tokens": 8, "temperature": 0}
-        first, second = (_ask(f"http://127.0.0.1:{port}/v1/chat/completions", body) for _ in range(2))
+        told = [
+            _ask(f"http://127.0.0.1:{port}/v1/chat/completions", {"messages": chat(q, cfg.prompt.system), **asked})
+            for q in questions
+        ]
     finally:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(30)
         with contextlib.suppress(ProcessLookupError):  # its engine is a process of its own
             os.killpg(server.pid, signal.SIGKILL)
-    assert first["usage"]["completion_tokens"] == 8 or first["choices"][0]["finish_reason"] == "stop"
-    assert first["choices"][0]["message"]["content"].strip()
-    assert first["choices"][0]["message"] == second["choices"][0]["message"]
+    texts = [reply["choices"][0]["message"]["content"] for reply in told]
+    # the same greedy decoding by the run's own engine; bf16 may break a near tie otherwise in another batch
+    same = [text[:30] == ours[q.id][:30] for q, text in zip(questions, texts, strict=True)]
+    assert min(map(len, texts)) >= 30 and sum(same) >= 3, list(zip(texts, ours.values(), strict=True))

@@ -45,7 +45,7 @@ def ask(behave: Behave, n: int = 1, sampling: Sampling = ONE, **settings: Any) -
 
 def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
     def behave(seen: Seen) -> Reply:
-        return Reply(body=chat(seen.text.upper(), usage=(7, 3)), delay_s=1.0 if seen.text.endswith(" 0") else 0.02)
+        return Reply(body=chat(seen.text.upper(), usage=(7, 3)), delay_s=2.0 if seen.text.endswith(" 0") else 0.2)
 
     done: list[int] = []
     with serve(behave) as server:
@@ -54,7 +54,7 @@ def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
         results = http.generate(requests(20), ONE, lambda index, completions: done.append(index))
     assert [c.text for (c,) in results] == [f"QUESTION {i}" for i in range(20)]
     assert sorted(done) == list(range(20)) and done[0] != 0
-    assert 1 < max(seen.in_flight for seen in server.seen) <= 4
+    assert max(seen.in_flight for seen in server.seen) == 4
     assert results[0][0].meta == {"model": "served", "n_tokens": 3, "paid": [7, 3]}
     assert (http.spent.prompt_tokens, http.spent.completion_tokens) == (140, 60)
 

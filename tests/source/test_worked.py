@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -151,6 +152,19 @@ def test_difficulty_sets_size_and_steps() -> None:
     assert not fits({"p": 1234}, [1.0], 1)
     assert not fits({"p": 12}, [1 / 3], 3)
     assert fits({"p": 12}, [0.25], 1)
+
+
+def test_the_sums_of_money_of_an_easiest_question_have_one_unit() -> None:
+    """70 + 20, not 70 + 2: the same number of digits in all of them, and every unit is asked."""
+    questions = Worked(200, 0, difficulty=0, chinese_share=0.0, templates=["table_total"]).load()
+    lengths = [{len(number) for number in re.findall(r"\d+", q.meta["facts"])} for q in questions]
+    assert all(len(found) == 1 for found in lengths)
+    assert {number for found in lengths for number in found} == {1, 2, 3, 4}
+
+
+def test_every_trend_is_asked_often_enough() -> None:
+    golds = Counter(q.gold for q in Worked(150, 0, difficulty=0, chinese_share=0.0, templates=["trend_label"]).load())
+    assert set(golds) == {"up", "down", "flat"} and min(golds.values()) >= 15
 
 
 def test_easy_prompts_are_short(questions: list[Question]) -> None:
