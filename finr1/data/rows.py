@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -31,9 +32,20 @@ class Group(NamedTuple):
         return len(self.prompt) + sum(map(len, self.completions))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a row's pieces are, for the attention: prompts padded to [K, P], completions to [C, L].
+TILE = 128  # queries whose attention scores exist at once on CPU
+
+
+class Tile(NamedTuple):
+    """Queries `first … stop - 1` of a piece: they see the whole context and, causally, the piece from its start."""
+
+    context: range  # the prompt before a completion; empty for a prompt
+    start: int  # of the piece
+    first: int
+    stop: int
+
+
+class Padded(NamedTuple):
+    """The same as index tensors: prompts padded to [K, P], completions to [C, L].
 
     `place_T` gives each token's place in the concatenation of both, flattened.
     """
@@ -43,6 +55,51 @@ class Layout:
     prompt_of_C: Tensor
     mask_C1LX: Tensor  # bool, X = P + L: which keys (prompt, then own completion) a completion token sees
     place_T: Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a row's pieces are, for the attention; each form is made when first asked for."""
+
+    n_tokens: int
+    prompts: Sequence[range]
+    completions: Sequence[range]
+    prompt_of: Sequence[int]  # the prompt of each completion
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        """Every piece cut into tiles of at most `TILE` queries."""
+        contexts = [range(0)] * len(self.prompts) + [self.prompts[k] for k in self.prompt_of]
+        return [
+            Tile(context, piece.start, first, min(first + TILE, piece.stop))
+            for context, piece in zip(contexts, [*self.prompts, *self.completions], strict=True)
+            for first in range(piece.start, piece.stop, TILE)
+        ]
+
+    @cached_property
+    def padded(self) -> Padded:
+        """All prompts in one batch, all completions in another."""
+        n_prompt = max(map(len, self.prompts))
+        n_completion = max(map(len, self.completions), default=0)
+        prompt_KP = torch.zeros(len(self.prompts), n_prompt, dtype=torch.long)
+        completion_CL = torch.zeros(len(self.completions), n_completion, dtype=torch.long)
+        place_T = torch.empty(self.n_tokens, dtype=torch.long)
+        for k, piece in enumerate(self.prompts):
+            prompt_KP[k, : len(piece)] = torch.arange(piece.start, piece.stop)
+            place_T[piece.start : piece.stop] = k * n_prompt + torch.arange(len(piece))
+        for c, piece in enumerate(self.completions):
+            completion_CL[c, : len(piece)] = torch.arange(piece.start, piece.stop)
+            place_T[piece.start : piece.stop] = prompt_KP.numel() + c * n_completion + torch.arange(len(piece))
+        lengths_K = torch.tensor([len(piece) for piece in self.prompts])
+        prompt_of_C = torch.tensor(self.prompt_of, dtype=torch.long)
+        sees_prompt_CP = torch.arange(n_prompt) < lengths_K[prompt_of_C][:, None]
+        causal_LL = torch.ones(n_completion, n_completion, dtype=torch.bool).tril()
+        parts = [
+            sees_prompt_CP[:, None, :].expand(-1, n_completion, -1),
+            causal_LL[None].expand(len(self.completions), -1, -1),
+        ]
+        mask_C1LX = torch.cat(parts, dim=-1)[:, None].contiguous()
+        return Padded(prompt_KP, completion_CL, prompt_of_C, mask_C1LX, place_T)
 
 
 @dataclass(frozen=True)
@@ -95,34 +152,8 @@ def make_row(groups: Sequence[Group]) -> Row:
         predict_N=torch.tensor(predict, dtype=torch.long),
         target_N=torch.tensor(target, dtype=torch.long),
         number_N=torch.tensor(number, dtype=torch.long),
-        layout=_layout(len(ids), prompts, completions, prompt_of),
+        layout=Layout(len(ids), prompts, completions, prompt_of),
     )
-
-
-def _layout(n_tokens: int, prompts: list[range], completions: list[range], prompt_of: list[int]) -> Layout:
-    n_prompt = max(map(len, prompts))
-    n_completion = max(map(len, completions), default=0)
-    prompt_KP = torch.zeros(len(prompts), n_prompt, dtype=torch.long)
-    completion_CL = torch.zeros(len(completions), n_completion, dtype=torch.long)
-    place_T = torch.empty(n_tokens, dtype=torch.long)
-    for k, piece in enumerate(prompts):
-        prompt_KP[k, : len(piece)] = torch.arange(piece.start, piece.stop)
-        place_T[piece.start : piece.stop] = k * n_prompt + torch.arange(len(piece))
-    for c, piece in enumerate(completions):
-        completion_CL[c, : len(piece)] = torch.arange(piece.start, piece.stop)
-        place_T[piece.start : piece.stop] = prompt_KP.numel() + c * n_completion + torch.arange(len(piece))
-    lengths_K = torch.tensor([len(piece) for piece in prompts])
-    prompt_of_C = torch.tensor(prompt_of, dtype=torch.long)
-    sees_prompt_CP = torch.arange(n_prompt) < lengths_K[prompt_of_C][:, None]
-    causal_LL = torch.ones(n_completion, n_completion, dtype=torch.bool).tril()
-    mask_C1LX = torch.cat(
-        [
-            sees_prompt_CP[:, None, :].expand(-1, n_completion, -1),
-            causal_LL[None].expand(len(completions), -1, -1),
-        ],
-        dim=-1,
-    )[:, None]
-    return Layout(prompt_KP, completion_CL, prompt_of_C, mask_C1LX.contiguous(), place_T)
 
 
 def pack(groups: Sequence[Group], row_tokens: int) -> list[list[Group]]:
