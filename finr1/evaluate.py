@@ -45,6 +45,7 @@ class EvaluateSettings:
     greedy: bool = True  # one completion a question at temperature 0
     sampled: bool = True  # `sampling.n` completions a question
     sampling: Sampling = field(default_factory=lambda: Sampling(n=4, temperature=1.0, max_new_tokens=160))
+    samples: dict[str, int] = field(default_factory=dict)  # model -> its `n` when sampled; the others': sampling.n
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = 10_000
 
@@ -53,15 +54,19 @@ class EvaluateSettings:
             raise ConfigError("evaluate.models", "[]", "there is nothing to score", "name base, sft, grpo or a folder")
         if not (self.greedy or self.sampled):
             raise ConfigError("evaluate.greedy", False, "sampled is off too", "turn one of them on")
+        for model, n in self.samples.items():
+            if n < 1:
+                raise ConfigError(f"evaluate.samples.{model}", n, "nothing would be drawn", "use 1 or more")
         if not 0 < self.confidence < 1:
             raise ConfigError("evaluate.confidence", self.confidence, "it is a probability", "use 0.95")
         if self.bootstrap_samples < 1:
             raise ConfigError("evaluate.bootstrap_samples", self.bootstrap_samples, "nothing to draw", "use 10000")
 
-    def modes(self) -> dict[str, Sampling]:
-        """Mode -> how its completions are drawn; both have the same length limit."""
+    def modes(self, model: str = "") -> dict[str, Sampling]:
+        """Mode -> how this model's completions are drawn; both have the same length limit."""
         greedy = replace(self.sampling, n=1, temperature=0.0, top_p=1.0, top_k=-1)
-        return {**({"greedy": greedy} if self.greedy else {}), **({"sampled": self.sampling} if self.sampled else {})}
+        sampled = replace(self.sampling, n=self.samples.get(model, self.sampling.n))
+        return {**({"greedy": greedy} if self.greedy else {}), **({"sampled": sampled} if self.sampled else {})}
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -69,8 +74,8 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.context import build_all
     from finr1.store import write_json, write_jsonl
 
-    modes = ctx.cfg.evaluate.modes()
     models = model_folders(ctx)
+    modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
     benchmarks: dict[str, Benchmark] = build_all(ctx.cfg.benchmark)
     if not benchmarks:
         raise ConfigError("benchmark", "[]", "there is nothing to score on", "name one, as in benchmark=[worked]")
@@ -79,10 +84,11 @@ def run(ctx: Context) -> dict[str, Any]:
         write_jsonl(ctx.folder / name / "questions.jsonl", (question.to_json() for question in asked))
 
     # A model's weights go into the engine once: models are the outer loop.
-    cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes]
-    rows = {cell: _read_back(ctx.folder / cell.file, questions[cell.benchmark], modes[cell.mode].n) for cell in cells}
+    cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
+    n = {cell: modes[cell.model][cell.mode].n for cell in cells}
+    rows = {cell: _read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
     total = sum(len(questions[cell.benchmark]) for cell in cells)
-    with ctx.progress("questions", total, sum(len(found) // modes[cell.mode].n for cell, found in rows.items())) as bar:
+    with ctx.progress("questions", total, sum(len(found) // n[cell] for cell, found in rows.items())) as bar:
         for cell in cells:
             _complete(ctx, cell, models[cell.model], questions[cell.benchmark], rows[cell], bar)
 
@@ -115,6 +121,9 @@ def model_folders(ctx: Context) -> dict[str, Path | None]:
         if label in folders:
             raise ConfigError("evaluate.models", name, f"two models would be called {label}", "rename one folder")
         folders[label] = folder
+    for label, n in ctx.cfg.evaluate.samples.items():
+        if label not in folders and label not in ("base", "sft", "grpo"):
+            raise ConfigError(f"evaluate.samples.{label}", n, "no such model", f"name one of {', '.join(folders)}")
     return folders
 
 
@@ -162,7 +171,7 @@ def _complete(
                 rows.extend(graded)
                 bar.advance(1, " ".join(cell))
 
-            score(engine, missing, ctx.cfg.prompt.system, ctx.cfg.evaluate.modes()[cell.mode], keep)
+            score(engine, missing, ctx.cfg.prompt.system, ctx.cfg.evaluate.modes(cell.model)[cell.mode], keep)
     # Questions finish in any order; in their own order the seeded resampling gives the same numbers every time.
     place = {question.id: i for i, question in enumerate(questions)}
     rows.sort(key=lambda row: (place[row["question_id"]], row["sample"]))
@@ -186,19 +195,22 @@ def _scores(
     from finr1.benchmark.base import Outcome
     from finr1.scoring import compare, figures
 
-    settings, modes = ctx.cfg.evaluate, ctx.cfg.evaluate.modes()
+    settings = ctx.cfg.evaluate
+    modes = {model: settings.modes(model) for model in models}
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
     scores: dict[str, dict[str, Any]] = {}
     for model in models:
-        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how) for mode in modes}
+        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how) for mode in modes[model]}
         if settings.greedy:
             pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
             outcomes = [Outcome(question, row["answer"], row["strict"]["value"]) for question, row in pairs]
             scores[model]["greedy"]["figures"] = dict(benchmark.figures(outcomes))
     paired = {
         f"{b}_vs_{a}": {
-            mode: compare(rows[Cell(name, a, mode)], rows[Cell(name, b, mode)], modes[mode].n > 1, *how)
-            for mode in modes
+            mode: compare(
+                rows[Cell(name, a, mode)], rows[Cell(name, b, mode)], max(modes[a][mode].n, modes[b][mode].n) > 1, *how
+            )
+            for mode in modes[a]
         }
         for a, b in combinations(models, 2)
     }

@@ -169,6 +169,27 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
     assert metrics["sums/grpo/greedy/right"] == 9
 
 
+def test_one_model_can_be_sampled_less_often(make: Any) -> None:
+    engine = ScriptedPolicy()
+    ctx = make(engine, models=["sft", "grpo"], samples={"grpo": 1})
+    evaluate.run(ctx)
+    table = read_json(ctx.folder / "scores.json")["sums"]
+    sft, grpo = (table["scores"][model]["sampled"] for model in ("sft", "grpo"))
+    assert (sft["n"], sft["n_questions"], grpo["n"], grpo["n_questions"]) == (4 * N, N, N, N)
+    assert (grpo["accuracy_strict"], grpo["method"]) == (0.9, "wilson")  # one sample: all but the first question
+    paired = table["paired"]["grpo_vs_sft"]["sampled"]
+    # Means of a question: sft 1 on the five even ones; grpo 1 on all but the first. They differ on 3, 5, 7, 9.
+    assert (paired["diff"], paired["gained"], paired["lost"], paired["n"]) == (pytest.approx(0.4), 4, 0, N)
+    assert "sign-flip" in paired["method"] and paired["p"] == pytest.approx(2 / 16, abs=0.08)
+    again = ScriptedPolicy(die_after=0)  # all is on disk, whatever each model's number of samples
+    evaluate.run(make(again, models=["sft", "grpo"], samples={"grpo": 1}))
+    assert not again.loaded
+    # a model the run could have may stand there: `evaluate.models=[sft]` beside the experiment's `base: 1`
+    assert evaluate.model_folders(make(engine, models=["sft"], samples={"base": 1}))
+    with pytest.raises(ConfigError, match=r"evaluate\.samples\.bse=1: no such model; name one of sft"):
+        evaluate.model_folders(make(engine, models=["sft"], samples={"bse": 1}))
+
+
 def test_a_killed_evaluation_asks_only_what_is_missing(make: Any) -> None:
     whole = make(ScriptedPolicy(), folder="whole")
     evaluate.run(whole)
@@ -278,10 +299,16 @@ def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "settings",
-    [{"models": []}, {"greedy": False, "sampled": False}, {"confidence": 1.0}, {"bootstrap_samples": 0}],
+    [
+        {"models": []},
+        {"greedy": False, "sampled": False},
+        {"confidence": 1.0},
+        {"bootstrap_samples": 0},
+        {"samples": {"base": 0}},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^evaluate\.\w+="):
+    with pytest.raises(ConfigError, match=r"^evaluate\.[\w.]+="):
         evaluate.EvaluateSettings(**settings)
 
 

@@ -118,6 +118,16 @@ def test_paired_means_swap_sign_with_the_models() -> None:
     assert back.high < 0
 
 
+def test_one_sample_against_four_rejects_as_often_as_it_says() -> None:
+    """No difference between the models, questions of unlike difficulty: 5% of tests say otherwise, not more."""
+    rng, rejected, tests = np.random.default_rng(5), 0, 400
+    for _ in range(tests):
+        p_Q = rng.beta(2, 1, 80)
+        one, four = rng.binomial(1, p_Q) / 1, rng.binomial(4, p_Q) / 4
+        rejected += stats.sign_flip_p(list(four - one), 400, 0) < 0.05
+    assert 0.02 <= rejected / tests <= 0.08
+
+
 def test_sign_flip_p_approaches_the_exact_one() -> None:
     # Five questions, all better by the same: only all-plus and all-minus are as extreme, 2 of 32.
     assert stats.sign_flip_p([0.25] * 5, 100_000, 0) == pytest.approx(2 / 32, abs=0.004)
