@@ -10,6 +10,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.errors import ConfigError
@@ -37,6 +38,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_name(cfg.name)
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
+    check_model(cfg, names)
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
@@ -177,6 +179,14 @@ def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[st
         if stage in names and sampling.max_new_tokens >= limit:
             why = f"with model.max_model_len={limit} it leaves no room for a prompt"
             raise ConfigError(f"{key}.max_new_tokens", sampling.max_new_tokens, why, "lower it, or raise max_model_len")
+
+
+def check_model(cfg: RootConfig, names: Sequence[str]) -> None:
+    """A path that can only be a folder must be one; whether the hub has an id is seen when it is asked."""
+    path = cfg.model.path
+    needed = {"sft", "evaluate"} & set(names) or ("grpo" in names and not cfg.grpo.init_from)
+    if needed and not cfg.dry_run and path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
+        raise ConfigError("model.path", path, "no such folder", "give a model folder, or a hub id")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

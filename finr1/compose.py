@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from finr1.config import RootConfig
+from finr1.errors import ConfigError
 
 _PACKAGE = Path(__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -39,8 +41,20 @@ def with_default(overrides: Sequence[str]) -> list[str]:
 
 
 def typed(cfg: DictConfig) -> RootConfig:
-    """As dataclasses, every interpolation resolved; raises what their `__post_init__` raises."""
+    """As dataclasses, interpolations resolved; refuses NaN and inf, and raises what their `__post_init__` raises."""
+    _finite(OmegaConf.to_container(cfg, resolve=True))
     return cast(RootConfig, OmegaConf.to_object(cfg))
+
+
+def _finite(value: Any, key: str = "") -> None:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            _finite(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for child in value:
+            _finite(child, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, value, "not a finite number", "give a finite one")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -14,6 +14,15 @@ class ConfigError(Finr1Error, ValueError):
         super().__init__(f"{key}={value}: {why}; {remedy}")
 
 
+def check_least(prefix: str, settings: object, least: float, *names: str, above: bool = False) -> None:
+    """ConfigError for the first of these fields of a settings object that is below `least` (or at it, with `above`)."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and (value < least or (above and value == least)):
+            words = f"must be {'above' if above else 'at least'} {least:g}"
+            raise ConfigError(f"{prefix}.{name}", value, words, "give such a value")
+
+
 class DataError(Finr1Error, ValueError):
     """An input file that is missing, broken, or not in the layout it should have."""
 

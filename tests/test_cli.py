@@ -62,6 +62,11 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"source\.tfns\.path=/nowhere/tfns: no such file or folder; set paths\.data",
     ),
     (["grpo.sampling.temperature=0"], r"grpo\.sampling\.temperature=0: greedy groups have no spread"),
+    (["grpo.learning_rate=nan"], r"grpo\.learning_rate=nan: not a finite number"),
+    (["sft.learning_rate=inf"], r"sft\.learning_rate=inf: not a finite number"),
+    (["sft.learning_rate=-1e-4"], r"sft\.learning_rate=-0\.0001: must be above 0"),
+    (["sft.max_grad_norm=0"], r"sft\.max_grad_norm=0\.0: must be above 0"),
+    (["model.path=/nowhere/model"], r"model\.path=/nowhere/model: no such folder"),
     (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
     (
         ["grpo.sampling.max_new_tokens=5000"],

@@ -145,3 +145,38 @@ def test_sigkill_and_resume(tiny_run: Path, tmp_path: Path, stage: str) -> None:
         assert redone and 0 not in redone, "it began anew instead of at its checkpoint"
     assert (run / ".old").is_dir()  # the changed setting kept the old folder
     assert manifest(run, "7_report")["stage"] == "report"
+
+
+def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_path: Path) -> None:
+    """`grpo_fin` on another run's rows and SFT weights, as its comment says, cut to what two cores can do."""
+    small = ("model=smollm2_135m", "trainer=cpu", "engine@engine.policy=vllm", "logger=local")
+    short = ("grpo.steps=2", "grpo.questions_per_step=2", "grpo.group_size=4", "grpo.sampling.max_new_tokens=24")
+    lengths = ("model.max_model_len=512", "evaluate.sampling.max_new_tokens=24", "engine.policy.kv_cache_gib=0.25")
+    rows_from = (f"grpo.rows={tiny_run}", f"grpo.init_from={tiny_run / '4_sft' / 'model'}")
+    result = runner.run(tmp_path, "+experiment=grpo_fin", *small, *short, *lengths, *rows_from, SPREAD)
+    assert result.returncode == 0, result.stderr[-3000:]
+    run = tmp_path / "runs" / "grpo_fin"
+    metrics = [m for _, m in read_metrics(run, "grpo")]
+    assert len(metrics) == 2
+    trained = [m for m in metrics if m["groups_with_spread"] > 0]
+    assert trained and all(m["grad_norm"] > 0 and 0 < m["mismatch"] < 0.05 for m in trained)
+    allowed = {row["question_id"] for row in rows(tiny_run / "3_filtered" / "rl.jsonl")}
+    assert {row["question_id"] for row in rows(run / "5_grpo" / "samples.jsonl")} <= allowed
+    assert (run / "5_grpo" / "model" / "model.safetensors").is_file()
+
+
+def test_a_sweep_over_rewards_runs_every_job_whole(tmp_path: Path) -> None:
+    """Two pipelines with real engines, each in a process of its own, compared in one table at the end."""
+    few = ("benchmark.worked.limit=2", "grpo.select.max_candidates=3")
+    result = runner.run(tmp_path, "--multirun", "+experiment=tiny", *few, "reward=[format],[format,accuracy]")
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = tmp_path / "runs" / "tiny.sweep"
+    graded = {}
+    for name in ("reward=format", "reward=format+accuracy"):
+        run = folder / name
+        assert (run / "7_report" / "report.html").stat().st_size > 20_000
+        assert (run / "5_grpo" / "model" / "model.safetensors").is_file()
+        graded[name] = {reward for row in rows(run / "5_grpo" / "samples.jsonl") for reward in row["rewards"]}
+    assert graded == {"reward=format": {"format"}, "reward=format+accuracy": {"format", "accuracy"}}
+    table = json.loads((folder / "sweep.json").read_text())["jobs"]
+    assert [job["exit_code"] for job in table] == [0, 0] and all(job["scores"] for job in table)

@@ -72,7 +72,7 @@ class TiledAttention(torch.autograd.Function):
         key_JTD, value_JTD = key_JTD.contiguous(), value_JTD.contiguous()
         out_THD = query_HTD.new_empty(n_tokens, heads, size)
         for tile in tiles:
-            _, key_JXD, probs_JQX = _probabilities(query_JRTD, key_JTD, tile)
+            *_, probs_JQX = _probabilities(query_JRTD, key_JTD, tile)
             out_JQD = torch.bmm(probs_JQX, _seen(value_JTD, tile))
             out_THD[tile.first : tile.stop] = out_JQD.view(heads, -1, size).transpose(0, 1)
         ctx.save_for_backward(query_JRTD, key_JTD, value_JTD)
@@ -86,9 +86,8 @@ class TiledAttention(torch.autograd.Function):
         query_JRTD, key_JTD, value_JTD = ctx.saved_tensors
         groups, repeats, n_tokens, size = query_JRTD.shape
         grad_JRTD = out_THD.view(n_tokens, groups, repeats, size).permute(1, 2, 0, 3)
-        d_query, (d_key, d_value) = torch.empty_like(query_JRTD), (
-            torch.zeros_like(x, dtype=torch.float32) for x in (key_JTD, value_JTD)
-        )
+        d_query = torch.empty_like(query_JRTD)
+        d_key, d_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key_JTD, value_JTD))
         for tile in ctx.tiles:
             query_JQD, key_JXD, probs_JQX = _probabilities(query_JRTD, key_JTD, tile)
             grad_JQD = grad_JRTD[:, :, tile.first : tile.stop].reshape(query_JQD.shape)

@@ -25,7 +25,7 @@ def resolve(settings: ModelSettings) -> Path:
     """The local folder of the model; an embedded one is unpacked, a hub id downloaded or taken from the hub's cache."""
     if settings.path.startswith(EMBEDDED):
         return embedded.unpack(settings.path.removeprefix(EMBEDDED))
-    folder = Path(settings.path)
+    folder = Path(settings.path).expanduser()
     if folder.is_dir():
         return folder
     return from_hub("model.path", settings.path)

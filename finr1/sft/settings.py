@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finr1.errors import ConfigError
+from finr1.errors import ConfigError, check_least
 
 
 @dataclass
@@ -24,8 +24,8 @@ class SftSettings:
     checkpoint_every_steps: int = 50
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "row_tokens", "rows_per_step", "checkpoint_every_steps"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"sft.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
+        check_least("sft", self, 1, "max_rows", "epochs", "row_tokens", "rows_per_step", "checkpoint_every_steps")
+        check_least("sft", self, 0, "learning_rate", "max_grad_norm", above=True)
+        check_least("sft", self, 0, "weight_decay")
         if not 0 <= self.warmup_share <= 1:
             raise ConfigError("sft.warmup_share", self.warmup_share, "it is a share of the steps", "use 0 to 1")
