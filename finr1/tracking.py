@@ -38,6 +38,8 @@ METRICS: Mapping[str, str] = {
     "grpo/train_s": "seconds of training",
     "grpo/sync_s": "seconds of putting weights into the engine",
     "grpo/mismatch": "mean |log p(trainer) - log p(engine)| over sampled tokens",
+    "grpo/kl": "mean k3 divergence from the reference a token (grpo.beta > 0)",
+    "grpo/corrected": "share of tokens whose importance correction was cut or masked (grpo.correction)",
     "grpo/learning_rate": "learning rate of the step",
     "distil/traces": "traces on disk",
     "filter/good": "share of traces kept as good",

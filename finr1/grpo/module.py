@@ -15,7 +15,8 @@ from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
 from finr1.data.rows import make_row
 from finr1.grpo.advantage import Advantages, centre, down_sample
-from finr1.grpo.loss import policy_loss, token_weights
+from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
+from finr1.grpo.reference import Reference
 from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade
 from finr1.grpo.settings import GrpoSettings
 from finr1.reward.base import Reward
@@ -34,6 +35,8 @@ class UpdateStats(NamedTuple):
     n_tokens: int = 0
     clipped: float = 0.0
     mismatch: float = 0.0
+    kl: float = 0.0
+    corrected: float = 0.0
     entropy: float = 0.0
 
 
@@ -51,8 +54,12 @@ class GrpoModule(StepModule):
         folder: Path,
         tracker: Tracker,
         bar: Bar,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
+        if settings.beta > 0 and reference is None:
+            raise ValueError("grpo.beta above 0 needs a reference")
+        self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar = folder, tracker, bar
 
@@ -89,32 +96,37 @@ class GrpoModule(StepModule):
         if not batch.rows:
             return UpdateStats()
         s = self.settings
+        sums = torch.zeros(6, dtype=torch.float64)
+        lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
+        norm = self.optimise(self.losses(batch, sums), lr, s.max_grad_norm)
+        loss, *shown = sums.tolist()
+        return UpdateStats(loss, norm, batch.n_tokens, *shown)
+
+    def losses(self, batch: Batch, sums: Tensor) -> Iterator[Tensor]:
+        """The loss of each row; what is shown of it is added to `sums`, in the order of `UpdateStats`."""
+        s, rule = self.settings, self.rule
+        count = batch.normaliser(s.count)
         inside = batch.lengths_C > 0
         weights_C = torch.zeros(len(inside))
-        weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss)
-        sums = torch.zeros(4, dtype=torch.float64)
-
-        def losses() -> Iterator[Tensor]:
-            for groups in batch.rows:
-                row = make_row(groups)
-                tokens = completion_stats(self.model, row, s.sampling.temperature)
-                old_N = torch.cat([batch.old_logprobs[n] for group in groups for n in group.numbers])
-                result = policy_loss(
-                    tokens.logprobs_N,
-                    old_N,
-                    batch.advantages_C[row.number_N],
-                    weights_C[row.number_N],
-                    s.clip_low,
-                    s.clip_high,
-                )
-                entropy = tokens.entropy_N.sum()
-                sums.add_(torch.stack([result.loss.detach(), result.clipped, result.mismatch, entropy]).double())
-                yield result.loss
-
-        lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
-        norm = self.optimise(losses(), lr, s.max_grad_norm)
-        loss, clipped, mismatch, entropy = sums.tolist()
-        return UpdateStats(loss, norm, batch.n_tokens, clipped, mismatch, entropy)
+        weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss, count, s.sampling.max_new_tokens)
+        for groups in batch.rows:
+            row = make_row(groups)
+            reference_N = self.reference.logprobs(self.model, row, s.sampling.temperature) if self.reference else None
+            stats = completion_stats(self.model, row, s.sampling.temperature, entropy_grad=rule.entropy_bonus > 0)
+            tokens = Tokens(
+                stats.logprobs_N,
+                torch.cat([batch.sampler_logprobs[n] for group in groups for n in group.numbers]),
+                batch.advantages_C[row.number_N],
+                weights_C[row.number_N],
+                row.number_N,
+                reference_N=reference_N,
+                entropy_N=stats.entropy_N,
+                entropy_weight=1 / max(1.0, count.tokens),
+            )
+            result = policy_loss(tokens, rule)
+            shown = (result.clipped, result.mismatch, result.kl, result.corrected, stats.entropy_N.sum())
+            sums.add_(torch.stack([value.detach() for value in (result.loss, *shown)]).double())
+            yield result.loss
 
     def record(
         self, step: int, graded: Graded, adv: Advantages, stats: UpdateStats, version: str, clock: _Clock
@@ -144,6 +156,10 @@ class GrpoModule(StepModule):
                 "mismatch": stats.mismatch / stats.n_tokens,
                 "entropy": stats.entropy / stats.n_tokens,
             }
+            if s.beta > 0:
+                metrics["kl"] = stats.kl / stats.n_tokens
+            if s.correction != "none":
+                metrics["corrected"] = stats.corrected / stats.n_tokens
         self.tracker.log("grpo", {k: v for k, v in metrics.items() if v == v}, step)
         rows = _samples(step, graded, adv, version)[: s.samples_kept]
         with JsonlWriter(self.folder / SAMPLES) as writer:

@@ -13,6 +13,7 @@ from finr1.answer import parse
 from finr1.data import rows as shared
 from finr1.engine.base import PolicyEngine, Request, Sampling
 from finr1.grpo.advantage import Advantages
+from finr1.grpo.loss import Count
 from finr1.model.load import checkpoint_weights
 from finr1.prompt import chat
 from finr1.reward.base import Reward, RewardItem
@@ -87,24 +88,31 @@ class Batch(NamedTuple):
     rows: list[list[shared.Group]]
     advantages_C: Tensor
     lengths_C: Tensor  # tokens; 0 for completions outside the loss
-    old_logprobs: list[Tensor]
+    sampler_logprobs: list[Tensor]
+    all_tokens: int  # of every completion of the step, whether its group has spread or not
+    all_completions: int
 
     @property
     def n_tokens(self) -> int:
         """Completion tokens in the loss."""
         return int(self.lengths_C.sum())
 
+    def normaliser(self, count: str) -> Count:
+        """The normaliser: of what enters the loss, or of `all` completions (as TRL; truncated ones if not masked)."""
+        if count == "all":
+            return Count(self.all_tokens, self.all_completions, self.all_tokens)
+        return Count(self.n_tokens, int((self.lengths_C > 0).sum()), self.n_tokens)
+
 
 def collate(groups: Sequence[Group], adv: Advantages, row_tokens: int, mask_truncated: bool) -> Batch:
     """Prompt-shared rows of the completions that enter the loss, each prompt once a row."""
     size = len(groups[0].completions)
     completions: list[Completion] = [c for g in groups for c in g.completions]
-    enters = adv.enters_PG.flatten().tolist()
-    if mask_truncated:
-        enters = [e and c.finish_reason != "length" for e, c in zip(enters, completions, strict=True)]
+    counted = [bool(c.token_ids) and not (mask_truncated and c.finish_reason == "length") for c in completions]
+    enters = [e and k for e, k in zip(adv.enters_PG.flatten().tolist(), counted, strict=True)]
     pieces: list[shared.Group] = []
     for i, group in enumerate(groups):
-        numbers = [n for n in range(i * size, (i + 1) * size) if enters[n] and completions[n].token_ids]
+        numbers = [n for n in range(i * size, (i + 1) * size) if enters[n]]
         if numbers:
             prompt = group.completions[0].prompt_token_ids
             pieces.append(shared.Group(prompt, [completions[n].token_ids for n in numbers], numbers))
@@ -114,5 +122,7 @@ def collate(groups: Sequence[Group], adv: Advantages, row_tokens: int, mask_trun
         rows=shared.pack(pieces, row_tokens),
         advantages_C=adv.advantages_PG.flatten(),
         lengths_C=lengths,
-        old_logprobs=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],
+        sampler_logprobs=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],
+        all_tokens=sum(len(c.token_ids) for c, k in zip(completions, counted, strict=True) if k),
+        all_completions=sum(counted),
     )

@@ -23,6 +23,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.data.attention import register
     from finr1.data.loop import CHECKPOINT, fit
     from finr1.grpo.module import GrpoModule
+    from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
     from finr1.model.load import export, load_tokenizer, load_trainable
 
@@ -48,6 +49,7 @@ def run(ctx: Context) -> dict[str, Any]:
             ctx.folder,
             ctx.tracker,
             bar,
+            Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
         )
         fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)

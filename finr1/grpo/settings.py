@@ -38,9 +38,16 @@ class GrpoSettings:
     schedule: str = "constant"  # constant | linear (to zero) | cosine, after the warm-up
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    loss: str = "dapo"  # dapo (one global token count) | grpo (mean a completion)
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    loss: str = "dapo"  # dapo | grpo | bnpo | dr_grpo | gspo | cispo: equations in finr1/grpo/loss.py
+    clip_low: float = 0.2  # near 3e-4 for gspo; not used by cispo
+    clip_high: float = 0.28  # near 4e-4 for gspo, near 4 for cispo
+    dual_clip: float | None = None  # a token of negative advantage costs at most this many times it; null: off
+    count: str = "entering"  # what the normaliser counts: completions entering the loss | all of the step
+    beta: float = 0.0  # weight of the k3 divergence from the starting model; 0: no reference model
+    entropy_bonus: float = 0.0  # weight of the policy's mean entropy; 0: off
+    correction: str = "none"  # sampler/trainer mismatch: none | {token,sequence}_{truncate,mask}
+    correction_low: float | None = None
+    correction_high: float | None = 3.0
     scale: str = "group"  # advantage divided by the group's standard deviation: group | none
     spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
     train_per_group: int | None = None  # train on the completions of largest reward variance only; null: on all
@@ -63,9 +70,10 @@ class GrpoSettings:
                 f"not within 2 and group_size={self.group_size}",
                 "mend it",
             )
-        for key, known in (("loss", LOSSES), ("scale", SCALES), ("schedule", SCHEDULES)):
+        for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "no such choice", f"use one of {', '.join(known)}")
+        self._check_loss()
         if self.sampling.temperature == 0:
             raise ConfigError("grpo.sampling.temperature", 0, "greedy groups have no spread", "use a value above 0")
         if self.sampling.top_p != 1 or self.sampling.top_k != -1:
@@ -76,7 +84,24 @@ class GrpoSettings:
                 "use top_p=1 and top_k=-1",
             )
 
+    def _check_loss(self) -> None:
+        for key in ("clip_low", "clip_high", "beta", "entropy_bonus"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"grpo.{key}", getattr(self, key), "it cannot be negative", "use 0 or more")
+        if self.dual_clip is not None and (self.loss == "cispo" or self.dual_clip <= 1 + self.clip_high):
+            why = "cispo has no minimum to bound" if self.loss == "cispo" else "not above 1 + grpo.clip_high"
+            raise ConfigError("grpo.dual_clip", self.dual_clip, why, "use null, or about 3 with another loss")
+        low, high = self.correction_low, self.correction_high
+        if low is not None and high is not None and low >= high:
+            raise ConfigError("grpo.correction_low", low, f"not below correction_high={high}", "mend one")
+        if self.correction != "none" and low is None and high is None:
+            raise ConfigError("grpo.correction", self.correction, "it has no bound", "set grpo.correction_high")
 
-LOSSES = ("dapo", "grpo")
-SCALES = ("group", "none")
-SCHEDULES = ("constant", "linear", "cosine")
+
+CHOICES = {
+    "loss": ("dapo", "grpo", "bnpo", "dr_grpo", "gspo", "cispo"),
+    "count": ("entering", "all"),
+    "correction": ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "scale": ("group", "none"),
+    "schedule": ("constant", "linear", "cosine"),
+}
