@@ -77,11 +77,11 @@ class GrpoModule(StepModule):
         groups = self.sampler.sample(self.plan[step])
         version, resting = self.sampler.engine.weights_version, self.sampler.rest()
         clock.lap("sample_s")
-        graded = grade(groups, self.rewards)
+        graded = grade(groups, self.rewards, self.settings)
         rewards_PG = graded.rewards_PG
         if self.settings.train_per_group is not None:
             rewards_PG = down_sample(rewards_PG, self.settings.train_per_group)
-        advantages = centre(rewards_PG, self.settings.scale, self.settings.spread_tolerance)
+        advantages = centre(rewards_PG, self.settings.scale, self.settings.spread_tolerance, self.settings.baseline)
         batch = collate(graded.groups, advantages, self.settings.row_tokens, self.settings.mask_truncated)
         stats = self.update(batch, step)
         clock.lap("train_s")

@@ -12,8 +12,9 @@ from finr1.answer import grade as grade_answer
 from finr1.answer import parse
 from finr1.data import rows as shared
 from finr1.engine.base import PolicyEngine, Request, Sampling
-from finr1.grpo.advantage import Advantages
+from finr1.grpo.advantage import Advantages, combine, overlong_penalty
 from finr1.grpo.loss import Count
+from finr1.grpo.settings import GrpoSettings
 from finr1.model.load import checkpoint_weights
 from finr1.prompt import chat
 from finr1.reward.base import Reward, RewardItem
@@ -49,7 +50,7 @@ class Sampler:
 
 
 class Graded(NamedTuple):
-    """Groups with their verdicts, and the weighted sum of rewards [P, G], NaN where a reward could not decide."""
+    """Groups with their verdicts, and the combined reward [P, G], NaN where a reward could not decide."""
 
     groups: Sequence[Group]
     rewards_PG: Tensor
@@ -57,13 +58,18 @@ class Graded(NamedTuple):
     accuracy_PG: Tensor  # strictly right, NaN undecided: the task's own metric, whatever the rewards are
 
 
-def grade(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> Graded:
-    """Ask every reward about every completion."""
+def grade(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
+    """Ask every reward about every completion; `settings` say how they combine and what the last tokens cost."""
+    completions = [c for g in groups for c in g.completions]
     items = [RewardItem(g.question, c.text, c.finish_reason == "length") for g in groups for c in g.completions]
     verdicts = {name: reward.grade(items) for name, reward in rewards.items()}
-    total = torch.zeros(len(items), dtype=torch.float64)
-    for name, reward in rewards.items():
-        total += reward.weight * torch.tensor([_value(v) for v in verdicts[name]], dtype=torch.float64)
+    values_RC = torch.tensor([[_value(v) for v in verdicts[name]] for name in rewards], dtype=torch.float64)
+    weights_R = torch.tensor([reward.weight for reward in rewards.values()], dtype=torch.float64)
+    total_C = combine(values_RC, weights_R, settings.combine)
+    if settings.overlong_buffer_tokens:
+        lengths_C = torch.tensor([len(c.token_ids) for c in completions])
+        limit = settings.sampling.max_new_tokens
+        total_C += settings.overlong_weight * overlong_penalty(lengths_C, limit, settings.overlong_buffer_tokens)
     size = len(groups[0].completions)
     graded = [
         Group(g.question, g.completions, {name: found[i * size : (i + 1) * size] for name, found in verdicts.items()})
@@ -75,7 +81,7 @@ def grade(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> Graded:
         [_value(grade_answer(p.answer, item.question).strict) for p, item in zip(parsed, items, strict=True)]
     )
     shape = (len(groups), size)
-    return Graded(graded, total.float().view(shape), form.view(shape), right.view(shape))
+    return Graded(graded, total_C.float().view(shape), form.view(shape), right.view(shape))
 
 
 def _value(verdict: Verdict) -> float:

@@ -48,7 +48,11 @@ class GrpoSettings:
     correction: str = "none"  # sampler/trainer mismatch: none | {token,sequence}_{truncate,mask}
     correction_low: float | None = None
     correction_high: float | None = 3.0
-    scale: str = "group"  # advantage divided by the group's standard deviation: group | none
+    combine: str = "sum"  # rewards into one: sum (weighted) | product (1 only if all give 1; weights not used)
+    overlong_buffer_tokens: int = 0  # the last so many tokens before the limit cost up to overlong_weight; 0: off
+    overlong_weight: float = 1.0
+    baseline: str = "group"  # subtracted from the reward: group (mean) | leave_one_out (mean of the others)
+    scale: str = "group"  # advantage divided by the rewards' standard deviation: group | batch | none
     spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
     train_per_group: int | None = None  # train on the completions of largest reward variance only; null: on all
     mask_truncated: bool = False  # completions cut by the limit leave the loss
@@ -73,6 +77,9 @@ class GrpoSettings:
         for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "no such choice", f"use one of {', '.join(known)}")
+        if not 0 <= self.overlong_buffer_tokens <= self.sampling.max_new_tokens:
+            why = f"not within 0 and sampling.max_new_tokens={self.sampling.max_new_tokens}"
+            raise ConfigError("grpo.overlong_buffer_tokens", self.overlong_buffer_tokens, why, "mend one")
         self._check_loss()
         if self.sampling.temperature == 0:
             raise ConfigError("grpo.sampling.temperature", 0, "greedy groups have no spread", "use a value above 0")
@@ -102,6 +109,8 @@ CHOICES = {
     "loss": ("dapo", "grpo", "bnpo", "dr_grpo", "gspo", "cispo"),
     "count": ("entering", "all"),
     "correction": ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
-    "scale": ("group", "none"),
+    "combine": ("sum", "product"),
+    "baseline": ("group", "leave_one_out"),
+    "scale": ("group", "batch", "none"),
     "schedule": ("constant", "linear", "cosine"),
 }

@@ -14,6 +14,7 @@ from tiny_model import VOCABULARY, tiny
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group as RowGroup
 from finr1.data.rows import make_row
+from finr1.engine.base import Sampling
 from finr1.grpo.advantage import centre
 from finr1.grpo.module import GrpoModule, UpdateStats
 from finr1.grpo.reference import Reference
@@ -269,7 +270,18 @@ class Fixed:
 
 def test_weighted_sum_and_undecided() -> None:
     groups = rollout(((2, 2),))
-    graded = grade(groups, {"a": Fixed([1.0, 0.0], 2.0), "b": Fixed([1.0, None])})
+    graded = grade(groups, {"a": Fixed([1.0, 0.0], 2.0), "b": Fixed([1.0, None])}, GrpoSettings())
     assert graded.rewards_PG[0, 0] == 3.0
     assert graded.rewards_PG[0, 1].isnan()
     assert [v.value for v in graded.groups[0].verdicts["b"]] == [1.0, None]
+
+
+def test_a_product_of_rewards_and_the_overlong_penalty() -> None:
+    # two completions of 2 and 4 tokens, limit 4, buffer 4: penalties -0.5 and -1, of weight 0.5
+    groups = rollout(((2, 4),))
+    rewards = {"a": Fixed([1.0, 1.0], 2.0), "b": Fixed([1.0, 0.0])}
+    sampling = Sampling(max_new_tokens=4)
+    settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5)
+    assert grade(groups, rewards, settings).rewards_PG.tolist() == [[2.75, 1.5]]
+    settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5, combine="product")
+    assert grade(groups, rewards, settings).rewards_PG.tolist() == [[0.75, -0.5]]
