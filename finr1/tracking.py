@@ -35,6 +35,8 @@ METRICS: Mapping[str, str] = {
     "grpo/groups_with_spread": "share of groups whose rewards differ",
     "grpo/tokens_per_s": "completion tokens a second over the whole step (sampling, training, sync)",
     "grpo/sample_s": "seconds of sampling",
+    "grpo/groups_asked": "groups sampled in the step, refills included (grpo.refill_rounds)",
+    "grpo/grade_s": "seconds of rewards and advantages",
     "grpo/train_s": "seconds of training",
     "grpo/sync_s": "seconds of putting weights into the engine",
     "grpo/mismatch": "mean |log p(trainer) - log p(engine)| over sampled tokens",

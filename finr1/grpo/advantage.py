@@ -80,3 +80,9 @@ def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6, ba
         advantages_PG = advantages_PG / rewards_PG[decided_PG].std(unbiased=False).clamp_min(tolerance)
     enters_PG = decided_PG & spread_P[:, None]
     return Advantages(torch.where(enters_PG, advantages_PG, 0.0), enters_PG, spread_P)
+
+
+def first_groups(adv: Advantages, n: int) -> Advantages:
+    """Only the first n groups with spread enter: what dynamic sampling asked beyond them was for nothing."""
+    late_P1 = (adv.spread_P.cumsum(0) > n)[:, None]
+    return Advantages(adv.advantages_PG.masked_fill(late_P1, 0.0), adv.enters_PG & ~late_P1, adv.spread_P)

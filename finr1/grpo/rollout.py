@@ -88,10 +88,30 @@ def _value(verdict: Verdict) -> float:
     return float("nan") if verdict.value is None else verdict.value
 
 
+def join(graded: Graded | None, more: Graded) -> Graded:
+    """Both rounds' groups, in the order they were asked."""
+    if graded is None:
+        return more
+    tensors = (torch.cat([one, other]) for one, other in zip(graded[1:], more[1:], strict=True))
+    return Graded([*graded.groups, *more.groups], *tensors)
+
+
+def refill(spread_P: Tensor, wanted: int, spare: Sequence[Question]) -> Sequence[Question]:
+    """Dynamic sampling (DAPO, arXiv 2503.14476 §3.2): what to ask next; nothing once `wanted` groups have spread.
+
+    `spread_P` is of all groups asked so far, `spare` the step's further questions in their order. As many are asked as
+    would do at the share of groups with spread seen so far, at most `wanted`: the same for the same step, always.
+    """
+    found, asked = int(spread_P.sum()), len(spread_P)
+    n = 0 if found >= wanted else wanted if found == 0 else min(wanted, -(-(wanted - found) * asked // found))
+    taken = asked - wanted
+    return spare[taken : taken + n]
+
+
 class Batch(NamedTuple):
     """What the loss needs: packed groups, and per completion (by number) advantage, weight and engine log-probs."""
 
-    rows: list[list[shared.Group]]
+    shares: list[list[list[shared.Group]]]  # the rows of each optimiser step
     advantages_C: Tensor
     lengths_C: Tensor  # tokens; 0 for completions outside the loss
     sampler_logprobs: list[Tensor]
@@ -103,18 +123,26 @@ class Batch(NamedTuple):
         """Completion tokens in the loss."""
         return int(self.lengths_C.sum())
 
-    def normaliser(self, count: str) -> Count:
-        """The normaliser: of what enters the loss, or of `all` completions (as TRL; truncated ones if not masked)."""
+    def normaliser(self, share: list[list[shared.Group]], count: str) -> Count:
+        """Of one optimiser step: what enters the loss, or `all` completions (as TRL; truncated ones if not masked)."""
+        n = len(self.shares)
         if count == "all":
-            return Count(self.all_tokens, self.all_completions, self.all_tokens)
-        return Count(self.n_tokens, int((self.lengths_C > 0).sum()), self.n_tokens)
+            return Count(self.all_tokens / n, self.all_completions / n, self.all_tokens / n)
+        own = sum(len(ids) for groups in share for group in groups for ids in group.completions)
+        return Count(self.n_tokens / n, int((self.lengths_C > 0).sum()) / n, own)
 
 
-def collate(groups: Sequence[Group], adv: Advantages, row_tokens: int, mask_truncated: bool) -> Batch:
-    """Prompt-shared rows of the completions that enter the loss, each prompt once a row."""
+def collate(groups: Sequence[Group], adv: Advantages, settings: GrpoSettings, seed: int = 0) -> Batch:
+    """Prompt-shared rows of the completions that enter the loss, each prompt once a row.
+
+    With several updates a rollout the groups are shuffled by `seed` and dealt out: each optimiser step gets its share
+    (DAPO §4.1: 16 a rollout). Every completion is used once, so that training costs what one step would; walking the
+    whole batch again for every update would cost a multiple. A group stays whole. No update is without a group.
+    """
     size = len(groups[0].completions)
     completions: list[Completion] = [c for g in groups for c in g.completions]
-    counted = [bool(c.token_ids) and not (mask_truncated and c.finish_reason == "length") for c in completions]
+    masked = settings.mask_truncated
+    counted = [bool(c.token_ids) and not (masked and c.finish_reason == "length") for c in completions]
     enters = [e and k for e, k in zip(adv.enters_PG.flatten().tolist(), counted, strict=True)]
     pieces: list[shared.Group] = []
     for i, group in enumerate(groups):
@@ -124,8 +152,12 @@ def collate(groups: Sequence[Group], adv: Advantages, row_tokens: int, mask_trun
             pieces.append(shared.Group(prompt, [completions[n].token_ids for n in numbers], numbers))
     inside = {n for piece in pieces for n in piece.numbers}
     lengths = torch.tensor([len(c.token_ids) if n in inside else 0 for n, c in enumerate(completions)])
+    n_updates = min(settings.updates_per_rollout, len(pieces))
+    if n_updates > 1:
+        order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
+        pieces = [pieces[i] for i in order]
     return Batch(
-        rows=shared.pack(pieces, row_tokens),
+        shares=[shared.pack(pieces[i::n_updates], settings.row_tokens) for i in range(n_updates)],
         advantages_C=adv.advantages_PG.flatten(),
         lengths_C=lengths,
         sampler_logprobs=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],

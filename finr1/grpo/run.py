@@ -12,7 +12,7 @@ from finr1.context import Context, build, build_all
 from finr1.engine.base import PolicyEngine, Request
 from finr1.errors import DataError
 from finr1.prompt import chat
-from finr1.store import JsonlWriter, check_known, take_rows, write_jsonl
+from finr1.store import JsonlWriter, check_known, digest, take_rows, write_jsonl
 from finr1.types import Completion, Question
 
 PASS_RATES = "pass_rates.jsonl"
@@ -50,6 +50,8 @@ def run(ctx: Context) -> dict[str, Any]:
             ctx.tracker,
             bar,
             Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
+            lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
+            cfg.seed,
         )
         fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
@@ -127,3 +129,17 @@ def make_plan(questions: Sequence[Question], steps: int, per_step: int, seed: in
     epochs = -(-steps * per_step // len(questions))
     order = [i for epoch in shuffled(len(questions), epochs, seed + 2) for i in epoch]
     return [[questions[i] for i in order[s * per_step : (s + 1) * per_step]] for s in range(steps)]
+
+
+def spare_questions(questions: Sequence[Question], planned: Sequence[Question], step: int, seed: int) -> list[Question]:
+    """Every question that the step's plan lacks, in an order of the step's own: what dynamic sampling asks next.
+
+    It depends on the step alone, never on what earlier steps used up: a killed run that resumes at a step asks it the
+    same questions, and the plan of the steps after it stays as it is.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(int(digest([seed, "spare", step]), 16) % 2**63)
+    taken = {question.id for question in planned}
+    order = torch.randperm(len(questions), generator=generator).tolist()
+    return [questions[i] for i in order if questions[i].id not in taken]

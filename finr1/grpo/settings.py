@@ -32,6 +32,7 @@ class GrpoSettings:
     steps: int = 40  # rollouts
     questions_per_step: int = 8
     group_size: int = 8
+    refill_rounds: int = 0  # further rounds of questions in place of groups without spread, at most; 0: off
     sampling: Sampling = field(default_factory=Sampling)
     learning_rate: float = 2e-5
     warmup_steps: int = 2
@@ -56,15 +57,18 @@ class GrpoSettings:
     spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
     train_per_group: int | None = None  # train on the completions of largest reward variance only; null: on all
     mask_truncated: bool = False  # completions cut by the limit leave the loss
+    updates_per_rollout: int = 1  # optimiser steps, each on its share of the shuffled groups
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
     samples_kept: int = 16  # completions of each step kept for the report, a whole group first
 
     def __post_init__(self) -> None:
-        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps"):
+        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "updates_per_rollout"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
+        if self.refill_rounds < 0:
+            raise ConfigError("grpo.refill_rounds", self.refill_rounds, "it cannot be negative", "use 0 for none")
         if self.group_size < 2:
             raise ConfigError("grpo.group_size", self.group_size, "a group of one has no advantage", "use 2 or more")
         if self.train_per_group is not None and not 2 <= self.train_per_group <= self.group_size:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from finr1.grpo.advantage import centre, combine, down_sample, overlong_penalty
+from finr1.grpo.advantage import centre, combine, down_sample, first_groups, overlong_penalty
 
 NAN = float("nan")
 
@@ -112,3 +112,13 @@ def test_down_sampling_keeps_the_largest_variance() -> None:
 def test_down_sampling_leaves_small_groups_and_undecided_alone() -> None:
     assert kept([1.0, NAN, 0.0, NAN], 2) == [0, 2]
     assert kept([1.0, NAN, 0.0, 0.5], 3) == [0, 2, 3]
+
+
+def test_only_the_first_groups_with_spread_enter() -> None:
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    whole, two = centre(rewards), first_groups(centre(rewards), 2)
+    assert two.enters_PG.any(-1).tolist() == [True, False, True, False]
+    assert two.spread_P.tolist() == [True, False, True, True]
+    assert torch.equal(two.advantages_PG[:3], whole.advantages_PG[:3]) and not two.advantages_PG[3].any()
+    for one, other in zip(first_groups(whole, 3), whole, strict=True):
+        assert torch.equal(one, other)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from stages import question
+from tiny_engine import weights
 from tiny_model import VOCABULARY, tiny
 
 from finr1.data.logprobs import completion_stats
@@ -81,13 +82,13 @@ def gradients(made: GrpoModule, groups: list[Group], rewards: list[list[float]])
     def keep(losses: Any, lr: float, max_grad_norm: float) -> float:
         for loss in losses:
             loss.backward()
-        found.update({name: p.grad.clone() for name, p in made.model.named_parameters()})
+        found.update({name: p.grad.clone() for name, p in made.model.named_parameters()})  # summed over updates
         return 1.0
 
     made.optimise = keep  # type: ignore[method-assign]
     s = made.settings
     advantages = centre(torch.tensor(rewards), s.scale, s.spread_tolerance)
-    return found, made.update(collate(groups, advantages, s.row_tokens, s.mask_truncated), 0)
+    return found, made.update(collate(groups, advantages, s), 0)
 
 
 REWARDS = [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
@@ -217,11 +218,77 @@ def test_the_reference_of_a_whole_model_is_loaded_once_and_only_when_asked(tmp_p
         GrpoModule(tiny(), torch.optim.SGD, settings, [], None, {}, tmp_path, Tracker(tmp_path), None)  # type: ignore[arg-type]
 
 
-def test_passes_without_gradient_leave_autocast_nothing_to_reuse(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"beta": 0.2}, {"updates_per_rollout": 2}], ids=str)
+def test_passes_without_gradient_leave_autocast_nothing_to_reuse(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Under autocast a cast weight is kept for the whole step: one made without gradient would stop the gradient."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, _ = gradients(module(tmp_path, beta=0.2), rollout(), REWARDS)
-    assert all(g is not None and float(g.abs().max()) > 0 for g in found.values())
+        found, _ = gradients(module(tmp_path, **settings), rollout(), REWARDS)
+    assert all(float(g.abs().max()) > 0 for g in found.values())
+
+
+SHARED = {"loss": "dapo", "correction": "token_truncate", "correction_high": 100.0}  # the ratio is to the trainer
+
+
+@pytest.mark.parametrize("loss", [*CHOICES["loss"]])
+@pytest.mark.parametrize("count", ["entering", "all"])
+def test_several_updates_that_do_not_move_sum_to_one(tmp_path: Path, loss: str, count: str) -> None:
+    """Each completion is used once, with the same weight: the mean over updates is what one update has."""
+    rewards = [*REWARDS, [0.0, 1.0, 0.0], [1.0] * 3]
+    sizes = (*THREE, (3, 3, 3))
+    settings = {**SHARED, "loss": loss, "count": count}
+    one, all_stats = gradients(module(tmp_path, **settings), rollout(sizes), rewards)
+    made = module(tmp_path, updates_per_rollout=3, **settings)
+    three, stats = gradients(made, rollout(sizes), rewards)
+    if loss == "bnpo" and count == "entering":  # its own tokens: 13, 14 and 9, not a third of 36 each
+        assert max(float((three[name] / 3 - one[name]).abs().max()) for name in one) > 1e-4
+    else:
+        same({name: g / 3 for name, g in three.items()}, one, 2e-5)
+        assert stats.loss == pytest.approx(all_stats.loss, abs=1e-6)
+    assert stats[2:] == pytest.approx(all_stats[2:], rel=1e-5)
+
+
+def test_several_updates_by_the_equation(tmp_path: Path) -> None:
+    """Two plain SGD steps, each on its groups, with the ratio to the weights that sampled, written out."""
+    groups, rewards = rollout(THREE), [*REWARDS, [0.0, 1.0, 0.0]]
+    made = module(tmp_path, updates_per_rollout=2, learning_rate=2.0, max_grad_norm=1e9)
+    optimizer = made.configure_optimizers()
+    made.optimizers = lambda: optimizer  # type: ignore[method-assign,assignment]
+    advantages = centre(torch.tensor(rewards))
+    batch = collate(groups, advantages, made.settings, seed=3)
+    shares = [sorted({n // 3 for row in share for group in row for n in group.numbers}) for share in batch.shares]
+    assert sorted(map(len, shares)) == [1, 2] and sorted([*shares[0], *shares[1]]) == [0, 1, 2]
+    stats = made.update(batch, 0)
+    model = tiny()
+    model.set_attn_implementation("eager")
+
+    def logprobs(c: Completion) -> torch.Tensor:
+        ids = torch.tensor([[*c.prompt_token_ids, *c.token_ids]])
+        logp = model(input_ids=ids, use_cache=False).logits[0, len(c.prompt_token_ids) - 1 : -1].log_softmax(-1)
+        return logp.gather(-1, torch.tensor(c.token_ids)[:, None])[:, 0]
+
+    with torch.no_grad():
+        old = {(p, g): logprobs(c) for p, group in enumerate(groups) for g, c in enumerate(group.completions)}
+    n_tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
+    for share in shares:
+        total = torch.zeros(())
+        for p in share:
+            for g, c in enumerate(groups[p].completions):
+                ratio, a = (logprobs(c) - old[p, g]).exp(), advantages.advantages_PG[p, g]
+                total = total - torch.minimum(ratio * a, ratio.clamp(0.8, 1.28) * a).sum() / (n_tokens / 2)
+        model.zero_grad()
+        total.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 2.0 * parameter.grad
+    same(weights(made.model), weights(model), 1e-4)
+    start, end = weights(tiny()), weights(model)
+    assert max(float((start[name] - end[name]).abs().max()) for name in start) > 1e-2
+    assert stats.clipped > 0  # the second step did see a moved policy
+
+
+def test_there_are_never_more_updates_than_groups(tmp_path: Path) -> None:
+    batch = collate(rollout(), centre(torch.tensor(REWARDS)), GrpoSettings(updates_per_rollout=5))
+    assert len(batch.shares) == 2 and all(batch.shares)
 
 
 def test_order_of_groups_changes_nothing(tmp_path: Path) -> None:
