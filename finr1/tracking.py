@@ -26,6 +26,7 @@ METRICS: Mapping[str, str] = {
     "grpo/format": "share of completions in the right form",
     "grpo/accuracy": "share of decided completions with the right answer",
     "grpo/undecided": "share of completions that no reward could decide",
+    "grpo/reward_failures": "verdicts lost in the step: the reward hung, raised, or its process ended",
     "grpo/truncated": "share of completions cut by the length limit",
     "grpo/completion_tokens": "mean tokens a completion",
     "grpo/entropy": "mean entropy of the policy over completion tokens, nats",

@@ -19,6 +19,7 @@ from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
 from finr1.grpo.reference import Reference
 from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade, join, refill
 from finr1.grpo.settings import GrpoSettings
+from finr1.grpo.workers import failures
 from finr1.reward.base import Reward
 from finr1.store import JsonlWriter, digest, take_rows, write_jsonl
 from finr1.tracking import Tracker
@@ -61,7 +62,7 @@ class GrpoModule(StepModule):
         super().__init__(model, optimizer, settings.weight_decay)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
-        self.spare, self.seed = spare, seed
+        self.spare, self.seed, self.failures_before = spare, seed, 0
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar = folder, tracker, bar
@@ -76,7 +77,7 @@ class GrpoModule(StepModule):
 
     def training_step(self, step: int, _: int) -> None:
         """Sample, grade, centre, batch, loss, sync."""
-        s, clock = self.settings, _Clock()
+        s, clock, self.failures_before = self.settings, _Clock(), failures(self.rewards)
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
         graded, asked, rounds = None, self.plan[step], 0
         while asked:
@@ -172,6 +173,7 @@ class GrpoModule(StepModule):
             "format": _mean(graded.format_PG),
             "accuracy": _mean(graded.accuracy_PG),
             "undecided": float(graded.rewards_PG.isnan().float().mean()),
+            "reward_failures": float(failures(self.rewards) - self.failures_before),
             "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
             "completion_tokens": n_generated / len(completions),
             "groups_with_spread": float(adv.spread_P.float().mean()),

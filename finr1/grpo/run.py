@@ -25,6 +25,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.grpo.module import GrpoModule
     from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
+    from finr1.grpo.workers import guarded
     from finr1.model.load import export, load_tokenizer, load_trainable
 
     cfg = ctx.cfg
@@ -38,14 +39,17 @@ def run(ctx: Context) -> dict[str, Any]:
     model = load_trainable(start, cfg.model, register())
     sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
     sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
-    with ctx.progress("steps", cfg.grpo.steps) as bar:
+    with (
+        guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards,
+        ctx.progress("steps", cfg.grpo.steps) as bar,
+    ):
         module = GrpoModule(
             model,
             build(cfg.trainer["optimizer"]),
             cfg.grpo,
             plan,
             sampler,
-            build_all(cfg.reward),
+            rewards,
             ctx.folder,
             ctx.tracker,
             bar,

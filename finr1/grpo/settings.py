@@ -23,6 +23,21 @@ class SelectSettings:
 
 
 @dataclass
+class WorkerSettings:
+    """Rewards that run in processes of their own, one completion at a time: what may hang or crash."""
+
+    rewards: list[str] = field(default_factory=list)  # by name; the others run in the trainer's process
+    processes: int = 2
+    timeout_s: float = 10.0  # a completion and reward; past it the verdict is undecided and the process is replaced
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ConfigError("grpo.workers.processes", self.processes, "must be at least 1", "use 1 or more")
+        if self.timeout_s <= 0:
+            raise ConfigError("grpo.workers.timeout_s", self.timeout_s, "no time at all", "use some seconds")
+
+
+@dataclass
 class GrpoSettings:
     """Group relative policy optimisation on the bad questions. Fin-R1 published none of these values: they are ours."""
 
@@ -59,6 +74,7 @@ class GrpoSettings:
     mask_truncated: bool = False  # completions cut by the limit leave the loss
     updates_per_rollout: int = 1  # optimiser steps, each on its share of the shuffled groups
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
     samples_kept: int = 16  # completions of each step kept for the report, a whole group first
