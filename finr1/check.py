@@ -163,6 +163,10 @@ def check_parts(cfg: RootConfig, names: Sequence[str]) -> None:
         if stage in names and not getattr(cfg, stage).rows and not getattr(cfg, stage).allow_unchecked:
             remedy = f"leave it true, or say {stage}.allow_unchecked=true"
             raise ConfigError("questions.decontaminate", "false", f"stage {stage} refuses unchecked rows", remedy)
+    for name in cfg.grpo.workers.rewards if "grpo" in names else ():
+        if name not in cfg.reward:
+            why = "no such reward is chosen"
+            raise ConfigError("grpo.workers.rewards", name, why, close_match(name, cfg.reward))
     for part in ("fit", "optimizer") if set(names) & set(TRAINING) else ():
         if "_target_" not in (cfg.trainer.get(part) or {}):
             raise ConfigError(f"trainer.{part}", None, "training needs it", "choose trainer=cpu, gpu1 or gpu8")

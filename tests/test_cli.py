@@ -53,6 +53,10 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["model=smollm"], r"model=smollm: no such model; did you mean smollm2_135m\?"),
     (["reward=[formt,accuracy]"], r"reward=formt: no such reward; did you mean format\?"),
     (["reward=[format],[accuracy]"], r"reward=\[format\],\[accuracy\]: several values; add --multirun"),
+    (
+        ["grpo.workers.rewards=[formt]"],
+        r"grpo\.workers\.rewards=formt: no such reward is chosen; did you mean format\?",
+    ),
     (["reward.format.wieght=2"], r"reward\.format\.wieght=2: no such setting; did you mean weight\?"),
     (["+reward.format.wieght=2"], r"reward\.format\.wieght=2: finr1\.reward\.format\.Format has no such setting; did"),
     (["+grpo.lerning_rate=1"], r"grpo\.lerning_rate=1: no such setting; did you mean grpo\.learning_rate\?"),

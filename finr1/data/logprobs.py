@@ -18,10 +18,10 @@ class TokenStats(NamedTuple):
     """Of each completion token of a row: natural-log probability, and the entropy of the distribution it came from."""
 
     logprobs_N: Tensor
-    entropy_N: Tensor  # nats, no gradient
+    entropy_N: Tensor  # nats; with a gradient only where it is asked for
 
 
-def completion_stats(model: Any, row: Row, temperature: float = 1.0) -> TokenStats:
+def completion_stats(model: Any, row: Row, temperature: float = 1.0, entropy_grad: bool = False) -> TokenStats:
     """Run the row through the model. Logits are divided by `temperature`, as the sampler does.
 
     Hidden states are projected to the vocabulary at completion positions only, in chunks that are recomputed in the
@@ -41,22 +41,24 @@ def completion_stats(model: Any, row: Row, temperature: float = 1.0) -> TokenSta
     chunk = CHUNK if hidden_ND.device.type == "cpu" else 16 * CHUNK  # a GPU wants larger products
     chunks = list(zip(*(piece.split(chunk) for piece in pieces), strict=True))
     parts = [
-        checkpoint(_head, head, hidden, target, temperature, use_reentrant=False)
+        checkpoint(_head, head, hidden, target, temperature, entropy_grad, use_reentrant=False)
         if len(chunks) > 1 and torch.is_grad_enabled()
-        else _head(head, hidden, target, temperature)
+        else _head(head, hidden, target, temperature, entropy_grad)
         for hidden, target in chunks
     ]
     logprobs, entropies = zip(*parts, strict=True)
     return TokenStats(torch.cat(logprobs), torch.cat(entropies))
 
 
-def _head(head: Any, hidden_ND: Tensor, target_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _head(
+    head: Any, hidden_ND: Tensor, target_N: Tensor, temperature: float, entropy_grad: bool
+) -> tuple[Tensor, Tensor]:
     logits_NV = head(hidden_ND).float()
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
     log_total_N = logits_NV.logsumexp(-1)
     logprobs_N = logits_NV.gather(-1, target_N[:, None])[:, 0] - log_total_N
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         # H = log Z - E[logit]; the expectation as a batched dot product, without another [N, V] tensor.
         probs_NV = torch.sub(logits_NV, log_total_N[:, None]).exp_()
         entropy_N = log_total_N - torch.bmm(probs_NV[:, None], logits_NV[:, :, None])[:, 0, 0]

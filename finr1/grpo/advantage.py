@@ -1,4 +1,4 @@
-"""Group-relative advantages."""
+"""Rewards to advantages: how rewards combine, the overlong penalty, and advantages within the group. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def combine(values_RC: Tensor, weights_R: Tensor, how: str = "sum") -> Tensor:
+    """One reward a completion [C] from the values of R rewards; NaN where any of them is undecided.
+
+    `sum`: sum_r w_r v_r (Fin-R1, arXiv 2503.16252 v5 §4.2, with weights 1). `product`: prod_r v_r, which is 1 only if
+    every reward gives 1 (DianJin-R1, arXiv 2504.15716: 1 only if format and answer are right); weights are not used.
+    """
+    return values_RC.prod(0) if how == "product" else (weights_R[:, None] * values_RC).sum(0)
+
+
+def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
+    """What a completion's last tokens cost: 0 up to limit - buffer tokens, then linearly down to -1 at the limit.
+
+    Soft overlong punishment, DAPO, arXiv 2503.14476 Eq. 13.
+    """
+    return ((limit - buffer - lengths) / buffer).clamp(-1.0, 0.0)
 
 
 def down_sample(rewards_PG: Tensor, m: int) -> Tensor:
@@ -33,13 +50,18 @@ class Advantages(NamedTuple):
     spread_P: Tensor  # bool: rewards of the decided completions differ by more than the tolerance
 
 
-def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6) -> Advantages:
-    """A_i = r_i - mean(r), divided by the group's (population) standard deviation with `scale="group"`.
+def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6, baseline: str = "group") -> Advantages:
+    """A_i = r_i - b_i, divided by a (population) standard deviation unless `scale` is `none`.
 
-    DeepSeekMath, arXiv 2402.03300 Eq. 21; Fin-R1, arXiv 2503.16252 §4.2, with A_i = (r_i - mean) / max(eps, std).
-    `scale="none"` leaves the division out (Dr. GRPO, arXiv 2503.20783 §3.2). NaN marks an undecided completion: it
-    counts in neither mean nor deviation. A group whose decided rewards differ by no more than `tolerance`, or of which
-    fewer than two are decided, teaches nothing and does not enter.
+    Baseline `group`: b = mean(r) of the group (DeepSeekMath, arXiv 2402.03300 Eq. 21; Fin-R1, arXiv 2503.16252 §4.2,
+    with A_i = (r_i - mean) / max(eps, std)). `leave_one_out`: the mean of the others alone, which makes A_i n / (n - 1)
+    times as large (RLOO, arXiv 2402.14740 §3).
+
+    Scale `group`: the deviation of the group's rewards; `batch`: of all decided rewards of the step, groups without
+    spread included (arXiv 2508.08221); `none` (Dr. GRPO, arXiv 2503.20783 §3.2).
+
+    NaN marks an undecided completion: it counts in neither mean nor deviation. A group whose decided rewards differ by
+    no more than `tolerance`, or of which fewer than two are decided, teaches nothing and does not enter.
     """
     decided_PG = ~rewards_PG.isnan()
     n_P1 = decided_PG.sum(-1, keepdim=True).clamp_min(1)
@@ -50,8 +72,17 @@ def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6) ->
     highest_P = rewards_PG.nan_to_num(-inf).masked_fill(~decided_PG, -inf).amax(-1)
     lowest_P = rewards_PG.nan_to_num(inf).masked_fill(~decided_PG, inf).amin(-1)
     spread_P = (decided_PG.sum(-1) >= 2) & (highest_P - lowest_P > tolerance)
+    advantages_PG = centred_PG * n_P1 / (n_P1 - 1).clamp_min(1) if baseline == "leave_one_out" else centred_PG
     if scale == "group":
         std_P1 = (centred_PG.square().sum(-1, keepdim=True) / n_P1).sqrt()
-        centred_PG = centred_PG / std_P1.clamp_min(tolerance)
+        advantages_PG = advantages_PG / std_P1.clamp_min(tolerance)
+    elif scale == "batch" and decided_PG.any():
+        advantages_PG = advantages_PG / rewards_PG[decided_PG].std(unbiased=False).clamp_min(tolerance)
     enters_PG = decided_PG & spread_P[:, None]
-    return Advantages(torch.where(enters_PG, centred_PG, 0.0), enters_PG, spread_P)
+    return Advantages(torch.where(enters_PG, advantages_PG, 0.0), enters_PG, spread_P)
+
+
+def first_groups(adv: Advantages, n: int) -> Advantages:
+    """Only the first n groups with spread enter: what dynamic sampling asked beyond them was for nothing."""
+    late_P1 = (adv.spread_P.cumsum(0) > n)[:, None]
+    return Advantages(adv.advantages_PG.masked_fill(late_P1, 0.0), adv.enters_PG & ~late_P1, adv.spread_P)

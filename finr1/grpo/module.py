@@ -13,13 +13,15 @@ from torch import Tensor
 from finr1.context import Bar
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
-from finr1.data.rows import make_row
-from finr1.grpo.advantage import Advantages, centre, down_sample
-from finr1.grpo.loss import policy_loss, token_weights
-from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade
+from finr1.data.rows import Group, make_row
+from finr1.grpo.advantage import Advantages, centre, down_sample, first_groups
+from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
+from finr1.grpo.reference import Reference
+from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade, join, refill
 from finr1.grpo.settings import GrpoSettings
+from finr1.grpo.workers import failures
 from finr1.reward.base import Reward
-from finr1.store import JsonlWriter, take_rows, write_jsonl
+from finr1.store import JsonlWriter, digest, take_rows, write_jsonl
 from finr1.tracking import Tracker
 from finr1.types import Question
 
@@ -27,13 +29,15 @@ SAMPLES = "samples.jsonl"
 
 
 class UpdateStats(NamedTuple):
-    """Of one optimiser step: sums over the tokens of the loss, or nothing at all."""
+    """Of a rollout's optimiser steps: means, and sums over the tokens of the loss; or nothing at all."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
     n_tokens: int = 0
     clipped: float = 0.0
     mismatch: float = 0.0
+    kl: float = 0.0
+    corrected: float = 0.0
     entropy: float = 0.0
 
 
@@ -51,8 +55,15 @@ class GrpoModule(StepModule):
         folder: Path,
         tracker: Tracker,
         bar: Bar,
+        reference: Reference | None = None,
+        spare: Callable[[int], Sequence[Question]] = lambda _: (),
+        seed: int = 0,
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
+        if settings.beta > 0 and reference is None:
+            raise ValueError("grpo.beta above 0 needs a reference")
+        self.spare, self.seed, self.failures_before = spare, seed, 0
+        self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar = folder, tracker, bar
 
@@ -65,17 +76,21 @@ class GrpoModule(StepModule):
         self.bar.advance(self.steps_done)
 
     def training_step(self, step: int, _: int) -> None:
-        """Sample, grade, centre, batch, optimise, sync."""
-        clock = _Clock()
-        groups = self.sampler.sample(self.plan[step])
-        version, resting = self.sampler.engine.weights_version, self.sampler.rest()
-        clock.lap("sample_s")
-        graded = grade(groups, self.rewards)
-        rewards_PG = graded.rewards_PG
-        if self.settings.train_per_group is not None:
-            rewards_PG = down_sample(rewards_PG, self.settings.train_per_group)
-        advantages = centre(rewards_PG, self.settings.scale, self.settings.spread_tolerance)
-        batch = collate(graded.groups, advantages, self.settings.row_tokens, self.settings.mask_truncated)
+        """Sample, grade, centre, batch, loss, sync."""
+        s, clock, self.failures_before = self.settings, _Clock(), failures(self.rewards)
+        version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
+        graded, asked, rounds = None, self.plan[step], 0
+        while asked:
+            groups = self.sampler.sample(asked)
+            clock.lap("sample_s")
+            graded = join(graded, grade(groups, self.rewards, s))
+            advantages = self.centre(graded, wanted)
+            clock.lap("grade_s")
+            asked = refill(advantages.spread_P, wanted, self.spare(step)) if rounds < s.refill_rounds else ()
+            rounds += 1
+        assert graded is not None
+        resting = self.sampler.rest()
+        batch = collate(graded.groups, advantages, s, int(digest([self.seed, "updates", step]), 16) % 2**63)
         stats = self.update(batch, step)
         clock.lap("train_s")
         if stats.n_tokens or resting:
@@ -84,37 +99,66 @@ class GrpoModule(StepModule):
         self.steps_done = step + 1
         self.record(step, graded, advantages, stats, version, clock)
 
+    def centre(self, graded: Graded, wanted: int) -> Advantages:
+        """Advantages of the groups asked so far; at most the first `wanted` groups with spread enter the loss."""
+        s, rewards_PG = self.settings, graded.rewards_PG
+        if s.train_per_group is not None:
+            rewards_PG = down_sample(rewards_PG, s.train_per_group)
+        return first_groups(centre(rewards_PG, s.scale, s.spread_tolerance, s.baseline), wanted)
+
     def update(self, batch: Batch, step: int) -> UpdateStats:
-        """One optimiser step over all rows, normalised over the whole step; nothing where no token enters."""
-        if not batch.rows:
+        """An optimiser step for each share of rows, normalised over the whole step; nothing where no token enters."""
+        if not batch.shares:
             return UpdateStats()
         s = self.settings
+        old = self.trainer_logprobs(batch) if len(batch.shares) > 1 else None
+        sums = torch.zeros(6, dtype=torch.float64)
+        lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
+        norms = [self.optimise(self.losses(batch, share, old, sums), lr, s.max_grad_norm) for share in batch.shares]
+        loss, *shown = sums.tolist()
+        return UpdateStats(loss / len(norms), sum(norms) / len(norms), batch.n_tokens, *shown)
+
+    @torch.no_grad()
+    def trainer_logprobs(self, batch: Batch) -> dict[int, Tensor]:
+        """Log-probs of each completion in the loss under the weights of now, by its number."""
+        found: dict[int, Tensor] = {}
+        for groups in (groups for share in batch.shares for groups in share):
+            numbers = [n for group in groups for n in group.numbers]
+            logprobs_N = completion_stats(self.model, make_row(groups), self.settings.sampling.temperature).logprobs_N
+            pieces: Any = torch.split(logprobs_N, batch.lengths_C[numbers].tolist())
+            found |= zip(numbers, pieces, strict=True)
+        # Autocast would keep the bf16 weights that it made here, without gradient, for the pass with one.
+        torch.clear_autocast_cache()
+        return found
+
+    def losses(
+        self, batch: Batch, share: list[list[Group]], old: Mapping[int, Tensor] | None, sums: Tensor
+    ) -> Iterator[Tensor]:
+        """The loss of each row of a share; what is shown of it is added to `sums`, in the order of `UpdateStats`."""
+        s, rule = self.settings, self.rule
+        count = batch.normaliser(share, s.count)
         inside = batch.lengths_C > 0
         weights_C = torch.zeros(len(inside))
-        weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss)
-        sums = torch.zeros(4, dtype=torch.float64)
-
-        def losses() -> Iterator[Tensor]:
-            for groups in batch.rows:
-                row = make_row(groups)
-                tokens = completion_stats(self.model, row, s.sampling.temperature)
-                old_N = torch.cat([batch.old_logprobs[n] for group in groups for n in group.numbers])
-                result = policy_loss(
-                    tokens.logprobs_N,
-                    old_N,
-                    batch.advantages_C[row.number_N],
-                    weights_C[row.number_N],
-                    s.clip_low,
-                    s.clip_high,
-                )
-                entropy = tokens.entropy_N.sum()
-                sums.add_(torch.stack([result.loss.detach(), result.clipped, result.mismatch, entropy]).double())
-                yield result.loss
-
-        lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
-        norm = self.optimise(losses(), lr, s.max_grad_norm)
-        loss, clipped, mismatch, entropy = sums.tolist()
-        return UpdateStats(loss, norm, batch.n_tokens, clipped, mismatch, entropy)
+        weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss, count, s.sampling.max_new_tokens)
+        for groups in share:
+            row, numbers = make_row(groups), [n for group in groups for n in group.numbers]
+            reference_N = self.reference.logprobs(self.model, row, s.sampling.temperature) if self.reference else None
+            stats = completion_stats(self.model, row, s.sampling.temperature, entropy_grad=rule.entropy_bonus > 0)
+            tokens = Tokens(
+                stats.logprobs_N,
+                torch.cat([batch.sampler_logprobs[n] for n in numbers]),
+                batch.advantages_C[row.number_N],
+                weights_C[row.number_N],
+                row.number_N,
+                old_N=None if old is None else torch.cat([old[n] for n in numbers]),
+                reference_N=reference_N,
+                entropy_N=stats.entropy_N,
+                entropy_weight=1 / max(1.0, count.tokens),
+            )
+            result = policy_loss(tokens, rule)
+            shown = (result.clipped, result.mismatch, result.kl, result.corrected, stats.entropy_N.sum())
+            sums.add_(torch.stack([value.detach() for value in (result.loss, *shown)]).double())
+            yield result.loss
 
     def record(
         self, step: int, graded: Graded, adv: Advantages, stats: UpdateStats, version: str, clock: _Clock
@@ -129,6 +173,7 @@ class GrpoModule(StepModule):
             "format": _mean(graded.format_PG),
             "accuracy": _mean(graded.accuracy_PG),
             "undecided": float(graded.rewards_PG.isnan().float().mean()),
+            "reward_failures": float(failures(self.rewards) - self.failures_before),
             "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
             "completion_tokens": n_generated / len(completions),
             "groups_with_spread": float(adv.spread_P.float().mean()),
@@ -136,6 +181,8 @@ class GrpoModule(StepModule):
             "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
             **clock.laps,
         }
+        if s.refill_rounds:
+            metrics["groups_asked"] = float(len(graded.groups))
         if stats.n_tokens:
             metrics |= {
                 "loss": stats.loss,
@@ -144,6 +191,10 @@ class GrpoModule(StepModule):
                 "mismatch": stats.mismatch / stats.n_tokens,
                 "entropy": stats.entropy / stats.n_tokens,
             }
+            if s.beta > 0:
+                metrics["kl"] = stats.kl / stats.n_tokens
+            if s.correction != "none":
+                metrics["corrected"] = stats.corrected / stats.n_tokens
         self.tracker.log("grpo", {k: v for k, v in metrics.items() if v == v}, step)
         rows = _samples(step, graded, adv, version)[: s.samples_kept]
         with JsonlWriter(self.folder / SAMPLES) as writer:
@@ -163,7 +214,7 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = now - self._last
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
     @property

@@ -12,7 +12,9 @@ from finr1.answer import grade as grade_answer
 from finr1.answer import parse
 from finr1.data import rows as shared
 from finr1.engine.base import PolicyEngine, Request, Sampling
-from finr1.grpo.advantage import Advantages
+from finr1.grpo.advantage import Advantages, combine, overlong_penalty
+from finr1.grpo.loss import Count
+from finr1.grpo.settings import GrpoSettings
 from finr1.model.load import checkpoint_weights
 from finr1.prompt import chat
 from finr1.reward.base import Reward, RewardItem
@@ -48,7 +50,7 @@ class Sampler:
 
 
 class Graded(NamedTuple):
-    """Groups with their verdicts, and the weighted sum of rewards [P, G], NaN where a reward could not decide."""
+    """Groups with their verdicts, and the combined reward [P, G], NaN where a reward could not decide."""
 
     groups: Sequence[Group]
     rewards_PG: Tensor
@@ -56,13 +58,18 @@ class Graded(NamedTuple):
     accuracy_PG: Tensor  # strictly right, NaN undecided: the task's own metric, whatever the rewards are
 
 
-def grade(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> Graded:
-    """Ask every reward about every completion."""
+def grade(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
+    """Ask every reward about every completion; `settings` say how they combine and what the last tokens cost."""
+    completions = [c for g in groups for c in g.completions]
     items = [RewardItem(g.question, c.text, c.finish_reason == "length") for g in groups for c in g.completions]
     verdicts = {name: reward.grade(items) for name, reward in rewards.items()}
-    total = torch.zeros(len(items), dtype=torch.float64)
-    for name, reward in rewards.items():
-        total += reward.weight * torch.tensor([_value(v) for v in verdicts[name]], dtype=torch.float64)
+    values_RC = torch.tensor([[_value(v) for v in verdicts[name]] for name in rewards], dtype=torch.float64)
+    weights_R = torch.tensor([reward.weight for reward in rewards.values()], dtype=torch.float64)
+    total_C = combine(values_RC, weights_R, settings.combine)
+    if settings.overlong_buffer_tokens:
+        lengths_C = torch.tensor([len(c.token_ids) for c in completions])
+        limit = settings.sampling.max_new_tokens
+        total_C += settings.overlong_weight * overlong_penalty(lengths_C, limit, settings.overlong_buffer_tokens)
     size = len(groups[0].completions)
     graded = [
         Group(g.question, g.completions, {name: found[i * size : (i + 1) * size] for name, found in verdicts.items()})
@@ -74,45 +81,86 @@ def grade(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> Graded:
         [_value(grade_answer(p.answer, item.question).strict) for p, item in zip(parsed, items, strict=True)]
     )
     shape = (len(groups), size)
-    return Graded(graded, total.float().view(shape), form.view(shape), right.view(shape))
+    return Graded(graded, total_C.float().view(shape), form.view(shape), right.view(shape))
 
 
 def _value(verdict: Verdict) -> float:
     return float("nan") if verdict.value is None else verdict.value
 
 
+def join(graded: Graded | None, more: Graded) -> Graded:
+    """Both rounds' groups, in the order they were asked."""
+    if graded is None:
+        return more
+    tensors = (torch.cat([one, other]) for one, other in zip(graded[1:], more[1:], strict=True))
+    return Graded([*graded.groups, *more.groups], *tensors)
+
+
+def refill(spread_P: Tensor, wanted: int, spare: Sequence[Question]) -> Sequence[Question]:
+    """Dynamic sampling (DAPO, arXiv 2503.14476 §3.2): what to ask next; nothing once `wanted` groups have spread.
+
+    `spread_P` is of all groups asked so far, `spare` the step's further questions in their order. As many are asked as
+    would do at the share of groups with spread seen so far, at most `wanted`: the same for the same step, always.
+    """
+    found, asked = int(spread_P.sum()), len(spread_P)
+    n = 0 if found >= wanted else wanted if found == 0 else min(wanted, -(-(wanted - found) * asked // found))
+    taken = asked - wanted
+    return spare[taken : taken + n]
+
+
 class Batch(NamedTuple):
     """What the loss needs: packed groups, and per completion (by number) advantage, weight and engine log-probs."""
 
-    rows: list[list[shared.Group]]
+    shares: list[list[list[shared.Group]]]  # the rows of each optimiser step
     advantages_C: Tensor
     lengths_C: Tensor  # tokens; 0 for completions outside the loss
-    old_logprobs: list[Tensor]
+    sampler_logprobs: list[Tensor]
+    all_tokens: int  # of every completion of the step, whether its group has spread or not
+    all_completions: int
 
     @property
     def n_tokens(self) -> int:
         """Completion tokens in the loss."""
         return int(self.lengths_C.sum())
 
+    def normaliser(self, share: list[list[shared.Group]], count: str) -> Count:
+        """Of one optimiser step: what enters the loss, or `all` completions (as TRL; truncated ones if not masked)."""
+        n = len(self.shares)
+        if count == "all":
+            return Count(self.all_tokens / n, self.all_completions / n, self.all_tokens / n)
+        own = sum(len(ids) for groups in share for group in groups for ids in group.completions)
+        return Count(self.n_tokens / n, int((self.lengths_C > 0).sum()) / n, own)
 
-def collate(groups: Sequence[Group], adv: Advantages, row_tokens: int, mask_truncated: bool) -> Batch:
-    """Prompt-shared rows of the completions that enter the loss, each prompt once a row."""
+
+def collate(groups: Sequence[Group], adv: Advantages, settings: GrpoSettings, seed: int = 0) -> Batch:
+    """Prompt-shared rows of the completions that enter the loss, each prompt once a row.
+
+    With several updates a rollout the groups are shuffled by `seed` and dealt out: each optimiser step gets its share
+    (DAPO §4.1: 16 a rollout). Every completion is used once, so that training costs what one step would; walking the
+    whole batch again for every update would cost a multiple. A group stays whole. No update is without a group.
+    """
     size = len(groups[0].completions)
     completions: list[Completion] = [c for g in groups for c in g.completions]
-    enters = adv.enters_PG.flatten().tolist()
-    if mask_truncated:
-        enters = [e and c.finish_reason != "length" for e, c in zip(enters, completions, strict=True)]
+    masked = settings.mask_truncated
+    counted = [bool(c.token_ids) and not (masked and c.finish_reason == "length") for c in completions]
+    enters = [e and k for e, k in zip(adv.enters_PG.flatten().tolist(), counted, strict=True)]
     pieces: list[shared.Group] = []
     for i, group in enumerate(groups):
-        numbers = [n for n in range(i * size, (i + 1) * size) if enters[n] and completions[n].token_ids]
+        numbers = [n for n in range(i * size, (i + 1) * size) if enters[n]]
         if numbers:
             prompt = group.completions[0].prompt_token_ids
             pieces.append(shared.Group(prompt, [completions[n].token_ids for n in numbers], numbers))
     inside = {n for piece in pieces for n in piece.numbers}
     lengths = torch.tensor([len(c.token_ids) if n in inside else 0 for n, c in enumerate(completions)])
+    n_updates = min(settings.updates_per_rollout, len(pieces))
+    if n_updates > 1:
+        order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
+        pieces = [pieces[i] for i in order]
     return Batch(
-        rows=shared.pack(pieces, row_tokens),
+        shares=[shared.pack(pieces[i::n_updates], settings.row_tokens) for i in range(n_updates)],
         advantages_C=adv.advantages_PG.flatten(),
         lengths_C=lengths,
-        old_logprobs=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],
+        sampler_logprobs=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],
+        all_tokens=sum(len(c.token_ids) for c, k in zip(completions, counted, strict=True) if k),
+        all_completions=sum(counted),
     )

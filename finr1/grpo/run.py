@@ -12,7 +12,7 @@ from finr1.context import Context, build, build_all
 from finr1.engine.base import PolicyEngine, Request
 from finr1.errors import DataError
 from finr1.prompt import chat
-from finr1.store import JsonlWriter, check_known, take_rows, write_jsonl
+from finr1.store import JsonlWriter, check_known, digest, take_rows, write_jsonl
 from finr1.types import Completion, Question
 
 PASS_RATES = "pass_rates.jsonl"
@@ -23,7 +23,9 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.data.attention import register
     from finr1.data.loop import CHECKPOINT, fit
     from finr1.grpo.module import GrpoModule
+    from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
+    from finr1.grpo.workers import guarded
     from finr1.model.load import export, load_tokenizer, load_trainable
 
     cfg = ctx.cfg
@@ -37,17 +39,23 @@ def run(ctx: Context) -> dict[str, Any]:
     model = load_trainable(start, cfg.model, register())
     sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
     sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
-    with ctx.progress("steps", cfg.grpo.steps) as bar:
+    with (
+        guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards,
+        ctx.progress("steps", cfg.grpo.steps) as bar,
+    ):
         module = GrpoModule(
             model,
             build(cfg.trainer["optimizer"]),
             cfg.grpo,
             plan,
             sampler,
-            build_all(cfg.reward),
+            rewards,
             ctx.folder,
             ctx.tracker,
             bar,
+            Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
+            lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
+            cfg.seed,
         )
         fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
@@ -125,3 +133,17 @@ def make_plan(questions: Sequence[Question], steps: int, per_step: int, seed: in
     epochs = -(-steps * per_step // len(questions))
     order = [i for epoch in shuffled(len(questions), epochs, seed + 2) for i in epoch]
     return [[questions[i] for i in order[s * per_step : (s + 1) * per_step]] for s in range(steps)]
+
+
+def spare_questions(questions: Sequence[Question], planned: Sequence[Question], step: int, seed: int) -> list[Question]:
+    """Every question that the step's plan lacks, in an order of the step's own: what dynamic sampling asks next.
+
+    It depends on the step alone, never on what earlier steps used up: a killed run that resumes at a step asks it the
+    same questions, and the plan of the steps after it stays as it is.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(int(digest([seed, "spare", step]), 16) % 2**63)
+    taken = {question.id for question in planned}
+    order = torch.randperm(len(questions), generator=generator).tolist()
+    return [questions[i] for i in order if questions[i].id not in taken]

@@ -23,6 +23,21 @@ class SelectSettings:
 
 
 @dataclass
+class WorkerSettings:
+    """Rewards that run in processes of their own, one completion at a time: what may hang or crash."""
+
+    rewards: list[str] = field(default_factory=list)  # by name; the others run in the trainer's process
+    processes: int = 2
+    timeout_s: float = 10.0  # a completion and reward; past it the verdict is undecided and the process is replaced
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ConfigError("grpo.workers.processes", self.processes, "must be at least 1", "use 1 or more")
+        if self.timeout_s <= 0:
+            raise ConfigError("grpo.workers.timeout_s", self.timeout_s, "no time at all", "use some seconds")
+
+
+@dataclass
 class GrpoSettings:
     """Group relative policy optimisation on the bad questions. Fin-R1 published none of these values: they are ours."""
 
@@ -32,28 +47,44 @@ class GrpoSettings:
     steps: int = 40  # rollouts
     questions_per_step: int = 8
     group_size: int = 8
+    refill_rounds: int = 0  # further rounds of questions in place of groups without spread, at most; 0: off
     sampling: Sampling = field(default_factory=Sampling)
     learning_rate: float = 2e-5
     warmup_steps: int = 2
     schedule: str = "constant"  # constant | linear (to zero) | cosine, after the warm-up
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    loss: str = "dapo"  # dapo (one global token count) | grpo (mean a completion)
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    scale: str = "group"  # advantage divided by the group's standard deviation: group | none
+    loss: str = "dapo"  # dapo | grpo | bnpo | dr_grpo | gspo | cispo: equations in finr1/grpo/loss.py
+    clip_low: float = 0.2  # near 3e-4 for gspo; not used by cispo
+    clip_high: float = 0.28  # near 4e-4 for gspo, near 4 for cispo
+    dual_clip: float | None = None  # a token of negative advantage costs at most this many times it; null: off
+    count: str = "entering"  # what the normaliser counts: completions entering the loss | all of the step
+    beta: float = 0.0  # weight of the k3 divergence from the starting model; 0: no reference model
+    entropy_bonus: float = 0.0  # weight of the policy's mean entropy; 0: off
+    correction: str = "none"  # sampler/trainer mismatch: none | {token,sequence}_{truncate,mask}
+    correction_low: float | None = None
+    correction_high: float | None = 3.0
+    combine: str = "sum"  # rewards into one: sum (weighted) | product (1 only if all give 1; weights not used)
+    overlong_buffer_tokens: int = 0  # the last so many tokens before the limit cost up to overlong_weight; 0: off
+    overlong_weight: float = 1.0
+    baseline: str = "group"  # subtracted from the reward: group (mean) | leave_one_out (mean of the others)
+    scale: str = "group"  # advantage divided by the rewards' standard deviation: group | batch | none
     spread_tolerance: float = 1e-6  # groups whose rewards differ by less cost no training
     train_per_group: int | None = None  # train on the completions of largest reward variance only; null: on all
     mask_truncated: bool = False  # completions cut by the limit leave the loss
+    updates_per_rollout: int = 1  # optimiser steps, each on its share of the shuffled groups
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
     samples_kept: int = 16  # completions of each step kept for the report, a whole group first
 
     def __post_init__(self) -> None:
-        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps"):
+        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "updates_per_rollout"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
+        if self.refill_rounds < 0:
+            raise ConfigError("grpo.refill_rounds", self.refill_rounds, "it cannot be negative", "use 0 for none")
         if self.group_size < 2:
             raise ConfigError("grpo.group_size", self.group_size, "a group of one has no advantage", "use 2 or more")
         if self.train_per_group is not None and not 2 <= self.train_per_group <= self.group_size:
@@ -63,9 +94,13 @@ class GrpoSettings:
                 f"not within 2 and group_size={self.group_size}",
                 "mend it",
             )
-        for key, known in (("loss", LOSSES), ("scale", SCALES), ("schedule", SCHEDULES)):
+        for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "no such choice", f"use one of {', '.join(known)}")
+        if not 0 <= self.overlong_buffer_tokens <= self.sampling.max_new_tokens:
+            why = f"not within 0 and sampling.max_new_tokens={self.sampling.max_new_tokens}"
+            raise ConfigError("grpo.overlong_buffer_tokens", self.overlong_buffer_tokens, why, "mend one")
+        self._check_loss()
         if self.sampling.temperature == 0:
             raise ConfigError("grpo.sampling.temperature", 0, "greedy groups have no spread", "use a value above 0")
         if self.sampling.top_p != 1 or self.sampling.top_k != -1:
@@ -76,7 +111,26 @@ class GrpoSettings:
                 "use top_p=1 and top_k=-1",
             )
 
+    def _check_loss(self) -> None:
+        for key in ("clip_low", "clip_high", "beta", "entropy_bonus"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"grpo.{key}", getattr(self, key), "it cannot be negative", "use 0 or more")
+        if self.dual_clip is not None and (self.loss == "cispo" or self.dual_clip <= 1 + self.clip_high):
+            why = "cispo has no minimum to bound" if self.loss == "cispo" else "not above 1 + grpo.clip_high"
+            raise ConfigError("grpo.dual_clip", self.dual_clip, why, "use null, or about 3 with another loss")
+        low, high = self.correction_low, self.correction_high
+        if low is not None and high is not None and low >= high:
+            raise ConfigError("grpo.correction_low", low, f"not below correction_high={high}", "mend one")
+        if self.correction != "none" and low is None and high is None:
+            raise ConfigError("grpo.correction", self.correction, "it has no bound", "set grpo.correction_high")
 
-LOSSES = ("dapo", "grpo")
-SCALES = ("group", "none")
-SCHEDULES = ("constant", "linear", "cosine")
+
+CHOICES = {
+    "loss": ("dapo", "grpo", "bnpo", "dr_grpo", "gspo", "cispo"),
+    "count": ("entering", "all"),
+    "correction": ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "combine": ("sum", "product"),
+    "baseline": ("group", "leave_one_out"),
+    "scale": ("group", "batch", "none"),
+    "schedule": ("constant", "linear", "cosine"),
+}

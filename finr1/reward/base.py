@@ -19,7 +19,7 @@ class RewardItem(NamedTuple):
 class Reward(Protocol):
     """Scores completions; a verdict of None takes the completion out of its group.
 
-    The run's reward is the sum over rewards of `weight * value`.
+    The run's reward is the sum over rewards of `weight * value` (`grpo.combine`).
     """
 
     name: str

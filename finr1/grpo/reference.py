@@ -1,0 +1,38 @@
+"""The frozen reference of the KL term: the weights that GRPO starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finr1.data.logprobs import completion_stats
+from finr1.data.rows import Row
+from finr1.model.load import core
+
+
+class Reference:
+    """With adapters, the policy with them switched off: no memory. Else a copy, which `load` gives on first use.
+
+    `load` must give the model that training started from, whatever checkpoint the policy itself comes from.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._frozen: Any = None
+
+    @torch.no_grad()
+    def logprobs(self, policy: Any, row: Row, temperature: float) -> Tensor:
+        """Log-probs of the row's completion tokens [N], without gradient."""
+        if core(policy) is not policy:
+            with policy.disable_adapter():
+                logprobs_N = completion_stats(policy, row, temperature).logprobs_N
+        else:
+            if self._frozen is None:
+                self._frozen = self._load().requires_grad_(False).to(next(policy.parameters()).device)
+            logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
+        # Autocast would keep the bf16 copies that it made here, without gradient, for the policy's own pass.
+        torch.clear_autocast_cache()
+        return logprobs_N

@@ -1,0 +1,144 @@
+"""Whole steps with an engine over the tiny model: what is asked, what a killed run resumes to, when weights stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stages import question
+from tiny_engine import TinyEngine, weights
+from tiny_model import tiny
+
+from finr1.data import loop
+from finr1.engine.base import Sampling
+from finr1.grpo.module import GrpoModule, UpdateStats
+from finr1.grpo.rollout import Batch, Sampler, refill
+from finr1.grpo.run import make_plan, spare_questions
+from finr1.grpo.settings import GrpoSettings
+from finr1.reward.base import RewardItem
+from finr1.store import read_jsonl
+from finr1.tracking import Tracker, read_metrics
+from finr1.types import Verdict
+
+TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
+QUESTIONS = [question(f"question {i}") for i in range(12)]
+SHORT = [f"question {i}" for i in (1, 4, 5, 7, 8, 10)]  # half of them have no spread
+
+
+class Odd:
+    """1 for an odd number of tokens."""
+
+    name, weight = "odd", 1.0
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [Verdict(float(len(item.text.split()) % 2)) for item in items]
+
+
+class Bar:
+    def advance(self, *_: Any, **__: Any) -> None: ...
+
+
+class Killed(GrpoModule):
+    """Ends in step 2 as a kill would, when its weights have moved and nothing of the step is on disk."""
+
+    def update(self, batch: Batch, step: int) -> UpdateStats:
+        stats = super().update(batch, step)
+        if step == 2:
+            raise RuntimeError("killed")
+        return stats
+
+
+def walk(folder: Path, engine: TinyEngine, kind: type[GrpoModule] = GrpoModule, **settings: Any) -> GrpoModule:
+    """Three steps of three questions and four completions, from the folder's checkpoint if it has one."""
+    folder.mkdir(exist_ok=True)
+    known = {"steps": 3, "questions_per_step": 3, "group_size": 4, "learning_rate": 0.5, "warmup_steps": 0}
+    options = GrpoSettings(**{**known, "sampling": Sampling(max_new_tokens=6), "max_grad_norm": 0.5, **settings})
+    plan = make_plan(QUESTIONS, 3, 3, seed=0)
+    sampler = Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
+    spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
+    arguments = (options, plan, sampler, {"odd": Odd()}, folder, Tracker(folder), Bar())
+    module = kind(tiny(), torch.optim.SGD, *arguments, None, spare)  # type: ignore[arg-type]
+    loop.fit(module, 3, folder, TRAINER, every=1)
+    return module
+
+
+REFILL = {"refill_rounds": 3}
+UPDATES = {"updates_per_rollout": 2}
+VARIANTS: list[dict[str, Any]] = [{}, REFILL, UPDATES, {**REFILL, **UPDATES, "correction": "sequence_mask"}]
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tmp_path: Path, settings: dict[str, Any]) -> None:
+    whole = walk(tmp_path / "whole", TinyEngine(SHORT), **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        walk(tmp_path / "killed", TinyEngine(SHORT), Killed, **settings)
+    resumed = walk(tmp_path / "killed", TinyEngine(SHORT), **settings)
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    samples = [list(read_jsonl(tmp_path / folder / "samples.jsonl")) for folder in ("whole", "killed")]
+    assert samples[0] == samples[1] and [row["step"] for row in samples[0]].count(2) > 0
+    start, end = weights(tiny()), weights(whole.model)
+    assert max(float((start[name] - end[name]).abs().max()) for name in start) > 1e-3
+
+
+def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> None:
+    engine = TinyEngine(SHORT)
+    walk(tmp_path, engine, refill_rounds=10)
+    metrics = [row for _, row in read_metrics(tmp_path, "grpo")]
+    plan = make_plan(QUESTIONS, 3, 3, seed=0)
+    calls = iter(engine.asked)
+    for step, row in enumerate(metrics):
+        asked: list[str] = next(calls)
+        assert asked == [q.text for q in plan[step]]
+        while len(asked) < row["groups_asked"]:
+            asked = asked + next(calls)
+        assert len(set(asked)) == len(asked) == row["groups_asked"]  # no question twice in a step
+        spread = [text not in SHORT for text in asked]
+        assert row["groups_with_spread"] == pytest.approx(sum(spread) / len(asked))
+        assert sum(spread) >= 3 or len(asked) == len(QUESTIONS)
+    assert next(calls, None) is None
+    assert max(row["groups_asked"] for row in metrics) > 3
+
+
+def test_the_number_of_rounds_is_bounded_and_off_by_default(tmp_path: Path) -> None:
+    everything = [q.text for q in QUESTIONS]
+    for rounds, calls in ((0, 1), (2, 3)):
+        engine = TinyEngine(everything)
+        module = walk(tmp_path / str(rounds), engine, refill_rounds=rounds)
+        assert [len(texts) for texts in engine.asked] == [3] * 3 * calls
+        assert module.steps_done == 3  # steps are rollouts, though no group had spread
+        assert all(torch.equal(p, q) for p, q in zip(module.model.parameters(), tiny().parameters(), strict=True))
+        assert all("loss" not in row for _, row in read_metrics(tmp_path / str(rounds), "grpo"))
+
+
+def test_what_refill_asks_by_hand() -> None:
+    spare = QUESTIONS
+    spread = lambda *values: torch.tensor(values, dtype=torch.bool)  # noqa: E731
+    assert refill(spread(1, 1, 1), 3, spare) == []
+    assert refill(spread(0, 0, 0), 3, spare) == spare[:3]  # nothing known yet: a whole round
+    assert refill(spread(1, 0, 1), 3, spare) == spare[:2]  # 1 missing at a share of 2/3: 1.5, so 2
+    assert refill(spread(1, 0, 1, 0, 0), 3, spare) == spare[2:5]  # 1 missing at 2/5: 2.5, so 3
+    assert refill(spread(1, 0, 0, 0, 0, 0), 3, spare[:4]) == spare[3:4]  # 2 missing at 1/6: 12, at most 3, 1 is left
+
+
+def test_spare_questions_depend_on_the_step_alone() -> None:
+    plan = make_plan(QUESTIONS, 3, 3, seed=0)
+    orders = [[q.text for q in spare_questions(QUESTIONS, plan[step], step, 0)] for step in (0, 1, 2)]
+    for step in range(3):
+        assert sorted(orders[step] + [q.text for q in plan[step]]) == sorted(q.text for q in QUESTIONS)
+        assert orders[step] == [q.text for q in spare_questions(QUESTIONS, plan[step], step, 0)]
+    assert orders[1] != [q.text for q in spare_questions(QUESTIONS, plan[1], 2, 0)]
+    assert orders[1] != [q.text for q in spare_questions(QUESTIONS, plan[1], 1, 5)]
+
+
+def test_the_engine_has_the_trainers_weights_after_every_step(tmp_path: Path) -> None:
+    engine = TinyEngine(SHORT)
+    module = walk(tmp_path, engine)
+    assert engine.weights_version == "step 3"
+    for name, tensor in weights(module.model).items():
+        assert torch.equal(engine.model.state_dict()[name], tensor)
+    for _, row in read_metrics(tmp_path, "grpo"):
+        assert row.get("mismatch", 0.0) < 1e-5

@@ -1,0 +1,88 @@
+"""A policy engine over the tiny model: samples token by token, takes weights by name. Texts are the token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_model import VOCABULARY, tiny
+from torch import Tensor
+
+from finr1.data.logprobs import completion_stats
+from finr1.data.rows import Group, make_row
+from finr1.engine.base import OnDone, Request, Sampling
+from finr1.store import digest
+from finr1.types import Completion
+
+
+class TinyEngine:
+    """Deterministic: what is sampled depends on the weights, the request and the sampling only.
+
+    Args:
+        short: questions (by text) whose completions are all one token, and the same one: groups without spread.
+        stale: weights are named as taken, but not taken.
+    """
+
+    name = "tiny"
+
+    def __init__(self, short: Sequence[str] = (), stale: bool = False) -> None:
+        self.model = tiny()
+        self.weights_version = ""
+        self.short, self.stale = short, stale
+        self.asked: list[list[str]] = []  # the questions of each call
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        """See Engine."""
+        self.asked.append([request.question.text for request in requests])
+        return [[self._complete(request, sampling, n) for n in range(sampling.n)] for request in requests]
+
+    def _complete(self, request: Request, sampling: Sampling, sample: int) -> Completion:
+        text = request.question.text
+        prompt = [1 + int(digest([text, i]), 16) % (VOCABULARY - 1) for i in range(5)]
+        generator = torch.Generator().manual_seed(int(digest([text, sample]), 16) % 2**63)
+        # Lengths of both parities in every group but the short ones.
+        length = 1 if text in self.short else 2 + (sample + prompt[0]) % (sampling.max_new_tokens - 1)
+        ids: list[int] = []
+        for _ in range(length):
+            with torch.no_grad():
+                logits = self._logits([*prompt, *ids]) / sampling.temperature
+            ids.append(7 if text in self.short else int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+        row = make_row([Group(prompt, [ids], [0])])
+        with torch.no_grad():
+            logprobs = completion_stats(self.model, row, sampling.temperature).logprobs_N.tolist()
+        return Completion(" ".join(map(str, ids)), "stop", ids, logprobs, prompt)
+
+    def _logits(self, ids: list[int]) -> Tensor:
+        found: list[Tensor] = []
+        row = make_row([Group(ids, [[0]], [0])])
+        hook = self.model.lm_head.register_forward_hook(lambda _, __, out: found.append(out[0]))
+        completion_stats(self.model, row)
+        hook.remove()
+        return found[0]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
+        """See PolicyEngine."""
+        taken = {name: tensor.float().clone() for name, tensor in weights}
+        if not self.stale:
+            self.model.load_state_dict(taken)
+        self.weights_version = version
+
+    def load_folder(self, folder: Path) -> None:
+        """See PolicyEngine."""
+        raise NotImplementedError
+
+    def rest(self) -> bool:
+        """See PolicyEngine."""
+        return False
+
+    def close(self) -> None:
+        """See Engine."""
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
