@@ -57,12 +57,11 @@ class TinyEngine:
         return Completion(" ".join(map(str, ids)), "stop", ids, logprobs, prompt)
 
     def _logits(self, ids: list[int]) -> Tensor:
-        found: list[Tensor] = []
         row = make_row([Group(ids, [[0]], [0])])
-        hook = self.model.lm_head.register_forward_hook(lambda _, __, out: found.append(out[0]))
-        completion_stats(self.model, row)
-        hook.remove()
-        return found[0]
+        states = self.model.base_model(
+            input_ids=row.ids_T[None], position_ids=row.positions_T[None], use_cache=False, layout=row.layout
+        ).last_hidden_state[0]
+        return self.model.lm_head(states[row.predict_N])[0]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """See PolicyEngine."""

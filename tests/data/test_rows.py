@@ -9,7 +9,7 @@ import torch
 from tiny_model import SHAPES, VOCABULARY, tiny
 from torch import Tensor
 
-from finr1.data.logprobs import completion_stats
+from finr1.data.logprobs import Head, completion_stats
 from finr1.data.rows import Group, make_row, pack
 
 
@@ -73,6 +73,36 @@ def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(parts.logprobs_N, whole.logprobs_N, atol=1e-6, rtol=0)
     torch.testing.assert_close(parts.entropy_N, whole.entropy_N, atol=1e-6, rtol=0)
     torch.testing.assert_close(model.model.embed_tokens.weight.grad, gradient, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("entropy_grad", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_of_the_head_are_those_of_plain_log_softmax(entropy_grad: bool, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    target, of_logprobs, of_entropy = torch.tensor([3, 0, 6, 3, 2]), draw(5), draw(5)
+    states, weight = draw(5, 4), draw(7, 4)
+    found = []
+    for plain in (True, False):
+        h, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        if plain:
+            logp = (h @ w.T / temperature).log_softmax(-1)
+            logprobs, entropy = logp[range(5), target], -(logp.exp() * logp).sum(-1)
+        else:
+            logprobs, entropy = Head.apply(h, w, target, temperature, entropy_grad, 2)
+            assert entropy.requires_grad == entropy_grad
+        loss = (logprobs * of_logprobs).sum()
+        (loss + (entropy * of_entropy).sum() if entropy_grad else loss).backward()
+        found.append((logprobs, entropy, h.grad, w.grad))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-10)
+
+
+def test_a_head_that_is_no_plain_matrix_is_refused() -> None:
+    model = tiny()
+    model.lm_head = torch.nn.Linear(model.config.hidden_size, VOCABULARY, bias=True)
+    with pytest.raises(TypeError, match="the model's head is Linear, not a plain linear layer without bias"):
+        completion_stats(model, make_row(groups()))
 
 
 def test_no_completion_sees_another() -> None:
