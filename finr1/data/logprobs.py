@@ -35,7 +35,7 @@ def completion_stats(model: Any, row: Row, temperature: float = 1.0, entropy_gra
         layout=row.layout,
     ).last_hidden_state[0]
     head = inner.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+    if not isinstance(head, torch.nn.Linear) or getattr(head, "bias", None) is not None:
         raise TypeError(f"the model's head is {type(head).__name__}, not a plain linear layer without bias")
     hidden_ND, weight_VD = hidden_TD[row.predict_N], head.weight
     device = hidden_ND.device.type
@@ -43,8 +43,8 @@ def completion_stats(model: Any, row: Row, temperature: float = 1.0, entropy_gra
         kind = torch.get_autocast_dtype(device)
         hidden_ND, weight_VD = hidden_ND.to(kind), weight_VD.to(kind)
     chunk = CHUNK if device == "cpu" else 16 * CHUNK  # a GPU wants larger products
-    found: Any = Head.apply(hidden_ND, weight_VD, row.target_N, temperature, entropy_grad, chunk)  # type: ignore[no-untyped-call]
-    return TokenStats(*found)
+    apply: Any = Head.apply
+    return TokenStats(*apply(hidden_ND, weight_VD, row.target_N, temperature, entropy_grad, chunk))
 
 
 class Head(torch.autograd.Function):
