@@ -71,6 +71,14 @@ STAGES: Mapping[str, Stage] = {
             "finr1.filter.run",
         ),
         Stage(
+            "export",
+            "export",
+            ("questions", "distil", "filter"),
+            ("export",),
+            (*_TEXT, "export", "judge/base.py", "model"),
+            "finr1.export.run.run",
+        ),
+        Stage(
             "sft",
             "4_sft",
             ("questions", "filter"),
@@ -107,6 +115,10 @@ STAGES: Mapping[str, Stage] = {
 
 
 PIPELINE = "pipeline"
+WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> walks these in order
+    PIPELINE: ("questions", "distil", "filter", "sft", "grpo", "evaluate", "report"),
+    "data": ("questions", "distil", "filter", "export", "report"),
+}
 TRAINING = ("sft", "grpo")
 
 
@@ -120,10 +132,10 @@ class Input(NamedTuple):
 
 def chosen(stage: str) -> tuple[Stage, ...]:
     """The stages that `stage=<name>` runs; ConfigError for a name there is not."""
-    if stage == PIPELINE:
-        return tuple(STAGES.values())
+    if stage in WALKS:
+        return tuple(STAGES[name] for name in WALKS[stage])
     if stage not in STAGES:
-        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((PIPELINE, *STAGES))}")
+        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((*WALKS, *STAGES))}")
     return (STAGES[stage],)
 
 

@@ -24,7 +24,7 @@ SHARED = {*BASES, "model", "data", "context", "scoring"}
 TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "pipeline", "summary", "sweep"}
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
-    **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
+    **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
     "overlap.py": "questions",
 }
 PARTS = {"report": ("reporting",), "questions": ("overlap",)}

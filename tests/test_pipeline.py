@@ -55,6 +55,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         source.write_text(name)
         table[name] = Stage(name, STAGES[name].folder, reads, settings, (str(source),), f"{__name__}.stage_run")
     monkeypatch.setattr(pipeline, "STAGES", table)
+    monkeypatch.setattr(pipeline, "WALKS", {pipeline.PIPELINE: tuple(table)})
     yield table
 
 
