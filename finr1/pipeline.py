@@ -184,11 +184,14 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
-    for key in stage.settings:
-        for place, path in data_paths(subtree(values, key), key):
-            if not path.exists():
-                raise ConfigError(place, path, "no such file or folder", "set paths.data=<folder> or FINR1_DATA")
-            found[place] = data_fingerprint(path)
+    places = [place for key in stage.settings for place in data_paths(subtree(values, key), key)]
+    if missing := [(place, path) for place, path in places if not path.exists()]:
+        parts = dict.fromkeys(".".join(place.split(".")[:2]) for place, _ in missing)
+        leave = " ".join(f"'~{part}'" for part in parts)
+        remedy = f"set paths.data=<folder> or FINR1_DATA, or leave out what is missing: {leave}"
+        raise ConfigError(*missing[0], "no such file or folder", remedy)
+    for place, path in places:
+        found[place] = data_fingerprint(path)
     start = cfg.grpo.init_from if stage.name == "grpo" else None
     if start and Path(start).exists():
         found["grpo.init_from"] = data_fingerprint(Path(start))
