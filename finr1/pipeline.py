@@ -67,7 +67,7 @@ STAGES: Mapping[str, Stage] = {
             "3_filtered",
             ("questions", "distil"),
             ("judge", "engine.judge", "filter"),
-            (*_TEXT, "filter.py", "judge"),
+            (*_TEXT, "filter.py", "audit.py", "judge"),
             "finr1.filter.run",
         ),
         Stage(

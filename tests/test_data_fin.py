@@ -20,10 +20,11 @@ PER_SOURCE = 4
 
 
 def test_its_settings_are_those_that_fin_r1_published() -> None:
-    assert SOURCES == [
+    ten = [
         *("finqa", "convfinqa", "tfns", "financeiq", "ant_finance"),
         *("fincuge", "fincorpus", "finance_instruct_500k", "finance_qt", "finpee"),
     ]
+    assert ten == SOURCES
     values = plain(compose(["+experiment=data_fin"]))
     assert subtree(values, "distil.sampling.temperature") == 0.6 and values["prompt"]["teacher_system"] is None
     assert values["distil"]["boxed"] and values["engine"]["teacher"]["lead_in"] == "vllm"

@@ -26,8 +26,9 @@ STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
     **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
     "overlap.py": "questions",
+    "audit.py": "filter",
 }
-PARTS = {"report": ("reporting",), "questions": ("overlap",)}
+PARTS = {"report": ("reporting",), "questions": ("overlap",), "filter": ("audit",)}
 
 
 def allowed(module: str) -> set[str] | None:
