@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import OmegaConf
 
 import finr1
-from finr1 import store
+from finr1 import guard, store
 from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console
 from finr1.errors import ConfigError
@@ -159,6 +159,9 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     """What decides whether the stage must run; ConfigError where something it reads is not there."""
     inputs: dict[str, str] = outside_of(stage, cfg, values)
     for name, read in inputs_of(stage, cfg, run_dir).items():
+        if is_bare(stage, cfg, read):
+            inputs[name] = data_fingerprint(read.folder)
+            continue
         if not is_done(read.folder):
             state = "not finished" if read.folder.is_dir() else "not there yet"
             raise ConfigError("stage", stage.name, f"it reads {read.folder}, {state}", f"run stage={name} first")
@@ -175,7 +178,7 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     ConfigError for what is missing: a pipeline learns it before its first stage, not before its fifth.
     """
     for read in inputs_of(stage, cfg, Path()).values():
-        if read.key and not is_done(read.folder):
+        if read.key and not is_done(read.folder) and not is_bare(stage, cfg, read):
             why = f"{read.folder} is {'not finished' if read.folder.is_dir() else 'not there'}"
             remedy = (
                 f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
@@ -203,16 +206,15 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
 
 def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> None:
     """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
-    if stage.name not in TRAINING or getattr(cfg, stage.name).allow_unchecked:
-        return
-    folder = reads["questions"].folder
-    checked = store.read_json(folder / store.MANIFEST)["counts"].get("checked")
-    missing = [f"benchmark {name}" for name in cfg.benchmark if name not in (checked or {})]
-    if checked is None:
-        missing = ["anything held out"]
-    if missing:
-        key, why = f"{stage.name}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
-        raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
+    if stage.name in TRAINING and not getattr(cfg, stage.name).allow_unchecked:
+        guard.check_rows(stage.name, cfg.benchmark, reads["questions"].folder)
+
+
+def is_bare(stage: Stage, cfg: RootConfig, read: Input) -> bool:
+    """Whether another run's folder has rows but no manifest (made by hand, say), and the user says that it will do."""
+    if not read.key or not getattr(cfg, stage.name).allow_unchecked or is_done(read.folder):
+        return False
+    return any(read.folder.glob("*.jsonl"))
 
 
 def is_hub_id(name: str) -> bool:
