@@ -64,6 +64,12 @@ def test_a_plug_in_is_keyed_by_its_files_name_and_short(file: Path) -> None:
         assert f"finr1.{file.parent.name}.{file.stem}." in node[file.stem]["_target_"]
 
 
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "source"], ids=str)
+def test_a_source_says_its_licence(file: Path) -> None:
+    licence = OmegaConf.load(compose.CONF / file)[file.stem]["licence"]
+    assert licence == "unknown" or re.fullmatch(r"MIT|Apache-2\.0|CC-BY(-NC)?(-SA)?-4\.0", licence)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_its_file(name: str) -> None:
     lines = (compose.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
