@@ -207,8 +207,9 @@ def _removed(manifest: Mapping[str, Any]) -> str:
         words = f"Every row was checked against {held}, in prompt and gold, by text and by document.\n"
     else:
         words = "The run named no benchmark: only documents that a source itself holds out were taken out.\n"
-    rows = table(("reason", "questions"), removed, right=[1]) if removed else "Nothing was taken out.\n"
-    return f"{rows}\n{words}Each one is in `1_questions/removed.jsonl` of the run, with the row it clashed with.\n"
+    rows = table(("reason", "rows"), removed, right=[1]) if removed else "Nothing was taken out.\n"
+    where = "`1_questions/removed.jsonl` of the run has each of them, but those not chosen, with its partner"
+    return f"{rows}\n{words}{where}.\n"
 
 
 _REASONS = {
@@ -219,6 +220,7 @@ _REASONS = {
     "benchmark_document": "its document is held out by a benchmark",
     "held_out_document": "its document is held out by a source",
     "benchmark_overlap": "shares a run of words with a benchmark's row",
+    "asks_nothing": "a row that asks nothing",
     "unreadable": "a row that its source could not read",
     "doubtful_gold": "executed answer, annotated answer and program disagree",
 }
@@ -231,7 +233,9 @@ def _teacher(manifest: Mapping[str, Any], found: Exported) -> str:
     facts = {
         "teacher": ", ".join(f"{name} ({n:,} traces)" for name, n in found.teachers.items()),
         "engine": str(engine.get("_target_", "")).rpartition(".")[2],
-        "forced beginning": f"`<think>` and a line break ({engine['lead_in']})" if engine.get("lead_in") else "none",
+        "forced beginning": f"the think tag and a line break ({engine['lead_in']})"
+        if engine.get("lead_in")
+        else "none",
         "system prompt": (settings.get("prompt") or {}).get("teacher_system") or "none",
         "boxed instruction": "in the question's language" if distil.get("boxed") else "none",
         **{name.replace("_", " "): value for name, value in (distil.get("sampling") or {}).items()},
