@@ -250,31 +250,25 @@ def _judges(manifest: Mapping[str, Any], found: Exported) -> str:
     settings = manifest.get("settings", {})
     judges, rules = settings.get("judge") or {}, settings.get("filter") or {}
     rows = [
-        (
-            kind,
-            name,
-            str(node.get("_target_", "")).rpartition(".")[2],
-            decided.get(name, 0) if kind == "answer" else None,
-        )
+        (kind, name, str(node.get("_target_", "")).rpartition(".")[2], decided[name])
         for kind, decided in (("answer", found.answer_judges), ("reasoning", found.reasoning_judges))
         for name, node in (judges.get(kind) or {}).items()
         if kind == "answer" or rules.get("reasoning", True)
     ]
-    if found.answer_judges["nobody"]:
-        rows.append(("answer", "nobody", "", found.answer_judges["nobody"]))
+    for name in ("nobody could tell", "not judged"):
+        rows += [("answer", name, "", found.answer_judges[name])] if found.answer_judges[name] else []
     model = (settings.get("engine.judge") or {}).get("model")
     model_words = f"The judges' model is {cell_text(model)}. " if isinstance(model, str) else ""
-    criteria = (
-        f"A trace is good when its answer is right and {rules.get('criteria_needed', 7)} of the seven criteria hold."
-        if rules.get("reasoning", True)
-        else "A trace is good when its answer is right; its reasoning was not judged."
-    )
+    needed = rules.get("criteria_needed", 7)
+    held = "all seven criteria hold" if needed == 7 else f"{needed} of the seven criteria hold"
+    criteria = f"and {held}." if rules.get("reasoning", True) else "(its reasoning was not judged)."
     scale = (
         "11.8 counts as 11.8% and 0.118" if rules.get("scale_tolerant", True) else "scale and unit must be the gold's"
     )
     reasons = table(("why not good", "traces"), sorted(found.reasons.items()), right=[1]) if found.reasons else ""
-    head = table(("judges", "name", "class", "traces it decided"), rows, right=[3])
-    return f"{head}\n{model_words}{criteria} Answers: {scale}; `verdicts` of each row has both.\n\n{reasons}"
+    head = table(("judges", "name", "class", "traces it judged"), rows, right=[3])
+    words = f"{model_words}A trace is good when its answer is right {criteria}"
+    return f"{head}\n{words} Answers: {scale}; `verdicts` of each row has both.\n\n{reasons}"
 
 
 def _prompts(manifests: Manifests, found: Exported) -> str:

@@ -143,7 +143,8 @@ def _judged(path: Path, outcome: str, questions: Questions, found: Exported) -> 
             raise DataError(path, why, "run stage=filter again")
         found.cells[cell].update((outcome, "traces"))
         found.teachers[row["trace"]["teacher"]] += 1
-        found.answer_judges[row["answer"]["judge"] or "nobody"] += 1
+        nobody = "not judged" if outcome == "bad" and row["answer"]["value"] is None else "nobody could tell"
+        found.answer_judges[row["answer"]["judge"] or nobody] += 1
         found.reasoning_judges.update({v["judge"] for v in row["criteria"].values() if v["judge"]})
         if row["why"]:
             found.reasons[row["why"]] += 1

@@ -229,7 +229,11 @@ def test_the_card_says_how_it_was_made_and_names_no_folder_of_this_machine(small
     assert f"| finqa.v1 | {text_hash('finqa.v1')} | 1 |" in text
     assert "| the same wording and choices as a row that was kept | 1 |" in text
     assert "Every row was checked against finqa (12 held-out questions)" in text
-    assert "| answer | exact | Exact | 4 |" in text and "| answer | nobody |  | 2 |" in text
+    assert (
+        "| answer | exact | Exact | 4 |" in text
+        and "| answer | nobody could tell |  | 2 |" in text
+        and "| not judged |" not in text
+    )
     assert "| teacher | r1 (6 traces) |" in text and "| completion tokens | 42 |" in text
     assert "| answer undecided | 2 |" in text and "| answer wrong | 1 |" in text
     manifest = read_json(small / "3_filtered" / "manifest.json")
@@ -320,3 +324,17 @@ def test_a_tokenizer_counts_each_text(small: Path) -> None:
             assert row[f"{column}_tokens_len"] == len(tokens.encode(row[text], add_special_tokens=False)) > 0
     with pytest.raises(ConfigError, match=r"export\.tokenizer=no/such: no such folder"):
         export(small, tokenizer="no/such")
+
+
+def test_what_was_not_judged_is_not_called_undecided(tmp_path: Path) -> None:
+    of = question("q", "1")
+    traces = [
+        trace(of, "\\boxed{1}"),
+        trace(of, "", 1, finish_reason="length"),
+        trace(of, "", 2, finish_reason="error"),
+    ]
+    make_run(tmp_path, [(of, traces)])
+    export(tmp_path)
+    text = card(tmp_path)
+    assert "| answer | not judged |  | 2 |" in text and "nobody could tell" not in text
+    assert "| truncated | 1 |" in text and "| call failed | 1 |" in text
