@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finr1.context import build_all
 from finr1.errors import ConfigError
 from finr1.pipeline import TRAINING, Stage, outside_of, subtree
 
@@ -46,6 +47,8 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
         check_nodes(subtree(values, key), key)
         check_engine(subtree(values, key), key)
     check_nodes(values.get("logger"), "logger")
+    if "questions" in names:
+        build_all(cfg.source)  # a source says at once what its settings lack; it reads nothing yet
 
 
 def check_name(name: str) -> None:

@@ -19,7 +19,7 @@ from finr1.check import close_match, signature_words
 from finr1.compose import CONF
 from finr1.config import RootConfig
 from finr1.errors import Finr1Error
-from finr1.pipeline import PIPELINE, STAGES
+from finr1.pipeline import STAGES, WALKS
 
 WIDTH = 120  # of a line of --help
 KEYS = (  # the most used settings, for --help
@@ -46,6 +46,7 @@ _WHAT = {
     "questions": "read, normalise, deduplicate, decontaminate",
     "distil": "ask the teacher",
     "filter": "judge the traces: good, bad, undecided",
+    "export": "write the good traces as a Hugging Face data set with its card",
     "sft": "fine-tune on the good traces",
     "grpo": "reinforce on the bad questions",
     "evaluate": "score base, SFT and GRPO models on held-out questions",
@@ -65,9 +66,10 @@ def help_text() -> str:
         "  python -m finr1 --multirun <key>=<a>,<b>  one job a value, each in a process of its own",
         "  python -m finr1 --cfg job                 print the composed configuration (--hydra-help: Hydra's options)",
         "",
-        f"Stages (stage={PIPELINE} walks them in order, skips what is done, resumes what was stopped):",
+        "Stages (those that are done are skipped, those that were stopped are resumed):",
     ]
     lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
+    lines += [f"  {name:<11}walks {', '.join(walk)}" for name, walk in WALKS.items()]
     lines += ["", "Experiments:"]
     lines += [f"  {path.stem:<11}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
     lines += ["", "Groups (those shown in brackets take a list):"]

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from finr1.distil import DistilSettings
 from finr1.evaluate import EvaluateSettings
+from finr1.export.settings import ExportSettings
 from finr1.filter import FilterSettings
 from finr1.grpo.settings import GrpoSettings
 from finr1.model.settings import ModelSettings
@@ -53,6 +54,7 @@ class RootConfig:
     distil: DistilSettings = field(default_factory=DistilSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     filter: FilterSettings = field(default_factory=FilterSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     trainer: dict[str, Any] = field(default_factory=dict)  # keywords of pytorch_lightning.Trainer, and the optimiser
     sft: SftSettings = field(default_factory=SftSettings)

@@ -9,7 +9,7 @@ end the file is put in the order of the questions, so that it does not depend on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
 from time import monotonic
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finr1.answer import parse
 from finr1.engine.base import Engine, PolicyEngine, Request, Sampling, StreamEngine
-from finr1.errors import ConfigError, Finr1Error
+from finr1.errors import ConfigError, DataError, Finr1Error
 from finr1.prompt import chat, load, text_hash
 from finr1.store import JsonlWriter, digest, each_row, sort_jsonl
 from finr1.types import Completion, Message, Question, Trace
@@ -50,28 +50,42 @@ class Ask(NamedTuple):
 
 
 class Tally:
-    """What a file of traces holds."""
+    """What rows of traces add up to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.samples: dict[str, set[int]] = defaultdict(set)  # by question
         self.traces = self.failed = self.truncated = self.tokens = 0
         self.paid = (0, 0)  # prompt and completion tokens, as a server counted them
-        for row in each_row(path, Trace.needed()) if path.exists() else ():
-            trace = Trace.from_json(row)
-            self.samples[trace.question_id].add(trace.sample)
-            self.traces += 1
-            self.failed += trace.finish_reason == "error"
-            self.truncated += trace.finish_reason == "length"
-            self.tokens += trace.n_tokens
-            prompt, completion = trace.meta.get("paid", (0, 0))
-            self.paid = (self.paid[0] + prompt, self.paid[1] + completion)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one row."""
+        trace = Trace.from_json(row)
+        self.samples[trace.question_id].add(trace.sample)
+        self.traces += 1
+        self.failed += trace.finish_reason == "error"
+        self.truncated += trace.finish_reason == "length"
+        self.tokens += trace.n_tokens
+        prompt, completion = trace.meta.get("paid", (0, 0))
+        self.paid = (self.paid[0] + prompt, self.paid[1] + completion)
+
+
+def tally_of(path: Path, known: Container[str]) -> Tally:
+    """What is on disk of an earlier attempt. DataError for a row of a question that is not `known`."""
+    tally = Tally()
+    for number, row in enumerate(each_row(path, Trace.needed()) if path.exists() else (), 1):
+        if row["question_id"] not in known:
+            why = f"line {number} has an unknown question {row['question_id']}"
+            raise DataError(path, why, "delete that line, or give name=<other> to begin anew")
+        tally.add(row)
+    return tally
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Write `traces.jsonl`; returns the counts. Finr1Error when the teacher gives only errors, or costs too much."""
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
     questions = list(ctx.questions().values())
-    before = Tally(path)
+    place = {question.id: number for number, question in enumerate(questions)}
+    before = tally_of(path, place)
     asks = missing(questions, before.samples, cfg.sampling.n)
     with JsonlWriter(path) as writer, ctx.progress("questions", len(questions), len(questions) - len(asks)) as bar:
         if asks:
@@ -84,9 +98,13 @@ def run(ctx: Context) -> dict[str, Any]:
                 engine.spent.prompt_tokens += before.paid[0]
                 engine.spent.completion_tokens += before.paid[1]
             _Asker(ctx, engine, writer, bar, any_before=before.traces > before.failed).ask(asks)
-    place = {question.id: number for number, question in enumerate(questions)}
-    sort_jsonl(path, lambda row: (place[row["question_id"]], row["sample"]))
-    tally = Tally(path)
+    tally = Tally()
+
+    def in_order(row: dict[str, Any]) -> tuple[int, int]:
+        tally.add(row)
+        return place[row["question_id"]], row["sample"]
+
+    sort_jsonl(path, in_order)
     ctx.tracker.log("distil", {"traces": tally.traces}, step=0)
     paid = {"paid_prompt_tokens": tally.paid[0], "paid_completion_tokens": tally.paid[1]} if any(tally.paid) else {}
     return {
@@ -147,6 +165,7 @@ class _Asker:
         self.failed_questions = 0  # in a row
         self.tokens = 0
         self.began = monotonic()
+        self.prompt_hash: dict[str, str] = {}  # of the questions in flight
 
     def ask(self, asks: Sequence[Ask]) -> None:
         """Ask all; what is answered is on disk at once."""
@@ -187,12 +206,14 @@ class _Asker:
             on_done(index, completions)
 
     def _request(self, ask: Ask) -> Request:
-        return Request(messages_of(ask.question, self.system, self.settings.boxed), ask.question)
+        messages = messages_of(ask.question, self.system, self.settings.boxed)
+        self.prompt_hash[ask.question.id] = digest([text_hash(self.system), messages])
+        return Request(messages, ask.question)
 
     def _keep(self, ask: Ask, completions: Sequence[Completion]) -> None:
         if len(completions) != len(ask.samples):
             raise RuntimeError(f"{self.engine.name} gave {len(completions)} completions, not {len(ask.samples)}")
-        prompt_hash = digest([text_hash(self.system), self._request(ask).messages])
+        prompt_hash = self.prompt_hash.pop(ask.question.id)
         rows: list[dict[str, Any]] = []
         good = False
         for sample, completion in zip(ask.samples, completions, strict=True):

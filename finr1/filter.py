@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from finr1.answer import grade, parse, render
+from finr1.audit import every_answer, is_audited
 from finr1.errors import ConfigError, DataError
 from finr1.judge.base import CRITERIA, AnswerJudge, JudgeItem, ReasoningJudge, cascade
 from finr1.store import JsonlWriter, check_known, take_rows, write_json, write_jsonl
@@ -42,11 +43,15 @@ class FilterSettings:
     reasoning: bool = True  # ask the reasoning judges too; false: the answer alone decides
     criteria_needed: int = 7  # of the seven; Fin-R1 keeps a trace only if all hold
     chunk: int = 64  # traces handed to the judges at once
+    audit_share: float = 0.0  # of the traces: every answer judge is asked, for the report's table of agreement
+    audit_seed: int = 0  # which ones
 
     def __post_init__(self) -> None:
         if not 1 <= self.criteria_needed <= len(CRITERIA):
             why = f"there are {len(CRITERIA)} criteria"
             raise ConfigError("filter.criteria_needed", self.criteria_needed, why, f"use 1 to {len(CRITERIA)}")
+        if not 0 <= self.audit_share <= 1:
+            raise ConfigError("filter.audit_share", self.audit_share, "it is a share of the traces", "use 0 to 1")
         if self.chunk < 1:
             raise ConfigError("filter.chunk", self.chunk, "nothing would be judged", "use 1 or more")
 
@@ -138,6 +143,11 @@ class Judges:
                     },
                 }
             )
+        share, seed = self.settings.audit_share, self.settings.audit_seed
+        audited = [i for i in fit if is_audited(pairs[i][1].id, share, seed)]
+        every = every_answer(self.answer, [items[i] for i in audited], [answers[i] for i in audited])
+        for i, verdicts in zip(audited, every, strict=True):
+            rows[i]["answers"] = {name: verdict._asdict() for name, verdict in verdicts.items()}
         return rows
 
     def outcome(self, answer: Verdict, criteria: Mapping[str, tuple[Verdict, str]]) -> tuple[Outcome, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import OmegaConf
 
 import finr1
-from finr1 import store
+from finr1 import guard, store
 from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console
 from finr1.errors import ConfigError
@@ -67,8 +67,16 @@ STAGES: Mapping[str, Stage] = {
             "3_filtered",
             ("questions", "distil"),
             ("judge", "engine.judge", "filter"),
-            (*_TEXT, "filter.py", "judge"),
+            (*_TEXT, "filter.py", "audit.py", "judge"),
             "finr1.filter.run",
+        ),
+        Stage(
+            "export",
+            "export",
+            ("questions", "distil", "filter"),
+            ("export",),
+            (*_TEXT, "export", "judge/base.py", "model"),
+            "finr1.export.run.run",
         ),
         Stage(
             "sft",
@@ -107,6 +115,10 @@ STAGES: Mapping[str, Stage] = {
 
 
 PIPELINE = "pipeline"
+WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> walks these in order
+    PIPELINE: ("questions", "distil", "filter", "sft", "grpo", "evaluate", "report"),
+    "data": ("questions", "distil", "filter", "export", "report"),
+}
 TRAINING = ("sft", "grpo")
 
 
@@ -120,10 +132,10 @@ class Input(NamedTuple):
 
 def chosen(stage: str) -> tuple[Stage, ...]:
     """The stages that `stage=<name>` runs; ConfigError for a name there is not."""
-    if stage == PIPELINE:
-        return tuple(STAGES.values())
+    if stage in WALKS:
+        return tuple(STAGES[name] for name in WALKS[stage])
     if stage not in STAGES:
-        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((PIPELINE, *STAGES))}")
+        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((*WALKS, *STAGES))}")
     return (STAGES[stage],)
 
 
@@ -147,6 +159,9 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     """What decides whether the stage must run; ConfigError where something it reads is not there."""
     inputs: dict[str, str] = outside_of(stage, cfg, values)
     for name, read in inputs_of(stage, cfg, run_dir).items():
+        if is_bare(stage, cfg, read):
+            inputs[name] = data_fingerprint(read.folder)
+            continue
         if not is_done(read.folder):
             state = "not finished" if read.folder.is_dir() else "not there yet"
             raise ConfigError("stage", stage.name, f"it reads {read.folder}, {state}", f"run stage={name} first")
@@ -163,7 +178,7 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     ConfigError for what is missing: a pipeline learns it before its first stage, not before its fifth.
     """
     for read in inputs_of(stage, cfg, Path()).values():
-        if read.key and not is_done(read.folder):
+        if read.key and not is_done(read.folder) and not is_bare(stage, cfg, read):
             why = f"{read.folder} is {'not finished' if read.folder.is_dir() else 'not there'}"
             remedy = (
                 f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
@@ -172,11 +187,14 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
-    for key in stage.settings:
-        for place, path in data_paths(subtree(values, key), key):
-            if not path.exists():
-                raise ConfigError(place, path, "no such file or folder", "set paths.data=<folder> or FINR1_DATA")
-            found[place] = data_fingerprint(path)
+    places = [place for key in stage.settings for place in data_paths(subtree(values, key), key)]
+    if missing := [(place, path) for place, path in places if not path.exists()]:
+        parts = dict.fromkeys(".".join(place.split(".")[:2]) for place, _ in missing)
+        leave = " ".join(f"'~{part}'" for part in parts)
+        remedy = f"set paths.data=<folder> or FINR1_DATA, or leave out what is missing: {leave}"
+        raise ConfigError(*missing[0], "no such file or folder", remedy)
+    for place, path in places:
+        found[place] = data_fingerprint(path)
     start = cfg.grpo.init_from if stage.name == "grpo" else None
     if start and Path(start).exists():
         found["grpo.init_from"] = data_fingerprint(Path(start))
@@ -188,16 +206,15 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
 
 def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> None:
     """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
-    if stage.name not in TRAINING or getattr(cfg, stage.name).allow_unchecked:
-        return
-    folder = reads["questions"].folder
-    checked = store.read_json(folder / store.MANIFEST)["counts"].get("checked")
-    missing = [f"benchmark {name}" for name in cfg.benchmark if name not in (checked or {})]
-    if checked is None:
-        missing = ["anything held out"]
-    if missing:
-        key, why = f"{stage.name}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
-        raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
+    if stage.name in TRAINING and not getattr(cfg, stage.name).allow_unchecked:
+        guard.check_rows(stage.name, cfg.benchmark, reads["questions"].folder)
+
+
+def is_bare(stage: Stage, cfg: RootConfig, read: Input) -> bool:
+    """Whether another run's folder has rows but no manifest (made by hand, say), and the user says that it will do."""
+    if not read.key or not getattr(cfg, stage.name).allow_unchecked or is_done(read.folder):
+        return False
+    return any(read.folder.glob("*.jsonl"))
 
 
 def is_hub_id(name: str) -> bool:

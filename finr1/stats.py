@@ -88,6 +88,33 @@ def share(successes_Q: Sequence[float], n_Q: Sequence[float], confidence: float 
     return interval if plain else interval._replace(method="wilson at effective n over questions")
 
 
+class Kappa(NamedTuple):
+    """Two judges, 0 or 1 each, on the same n cases."""
+
+    n: int
+    agreement: float  # share of cases on which they agree
+    kappa: float | None  # None where chance alone would make them agree always: one of them never changes its mind
+    ones_a: float  # share of cases that a calls 1
+    ones_b: float
+
+
+def cohen_kappa(both: int, only_a: int, only_b: int, neither: int) -> Kappa:
+    """Cohen's kappa (Educ. Psychol. Meas. 20, 1960) of a table of verdicts: κ = (p_o - p_e) / (1 - p_e).
+
+    `both` counts the cases that both call 1, `only_a` those that a calls 1 and b calls 0. p_o is the share on which
+    they agree, p_e = P(a=1) P(b=1) + P(a=0) P(b=0) what independent judges with these marginals would reach.
+    ValueError without a case.
+    """
+    n = both + only_a + only_b + neither
+    if n <= 0 or min(both, only_a, only_b, neither) < 0:
+        raise ValueError(f"{(both, only_a, only_b, neither)}: counts of at least one case are needed")
+    a, b = (both + only_a) / n, (both + only_b) / n
+    observed, expected = (both + neither) / n, a * b + (1 - a) * (1 - b)
+    constant = (both + only_a) in (0, n) and (both + only_b) in (0, n)
+    kappa = None if constant and expected >= 1 else (observed - expected) / (1 - expected)
+    return Kappa(n, observed, kappa, a, b)
+
+
 def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int) -> Floats:
     """Means of B resamples, with replacement, of the questions' values: shape (B,)."""
     values, rng = np.asarray(values_Q, float), np.random.default_rng(seed)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from fault_server import good, serve
+from stages import stage_context
 
-from experiments.benchmarks import distil_http, figures, questions
+from experiments.benchmarks import distil_http, export, figures, questions
 
 
 def test_a_figure_is_a_line_with_its_ratio_and_the_last_ones_are_kept(
@@ -42,3 +43,12 @@ def test_pages_plants_what_it_says() -> None:
     held = [q.text for q in questions.Pages(0).load()]
     leak = next(q.text for q in rows if q.meta["planted"] == "leak").split()[50:70]
     assert any(" ".join(leak) in text for text in held)
+
+
+def test_the_export_benchmark_makes_a_run_that_the_stage_reads(tmp_path: Path) -> None:
+    from finr1.export.run import run
+
+    export.make_run(tmp_path, 5)
+    with stage_context(tmp_path, "export") as ctx:
+        assert run(ctx)["rows"] == 5
+    assert export.cpu_s() >= 0

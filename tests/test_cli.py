@@ -80,12 +80,12 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),
     (["stage=filter"], r"stage=filter: it reads runs/quickstart/1_questions, not there yet; run stage=questions first"),
     (["stage=report"], r"stage=report: no stage has finished in runs/quickstart"),
-    (["+experiment=grpo_fin"], r"grpo\.rows=runs/fin_r1_data: no rows to train on"),
+    (["+experiment=grpo_fin"], r"grpo\.rows=runs/data_fin: no rows to train on"),
     (
         ["+experiment=grpo_fin", "grpo.rows=null"],
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
-    (["+experiment=sft_fin"], r"sft\.rows=runs/fin_r1_data: no rows to train on"),
+    (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
     (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
     (["name="], r"name=: not the name of a folder"),
     (["name=../x"], r"name=\.\./x: not the name of a folder"),
@@ -196,7 +196,7 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(tmp_path: Pat
     assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in done.stdout
     for words in (
         "reward: format, accuracy",
-        "grpo rows: from grpo.rows=runs/fin_r1_data: NOT there yet",
+        "grpo rows: from grpo.rows=runs/data_fin: NOT there yet",
         "a real run would",
     ):
         assert words in done.stdout

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from finr1 import check, compose
 from finr1.config import RootConfig
-from finr1.pipeline import PIPELINE, STAGES, chosen, subtree
+from finr1.pipeline import PIPELINE, STAGES, WALKS, chosen, subtree
 
 GROUPS = {  # group -> the override that chooses one of its files
     "source": "source=[{}]",
@@ -64,6 +64,12 @@ def test_a_plug_in_is_keyed_by_its_files_name_and_short(file: Path) -> None:
         assert f"finr1.{file.parent.name}.{file.stem}." in node[file.stem]["_target_"]
 
 
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "source"], ids=str)
+def test_a_source_says_its_licence(file: Path) -> None:
+    licence = OmegaConf.load(compose.CONF / file)[file.stem]["licence"]
+    assert licence == "unknown" or re.fullmatch(r"MIT|Apache-2\.0|CC-BY(-NC)?(-SA)?-4\.0", licence)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_its_file(name: str) -> None:
     lines = (compose.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -93,8 +99,8 @@ def test_the_bare_command_is_the_quickstart_pipeline() -> None:
 
 
 def test_stage_files_and_the_table_of_stages_agree() -> None:
-    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {PIPELINE, *STAGES}
-    for name in (PIPELINE, *STAGES):
+    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES}
+    for name in (*WALKS, *STAGES):
         assert compose.compose([f"stage={name}"]).stage == name
 
 
@@ -198,3 +204,11 @@ def test_a_fault_deep_inside_a_node_is_found() -> None:
 def test_values_for_a_part_that_was_not_chosen_are_refused() -> None:
     with pytest.raises(ValueError, match=r"benchmark\.worked=\{…\}: values for a part that was not chosen"):
         check.check_nodes({"worked": {"limit": 4}}, "benchmark")
+
+
+def test_walks_go_through_stages_in_their_order() -> None:
+    order = list(STAGES)
+    for walk in WALKS.values():
+        assert list(walk) == sorted(walk, key=order.index)
+    assert "export" not in WALKS[PIPELINE], "the quickstart is not slowed by what it does not need"
+    assert [stage.name for stage in chosen("data")] == ["questions", "distil", "filter", "export", "report"]

@@ -15,7 +15,7 @@ from stages import question, stage_context, write_rows
 from finr1.distil import DistilSettings, missing, run, split_text
 from finr1.engine.base import Sampling
 from finr1.engine.scripted import ScriptedEngine
-from finr1.errors import Finr1Error
+from finr1.errors import DataError, Finr1Error
 from finr1.prompt import PromptSettings
 from finr1.store import JsonlWriter, read_jsonl
 from finr1.types import Completion, Question, Trace
@@ -180,3 +180,31 @@ def test_missing_names_the_samples_that_lack() -> None:
         (rows[1].id, (0, 2)),
         (rows[2].id, (0, 1, 2)),
     ]
+
+
+def test_messages_are_built_once_and_the_rows_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finr1 import distil as module
+
+    questions = _questions(tmp_path)
+    built: list[str] = []
+    real = module.messages_of
+    monkeypatch.setattr(module, "messages_of", lambda of, *more: built.append(of.id) or real(of, *more))
+    with stage_context(tmp_path, "distil", **_settings()) as ctx:
+        counts = run(ctx)
+    assert built == [q.id for q in questions]
+    added: list[str] = []
+    real_add = module.Tally.add
+    monkeypatch.setattr(module.Tally, "add", lambda self, row: (added.append(row["id"]), real_add(self, row))[1])
+    with stage_context(tmp_path, "distil", **_settings()) as ctx:
+        assert run(ctx) == counts
+    assert len(built) == 10 and len(added) == 2 * 20, "what was there before, and while it is put in order"
+
+
+def test_a_row_of_an_unknown_question_is_one_line(tmp_path: Path) -> None:
+    _questions(tmp_path)
+    write_rows(tmp_path / "2_traces" / "traces.jsonl", [Trace("elsewhere", 0, "t", "r", "a", "x")])
+    with (
+        stage_context(tmp_path, "distil", **_settings()) as ctx,
+        pytest.raises(DataError, match=r"traces\.jsonl: line 1 has an unknown question elsewhere; delete that line"),
+    ):
+        run(ctx)

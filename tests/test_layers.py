@@ -21,13 +21,14 @@ PLUGINS = ("source", "judge", "reward", "benchmark", "engine")
 GROUND = {"errors", "types"}
 BASES = {*GROUND, "answer", "prompt", "store", "tracking", "stats", "model.settings", *(f"{p}.base" for p in PLUGINS)}
 SHARED = {*BASES, "model", "data", "context", "scoring"}
-TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "pipeline", "summary", "sweep"}
+TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
-    **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
+    **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
     "overlap.py": "questions",
+    "audit.py": "filter",
 }
-PARTS = {"report": ("reporting",), "questions": ("overlap",)}
+PARTS = {"report": ("reporting",), "questions": ("overlap",), "filter": ("audit",)}
 
 
 def allowed(module: str) -> set[str] | None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import nbformat
 import pytest
+from test_audit import SETTINGS, TOLD, filtered
+
+from finr1.store import write_json
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -24,8 +27,9 @@ def finished_run(request: pytest.FixtureRequest) -> Path:
     return Path(given) if given else Path(request.getfixturevalue("tiny_run"))
 
 
-def test_there_is_one() -> None:
-    assert "01_a_run_step_by_step.ipynb" in [path.name for path in NOTEBOOKS]
+def test_those_there_are() -> None:
+    """Each has a test below that executes it."""
+    assert [path.stem for path in NOTEBOOKS] == ["01_a_run_step_by_step", "02_where_judges_disagree"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -37,19 +41,38 @@ def test_is_short_and_stripped(path: Path) -> None:
     assert len(notebook.cells) <= 20 and sum(len(cell.source.splitlines()) for cell in code) <= 150
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def execute(path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a notebook on a run folder; returns what its cells gave."""
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("FINR1_RUN", str(finished_run.resolve()))
+    monkeypatch.setenv("FINR1_RUN", str(run.resolve()))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = read(path)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     ).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    text = "\n".join(str(output.get("text", "")) + str(output.get("data", {})) for output in outputs)
+    return "\n".join(str(output.get("text", "")) + str(output.get("data", {})) for output in outputs)
+
+
+@pytest.mark.slow
+def test_a_run_step_by_step(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = execute(FOLDER / "01_a_run_step_by_step.ipynb", finished_run, monkeypatch)
     assert "image/png" in text, "the curves were drawn"
     for word in ("questions", "report", "outcome: good", "logical_consistency", "tokens read", "advantage", "greedy"):
         assert word in text, word
+
+
+@pytest.mark.slow
+def test_where_judges_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = filtered(tmp_path, TOLD)
+    write_json(run_dir / "3_filtered" / "manifest.json", {"settings": SETTINGS})
+    text = execute(FOLDER / "02_where_judges_disagree.ipynb", run_dir, monkeypatch)
+    assert "rules and judge can be compared" in text and "3 disagreements" in text
+    assert "| all sources | 7 | 2 | 1 | 2 | 2 | 2 | 0.571 | 0.160 | 0.429 | 0.571 |" in text
+    assert "1 of 3: rules right, judge wrong (finqa, number" in text and "says: 0.0, as told" in text
+    assert "| says | tfns | rules wrong, judge right | 2 |" in text
+    one = {"judge": {"answer": {"exact": SETTINGS["judge"]["answer"]["exact"]}}}
+    write_json(run_dir / "3_filtered" / "manifest.json", {"settings": one})
+    text = execute(FOLDER / "02_where_judges_disagree.ipynb", run_dir, monkeypatch)
+    assert "One answer judge only (exact)." in text and "0 disagreements" in text

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from finr1 import check, compose, pipeline
+from finr1 import check, compose, guard, pipeline
 from finr1.config import RootConfig
 from finr1.context import Context
 from finr1.errors import ConfigError
@@ -55,6 +55,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         source.write_text(name)
         table[name] = Stage(name, STAGES[name].folder, reads, settings, (str(source),), f"{__name__}.stage_run")
     monkeypatch.setattr(pipeline, "STAGES", table)
+    monkeypatch.setattr(pipeline, "WALKS", {pipeline.PIPELINE: tuple(table)})
     yield table
 
 
@@ -383,3 +384,54 @@ def test_a_hub_id_is_no_file_to_look_for() -> None:
     assert list(pipeline.data_paths({"a": node, "b": {**node, "path": "/data/b"}}, "source")) == [
         ("source.b.path", Path("/data/b"))
     ]
+
+
+def test_rows_without_a_manifest_will_do_where_the_user_says_so(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for name, file in (("questions", "questions.jsonl"), ("filter", "good.jsonl")):
+        (other / STAGES[name].folder).mkdir(parents=True)
+        (other / STAGES[name].folder / file).write_text("{}\n")
+    cfg, values, run = real(tmp_path, f"sft.rows={other}")
+    with pytest.raises(ConfigError, match=r"sft\.rows=.*: no rows to train on \(.*1_questions is not finished\)"):
+        key_of(STAGES["sft"], cfg, values, run)
+    cfg, values, run = real(tmp_path, f"sft.rows={other}", "sft.allow_unchecked=true")
+    key = key_of(STAGES["sft"], cfg, values, run)
+    (other / STAGES["filter"].folder / "good.jsonl").write_text("{}\n{}\n")
+    assert key_of(STAGES["sft"], cfg, values, run).changes(key.to_json()) == "input filter"
+    (other / STAGES["filter"].folder / "good.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"no rows to train on \(.*3_filtered is not finished\)"):
+        key_of(STAGES["sft"], cfg, values, run)
+    # this run's own stages are never taken unfinished
+    cfg, values, run = real(tmp_path, "name=other", "sft.allow_unchecked=true")
+    with pytest.raises(ConfigError, match="not finished; run stage=questions first"):
+        key_of(STAGES["sft"], cfg, values, run)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "covered"),
+    [
+        ({"limit": 4, "seed": 0}, {"limit": 4, "seed": 0}, True),
+        ({"limit": 4, "seed": 0}, {"limit": 4, "seed": 1}, False),  # other rows
+        ({"limit": 4, "seed": 0}, {"limit": 5, "seed": 0}, False),
+        ({"limit": 4, "seed": 0}, {"limit": None, "seed": 0}, False),
+        ({"limit": None, "seed": 0}, {"limit": 5, "seed": 3}, True),  # some of all
+        ({"source": {"path": "/a", "wording": "w"}}, {"source": {"path": "/b", "wording": "w"}}, True),
+        ({"source": {"path": "/a", "wording": "w"}}, {"source": {"path": "/a", "wording": "x"}}, False),
+        ({"split": "test"}, {"split": "train"}, False),
+    ],
+)
+def test_a_benchmark_is_known_by_its_settings_not_by_its_name(
+    tmp_path: Path, then: dict[str, Any], now: dict[str, Any], covered: bool
+) -> None:
+    assert guard.covers(then, now) is covered
+
+
+def test_training_refuses_rows_checked_against_other_rows_of_the_benchmark(tmp_path: Path) -> None:
+    cfg, values, run = real(tmp_path)
+    finish(run, "questions", "filter", "sft")
+    path = run / STAGES["questions"].folder / "manifest.json"
+    write_json(path, {**read_json(path), "settings": {"benchmark": values["benchmark"]}})
+    key_of(STAGES["sft"], cfg, values, run)
+    cfg, values, run = real(tmp_path, "benchmark.worked.source.seed=5")
+    with pytest.raises(ConfigError, match="not checked against benchmark worked with the settings it has now; run"):
+        key_of(STAGES["sft"], cfg, values, run)

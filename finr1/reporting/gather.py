@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import stats
+from finr1.reporting.agreement import agreement
 from finr1.store import MANIFEST, read_json, read_jsonl
 from finr1.tracking import read_metrics
 
@@ -33,6 +34,7 @@ SETTINGS = (  # shown in the report, as far as the manifests have them
     "judge.reasoning",
     "filter.criteria_needed",
     "filter.scale_tolerant",
+    "filter.audit_share",
     "sft.epochs",
     "sft.learning_rate",
     "sft.max_rows",
@@ -77,6 +79,9 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
             "memory_gib": {stage: gib for stage, manifest in manifests.items() if (gib := manifest.get("memory_gib"))},
             "funnel": funnel(folders, manifests),
             "filter": filter_table(folders.get("filter")),
+            "agreement": agreement(
+                folders.get("filter"), folders.get("questions"), manifests.get("filter", {}).get("settings", {})
+            ),
             "scores": first.get("scores", {}),
             "paired": first.get("paired", {}),
             "benchmarks": benchmarks,

@@ -75,8 +75,9 @@ class ConvFinQA(FileSource):
         tolerance: float = 0.01,
         drop_doubtful: bool = False,
         name: str = "",
+        licence: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name=name)
+        super().__init__(path, wording, rules, name=name, licence=licence)
         self.chosen, self.tolerance, self.drop_doubtful = files, tolerance, drop_doubtful
         self._tables: dict[str, str] = {}
 

@@ -13,15 +13,18 @@ from finr1.source.reading import DataFile, Row, find, read
 from finr1.source.rules import Rule, Rules, Tags
 from finr1.types import Kind, Message, Question, Split, stable_id
 
+UNKNOWN = "unknown"  # a licence that nobody has looked up
+
 
 class FileSource(ABC):
     """A source that reads files in upstream's own layout.
 
-    `path` is the data set's folder or `hub:<owner>/<name>`; `wording` a file of finr1/prompt; `rules` (see `Rules`)
-    tag the rows. `test_share` (null: `TEST_SHARE`) of the documents, chosen by a hash, are held out as far as they show
-    a gold, beside what upstream holds out. A row that cannot be used is set aside with file and line, in `set_aside`,
-    which each `load` begins anew. ConfigError for settings that cannot work or a folder that is not there; DataError
-    for a file that cannot be read, or without any usable row.
+    `path` is the data set's folder or `hub:<owner>/<name>`; `wording` a file of finr1/prompt; `rules` (see `Rules`) tag
+    the rows; `licence` is that of the data, for the card of what is made of them. `test_share` (null: `TEST_SHARE`) of
+    the documents, chosen by a hash, are held out as far as they show a gold, beside what upstream holds out. A row that
+    cannot be used is set aside with file and line, in `set_aside`, which each `load` begins anew. ConfigError for
+    settings that cannot work or a folder that is not there; DataError for a file that cannot be read, or without any
+    usable row.
     """
 
     NAME: ClassVar[str]
@@ -39,7 +42,9 @@ class FileSource(ABC):
         rules: Sequence[Rule] | None = None,
         test_share: float | None = None,
         name: str = "",
+        licence: str = "",
     ) -> None:
+        self.licence = licence or UNKNOWN
         self.path, self.name, self.wording = path, name or self.NAME, wording or self.WORDING
         self.rules = Rules(self.RULES if rules is None else rules, f"source.{self.name}.rules")
         if "{" not in self.wording:
@@ -105,7 +110,8 @@ class FileSource(ABC):
         meta: Mapping[str, Any] | None = None,
     ) -> Question:
         """A question with the wording's `places` filled. RowError for text that cannot be written as UTF-8."""
-        text = prompt.fill(tags.wording or self.wording, **places)
+        wording = tags.wording or self.wording
+        text = prompt.fill(wording, **places)
         try:
             for part in (text, gold or "", document, *(choices or {}).values()):
                 part.encode()
@@ -121,7 +127,7 @@ class FileSource(ABC):
             gold=gold,
             split="test" if gold is not None and _held_out(document, self.test_share) else split,
             choices=choices or {},
-            meta={"origin": row.origin, "domain": tags.domain, **(meta or {})},
+            meta={"origin": row.origin, "domain": tags.domain, "wording": wording, **(meta or {})},
         )
 
 

@@ -80,8 +80,9 @@ class FinCUGE(FileSource):
         layout: str = "lists",
         tasks: Sequence[str] | None = None,
         name: str = "",
+        licence: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name=name)
+        super().__init__(path, wording, rules, name=name, licence=licence)
         if layout not in ("lists", "instruction"):
             raise ConfigError(f"source.{self.name}.layout", layout, "no such layout", "use lists or instruction")
         for task in tasks or ():

@@ -19,4 +19,4 @@ class FinPEE(TableSource):
 
     def no_path(self) -> None:
         why = "FinPEE is closed (Fin-R1 lists it so): its rows cannot be had"
-        raise ConfigError("source.finpee.path", None, why, "give a file of your own, or leave finpee out")
+        raise ConfigError("source.finpee.path", None, why, "give a file of your own, or leave it out: '~source.finpee'")

@@ -36,8 +36,9 @@ class FinQA(FileSource):
         tolerance: float = 0.01,
         drop_doubtful: bool = False,
         name: str = "",
+        licence: str = "",
     ) -> None:
-        super().__init__(path, wording, rules, name=name)
+        super().__init__(path, wording, rules, name=name, licence=licence)
         self.tolerance, self.drop_doubtful = tolerance, drop_doubtful
 
     def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:

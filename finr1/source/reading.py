@@ -7,6 +7,7 @@ objects.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -14,9 +15,12 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from finr1.errors import ConfigError, DataError, RowError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HUB = "hub:"
 MAX_ROW = 10_000_000  # bytes of a line, characters of a row in an array: no question is that long
@@ -301,16 +305,16 @@ def _skip(text: str, at: int) -> int:
 
 
 def _parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
-    for number, values in enumerate(_parquet_rows(file, columns), 1):
-        yield Row(f"{file.at} row {number}", f"{file.origin}:{number}", values)
+    for number, (values, fault) in enumerate(_parquet_rows(file, columns), 1):
+        yield Row(f"{file.at} row {number}", f"{file.origin}:{number}", values, fault)
 
 
-def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if file.on_hub:
-        yield from _stream("parquet", file)
+        yield from ((row, "") for row in _stream("parquet", file))
         return
     try:
         table = pq.ParquetFile(file.at)
@@ -318,10 +322,24 @@ def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[st
         if missing:
             why = f"no column `{missing[0]}` among {','.join(table.schema_arrow.names)}"
             raise DataError(file.at, why, f"it needs the columns {','.join(columns)}")
-        for batch in table.iter_batches(1000):
-            yield from batch.to_pylist()
+        for batch in table.iter_batches(256):
+            yield from _batch_rows(batch)
     except pa.ArrowException as error:
         raise DataError(file.at, f"broken Parquet file ({_reason(error)})", "fetch it again") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
+    """Values and fault of each row; one by one where something in the batch is too long or no UTF-8."""
+    if batch.nbytes <= MAX_ROW:
+        with contextlib.suppress(UnicodeDecodeError):
+            return [(values, "") for values in batch.to_pylist()]
+    rows: list[tuple[Mapping[str, Any], str]] = []
+    for row in (batch.slice(i, 1) for i in range(batch.num_rows)):
+        try:
+            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (row.to_pylist()[0], ""))
+        except UnicodeDecodeError as error:
+            rows.append(({}, f"{_NO_UTF8} at byte {error.start}"))
+    return rows
 
 
 def _hub_files(path: str, pattern: str) -> list[DataFile]:

@@ -41,8 +41,9 @@ class TableSource(FileSource):
         test_share: float | None = None,
         test_files: Sequence[str] = (),
         name: str = "",
+        licence: str = "",
     ) -> None:
-        super().__init__(str(path or ""), wording, rules, test_share, name)
+        super().__init__(str(path or ""), wording, rules, test_share, name, licence)
         if not path:
             self.no_path()
         self._train, self._test = self.PATTERNS if files is None else files, test_files

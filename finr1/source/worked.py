@@ -23,8 +23,8 @@ class Worked:
 
     `difficulty` (0: numbers of one digit and zeros, 1 easy, to 3 hard) sets the size of the numbers and which templates
     are asked; `chinese_share` is the expected share of Chinese questions; `templates` restricts the choice (names, or
-    groups such as `bonds`). Held-out questions depend on `seed` alone, not on `n_train`. Raises ConfigError for a
-    setting that cannot work.
+    groups such as `bonds`); `licence` is that of the questions. Held-out questions depend on `seed` alone, not on
+    `n_train`. Raises ConfigError for a setting that cannot work.
     """
 
     name = "worked"
@@ -37,7 +37,9 @@ class Worked:
         difficulty: int = 1,
         chinese_share: float = 0.1,
         templates: Sequence[str] | None = None,
+        licence: str = "",
     ) -> None:
+        self.licence = licence
         for key, value in (("n_train", n_train), ("n_test", n_test)):
             if value < 0:
                 raise ConfigError(f"source.worked.{key}", value, "a count cannot be negative", "use 0 or more")

@@ -1,0 +1,65 @@
+"""Parquet files of one split of one layout, written as the rows come: memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+GROUP_ROWS = 256  # rows held at once, and a row group of the file
+
+
+class Shards:
+    """`<split>-00000.parquet`, `<split>-00001.parquet`, …, of at most `shard_rows` rows each; always at least one.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, folder: Path, split: str, schema: pa.Schema, shard_rows: int) -> None:
+        self.folder, self.split, self.schema, self.shard_rows = folder, split, schema, shard_rows
+        self.rows = 0  # written or held
+        self.files = 0
+        self._held: list[Mapping[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._held.append(row)
+        self.rows += 1
+        if self.rows % self.shard_rows == 0:
+            self._end_file()
+        elif len(self._held) >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{self.split}-{self.files:05d}.parquet"
+            self._writer = pq.ParquetWriter(path, self.schema, compression="zstd")
+        if self._held:  # `datasets` stumbles over a row group without rows
+            self._writer.write_table(pa.Table.from_pylist(self._held, schema=self.schema))
+        self._held.clear()
+
+    def _end_file(self) -> None:
+        self._flush()
+        assert self._writer is not None
+        self._writer.close()
+        self._writer = None
+        self.files += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held or self._writer is not None or (kind is None and not self.files):
+            self._end_file()
