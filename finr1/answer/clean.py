@@ -8,10 +8,12 @@ import unicodedata
 LONGEST = 200_000  # characters read
 
 _VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+_LIGATURES = {"ﷺ": " ", "ﷻ": " "}  # the two that would become 18 and 8 characters
 # before the normal form, which would make `2½` 21/2 and `10²` 102
 _BEFORE = str.maketrans(
     {c: f"^{d}" for c, d in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", range(10), strict=True)}
     | {"⁻": "^-"}
+    | _LIGATURES
     | {c: f" {text}" for c, text in _VULGAR.items()}
 )
 _AFTER = str.maketrans(
@@ -44,11 +46,19 @@ _SPACED_COMMA = re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))")
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]{0,200}\S)\*\*")
 
 
+def normal_form(text: str) -> str:
+    """Full-width forms and compatibility characters made plain, in time linear in the text."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_FEW))
+
+
+_FEW = str.maketrans(_LIGATURES)
+
+
 def clean(text: str) -> str:
     r"""Full-width forms, LaTeX (`\%`, `\text{}`, `\frac{a}{b}`, `{,}`), bold marks and odd dashes made plain."""
     text = text[:LONGEST]
     if not text.isascii():
-        longest = 2 * len(text) + 100  # one character can become 18 in normal form: no honest text doubles
+        longest = 2 * len(text) + 100  # the normal form of a character can be six: no honest text doubles
         text = unicodedata.normalize("NFKC", text.translate(_BEFORE))[:longest].translate(_AFTER)
         if " " in text:
             text = _HAN_SPACE.sub("", text)

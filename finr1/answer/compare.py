@@ -54,7 +54,7 @@ __all__ = [
     "same_number",
 ]
 
-LONGEST_ANSWER = 10_000
+LONGEST_ANSWER = 5_000
 
 
 class Grade(NamedTuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from finr1.answer.clean import clean
+from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import Number, read_numbers
+from finr1.answer.quantity import first_of
 
 LETTERS = "ABCDEFGH"
 MARK = re.compile(
@@ -25,9 +25,7 @@ _RELATIVE = 1e-14  # of floating point, not of rounding
 
 def normalise(text: str) -> str:
     """Case, width, white space and punctuation aside; `&` is "and", a leading "the" goes."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    text = text.casefold().strip().removeprefix("the ").replace("&", " and ")
+    text = normal_form(text).casefold().strip().removeprefix("the ").replace("&", " and ")
     plain = _PUNCTUATION.sub("", text).strip(".")
     return plain[1:] if plain.startswith("-") and plain[1:2].isalpha() else plain
 
@@ -258,10 +256,13 @@ _GUARDS = {"会": "(?![计計议議员費费])", "对": "(?![于应象外方手�
 _SHORT = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
 _SHORT |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
 _POLAR = re.compile(
-    "|".join(
+    first_of(_POLAR_NAMES)
+    + "(?:"
+    + "|".join(
         rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _GUARDS.get(name, "")
         for name in sorted(_POLAR_NAMES, key=len, reverse=True)
     )
+    + ")"
 )
 _ASKS = re.compile(
     r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"

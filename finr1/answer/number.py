@@ -11,6 +11,7 @@ import math
 import re
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import islice
 
 from finr1.answer import numeral
 from finr1.answer.clean import clean
@@ -49,8 +50,8 @@ _UNIT_WORD = f"{first_of((*UNITS, *'成折'))}(?:{one_of(UNITS)}|{_TENTH})"
 _CURRENCY = rf"(?-i:(?=[$€£¥₹₩A-Z人美港欧英日])(?:{CURRENCY}))"
 _NUMBER = re.compile(
     r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
-    rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?\s?"
-    rf"(?:{_CURRENCY}\s?(?:{_CURRENCY}\s?)?(?P<minus2>-)?)?"
+    rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?+\s?+"
+    rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
     rf"(?P<digits>{DIGITS})(?:(?P<mixed>\s\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
     r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
     r"|\^\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
@@ -88,10 +89,12 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
     """
     text = text if cleaned else clean(text)
     han = not text.isascii() and numeral.HAN.search(text) is not None
-    fractions = {m.end(): m for m in numeral.FRACTION_OF.finditer(text)} if "分之" in text else {}
+    tries = None if most is None else 5 * most  # in a hostile text next to none is a number
+    divided = islice(numeral.FRACTION_OF.finditer(text), tries) if "分之" in text else ()
+    fractions = {match.end(): match for match in divided}
     numbers: list[Number] = []
     lowest = 1.0  # the factor of the last part of the last number: 1亿 2000万 may go on with 千, not with 亿
-    for match in _NUMBER.finditer(text):
+    for match in islice(_NUMBER.finditer(text), tries):
         number = _arabic(match, text)
         if number is None:
             continue
@@ -116,7 +119,7 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         if most is not None and len(numbers) >= most:
             return numbers
     if han:
-        numbers = _merged(numbers, list(numeral.written(text, also_plain=not numbers)))
+        numbers = _merged(numbers, list(islice(numeral.written(text, not numbers), tries)))
     if "角" in text or "毛" in text:
         numbers = _joined_coins(numbers, text)
     return numbers if most is None else numbers[:most]
