@@ -37,7 +37,7 @@ _LATEX = (
     (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)"), r" \1/\2"),
     (re.compile(r"\(\s?([-+]?\d[\d.,]*)\s?\)/\(\s?(\d[\d.,]*)\s?\)"), r"\1/\2"),
     (re.compile(r"\\!\s?"), ""),
-    (re.compile(r"\\[,;: ()\[\]]"), " "),
+    (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\])"), " "),
     (re.compile(r"\\([%$&#_{}])"), r"\1"),
 )
 _COMMAND = re.compile(rf"\\({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})(?![a-z])")
@@ -62,7 +62,8 @@ def clean(text: str) -> str:
         text = unicodedata.normalize("NFKC", text.translate(_BEFORE))[:longest].translate(_AFTER)
         if " " in text:
             text = _HAN_SPACE.sub("", text)
-    text = _SPACES.sub(" ", text)
+    if "  " in text or "\t" in text:
+        text = _SPACES.sub(" ", text)
     if "\\" in text:
         text = _TEXT.sub(r" \1 ", _TEXT.sub(r" \1 ", text))
         for pattern, plain in _LATEX:

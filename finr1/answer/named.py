@@ -41,19 +41,20 @@ def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return last
 
 
-class _Options(NamedTuple):
-    """What a question's options compare by, made once."""
-
-    normal: dict[str, str]  # letter -> normalised text
-    values: dict[str, Number] | None  # letter -> number, if every option is one
+_Options = tuple[tuple[str, str], ...]  # letter and text
 
 
 @lru_cache(maxsize=4096)
-def _options(items: tuple[tuple[str, str], ...]) -> _Options:
-    normal = {key: normalise(text) for key, text in items}
-    numbers = {key: read_numbers(text, most=2) for key, text in items}
+def _normal_options(options: _Options) -> dict[str, str]:
+    return {key: normalise(text) for key, text in options}
+
+
+@lru_cache(maxsize=4096)
+def _option_values(options: _Options) -> dict[str, Number]:
+    """The options' numbers; empty unless each is one."""
+    numbers = {key: read_numbers(text, most=2) for key, text in options}
     single = {key: found[0] for key, found in numbers.items() if len(found) == 1}
-    return _Options(normal, single if len(single) == len(items) else None)
+    return single if len(single) == len(options) else {}
 
 
 class _Patterns(NamedTuple):
@@ -125,7 +126,7 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
     """
     letters = letters or LETTERS
     plain = clean(text).strip().strip("()[]{}<>*.,;:。、\"'$ ")
-    patterns, options = _patterns(letters), _options(tuple(choices.items()))
+    patterns, options = _patterns(letters), tuple(choices.items())
     bare = _FILLER.sub("", plain) if len(plain) < 200 else ""
     if patterns.alone.fullmatch(bare) and (len(bare) == 1 or bare.isupper()) and len(set(bare.upper())) == len(bare):
         return set(bare.upper()), True
@@ -177,12 +178,13 @@ def _by_text(plain: str, options: _Options) -> set[str]:
     normal = normalise(plain) if len(plain) < 2000 else ""
     if not normal:
         return set()
-    same = [key for key, text in options.normal.items() if text == normal]
+    normal_options = _normal_options(options)
+    same = [key for key, text in normal_options.items() if text == normal]
     if len(same) == 1:
         return set(same)
-    texts = {text: key for key, text in options.normal.items() if text}
+    texts = {text: key for key, text in normal_options.items() if text}
     parts = [normalise(part) for part in _LIST.split(plain)] if len(plain) < 2000 else []
-    if len(parts) > 1 and len(texts) == len(options.normal) and all(part in texts for part in parts):
+    if len(parts) > 1 and len(texts) == len(options) and all(part in texts for part in parts):
         return {texts[part] for part in parts}
     return set()
 
@@ -191,23 +193,25 @@ _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
 def _by_number(plain: str, options: _Options) -> set[str]:
-    if options.values is None or len(plain) > 200 or not any(c.isdigit() for c in plain) or _LETTER.search(plain):
+    if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
         return set()
-    numbers = read_numbers(plain, cleaned=True, most=2)
+    values = _option_values(options)
+    numbers = read_numbers(plain, cleaned=True, most=2) if values else []
     if len(numbers) != 1:
         return set()
     value = numbers[0].value
-    equal = {k for k, option in options.values.items() if abs(option.value - value) <= _RELATIVE * abs(option.value)}
+    equal = {k for k, option in values.items() if abs(option.value - value) <= _RELATIVE * abs(option.value)}
     return equal if len(equal) == 1 else set()
 
 
+_DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-H](?![A-Za-z])")
 
 
 def _with_text(named: set[str], rest: str, options: _Options) -> set[str]:
     """The letters, and the option whose text stands beside a single one, if that is another's."""
     normal = normalise(rest) if len(named) == 1 and len(rest) < 2000 else ""
-    same = {key for key, text in options.normal.items() if text == normal} if len(normal) > 1 else set()
+    same = {key for key, text in _normal_options(options).items() if text == normal} if len(normal) > 1 else set()
     return named if not same or same & named else named | same
 
 

@@ -52,16 +52,18 @@ _NUMBER = re.compile(
     r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
     rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?+\s?+"
     rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
-    rf"(?P<digits>{DIGITS})(?:(?P<mixed>\s\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
+    rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
     r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
-    r"|\^\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
-    rf"(?:(?:\$|\s?{_CURRENCY})?\s?(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
+    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
+    rf"(?:(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
+    rf"|\s?\((?:in\s|单位:)?(?P<noted>{_UNIT_WORD})[^\d()]{{0,12}}\)"
     r"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z^]))?",
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?<![A-Za-z])(?:{one_of(UNITS)})", re.IGNORECASE)
 _UNIT_AFTER_BRACKET = re.compile(rf"\s?\)\s?({one_of(UNITS)})", re.IGNORECASE)
 _RANGE = re.compile(r"\s?[~至到]\s?|-|\s(?:to|or)\s?")
+_IS = re.compile(r"\b(?:is|are|was|were)$", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z]\d|_")  # 3Q19, 0x1F, 1_000
 _PLACES = {"角": 0.1, "毛": 0.1, "分": 0.01}  # of 元
 _LONE = re.compile(
@@ -137,12 +139,12 @@ def _merged(figures: list[Number], written: list[Number]) -> list[Number]:
 
 _PLAIN = _NUMBER.groupindex["digits"]
 _GROUPS = (
-    "digits", "under", "mixed", "exponent", "power", "raised", "unit", "letter", "capital", "minus", "minus2",
+    "digits", "under", "mixed", "exponent", "power", "raised", "unit", "noted", "letter", "capital", "minus", "minus2",
 )  # fmt: skip
 
 
 def _arabic(match: re.Match[str], text: str) -> Number | None:
-    shown, under, mixed, exponent, power, raised, unit, letter, capital, minus, minus2 = match.group(*_GROUPS)
+    shown, under, mixed, exponent, power, raised, unit, noted, letter, capital, minus, minus2 = match.group(*_GROUPS)
     start, end = match.span()
     after = match.end("digits")
     if len(shown) > _LONGEST_DIGITS or (text[after : after + 1] == "." and text[after + 1 : after + 2].isdigit()):
@@ -162,12 +164,13 @@ def _arabic(match: re.Match[str], text: str) -> Number | None:
             return None
         value, half_unit = value * 10.0**scale, half_unit * 10.0**scale
     elif raised:
-        value = _power(value, int(raised)) if not text.startswith("^", end) else math.nan
+        value = _power(value, int(raised)) if not text.startswith(("^", "**"), end) else math.nan
         half_unit = fraction_half_unit(value)
     if capital:
         letter = capital if capital.isupper() else None
         end = end if letter else match.start("capital") - 1
     factor = 1.0
+    unit = unit or noted
     if unit:
         factor = UNITS.get(unit.lower(), 0.1)  # 成, 折
         if unit == "折" and value > 10:
@@ -190,7 +193,7 @@ def _arabic(match: re.Match[str], text: str) -> Number | None:
 def _fraction(whole: float, mixed: str | None, under: str) -> tuple[float, float]:
     """The value of `3/4` or `1 3/4`, and half of its last digit; NaN where it has none."""
     below = float(under.replace(",", "")) if len(under) <= _LONGEST_DIGITS else 0.0
-    above = float(mixed) if mixed else whole
+    above = float(mixed.lstrip("又")) if mixed else whole
     if not below or (mixed and (above >= below or whole % 1)):
         return math.nan, 0.0
     value = above / below
@@ -212,7 +215,7 @@ def _in_accounting_brackets(start: int, end: int, text: str) -> bool:
     if not before.endswith("(") or not after.startswith(")"):
         return False
     outside = before[:-1].rstrip()
-    return not outside or outside == "-" or outside[-1] in "=≈:$€£¥₹|"
+    return not outside or outside == "-" or outside[-1] in "=≈:$€£¥₹|为是" or _IS.search(outside) is not None
 
 
 def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
@@ -227,10 +230,12 @@ def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
         return scaled._replace(factor=number.factor * abs(divided), start=fraction.start())
     value = number.value * divided
     if fraction["whole"]:
-        whole = float(fraction["whole"]) if fraction["whole"].isascii() else numeral.integer(fraction["whole"])
+        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else numeral.integer(fraction["whole"])
         if whole is None:
             return None
         value += sign * whole
+    if not math.isfinite(value):
+        return None
     return Number(value, fraction_half_unit(value), 1.0, fraction.start(), number.end)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -50,7 +51,7 @@ def per(under: str) -> float | None:
     """What `<under>分之` multiplies by: 0.01 for 百, 0.2 for 五, 0.0625 for 16."""
     if under in PER:
         return PER[under]
-    value = float(under) if under.isascii() and len(under) < 300 else integer(under)
+    value = float(under) if under.isdecimal() and len(under) < 300 else integer(under)
     return 1 / value if value else None
 
 
@@ -83,10 +84,12 @@ def _number(match: re.Match[str], text: str) -> Number | None:
             value *= divided
             half_unit = fraction_half_unit(value)
     if match["whole"]:
-        added = float(match["whole"]) if match["whole"].isascii() else integer(match["whole"])
+        added = float(match["whole"]) if match["whole"].isdecimal() else integer(match["whole"])
         if added is None:
             return None
         value += added
+    if not math.isfinite(value):
+        return None
     negative = bool(match["minus"]) != bool(match["minus2"])
     return Number(-value if negative else value, half_unit, 1.0, match.start(), match.end()).times(factor)
 
@@ -125,6 +128,8 @@ def integer(body: str) -> int | None:
         elif char in _UNIT:
             section += (digit or (1 if char in "十拾" else 0)) * _UNIT[char]
             digit, unit = 0, _UNIT[char]
+        elif char not in _BIG:
+            return None
         else:
             unit, section = _BIG[char], section + digit
             takes_all = total < unit or not section  # 一万亿, 四万万
@@ -174,6 +179,7 @@ def spoken(text: str) -> Number | None:
             break
         factor *= _THOUSANDS[word]
         tokens.pop()
+    tokens = ["one"] if tokens in (["a"], ["an"]) and factor > 1 else tokens  # a million
     found = _spoken_value(tokens)
     if found is None:
         return None

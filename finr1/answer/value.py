@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
+from finr1.answer import numeral
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.named import MARK, last_match
@@ -17,8 +19,11 @@ SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
 MOST = 40  # numbers read of an answer
 _RELATIVE = 1e-14  # of floating point, not of rounding
 _SCALED_RELATIVE = 0.005
+_DIGIT = re.compile(r"\d")
 _EQUALS = re.compile(r"[=≈]")
-_CLAUSE_END = re.compile(r"[。;!?\n]|\.(?=\s|$)|\(?\b(?:because|since|as)\b|因为|由于", re.IGNORECASE)
+_CLAUSE_END = re.compile(
+    r"[。;!?\n]|\.(?=\s|$)|\(?\b(?:because|since|as|not|rather than|instead of)\b|因为|由于|而不是|而非", re.IGNORECASE
+)
 _DECREASE = re.compile(
     r"decreas|declin|fell|fall|drop|reduc|lower|loss|down|negative|下降|减少|降低|下跌|亏损|缩减|负", re.I
 )
@@ -43,7 +48,9 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
-_EXPRESSION = re.compile(r"[\d)%]\s?(?:[×*+÷^]|x(?=\s?\d))\s?[(\d$]|\)\s?/|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt")
+_EXPRESSION = re.compile(
+    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt"
+)
 _NO_AMOUNT = re.compile(r"[$€£¥(\s]*-[)\s]*")  # accountants' dash
 _RANGE = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
@@ -149,8 +156,13 @@ def _verdict(hits: Sequence[bool], read: str, shown: str, how: str) -> Verdict:
 
 def _missed(read: str, numbers: Sequence[Number], gold: Number, shown: str, unit: float, tolerance: float) -> Verdict:
     """No number equals the gold: wrong, but for the sign that words may give, and for what was not computed."""
-    if gold.value != 0 and _DECREASE.search(read):
-        opposite = (number._replace(value=-number.value) for number in numbers)
+    if gold.value != 0:
+        said = (
+            number
+            for number in numbers
+            if _in_brackets(number, read) or _DECREASE.search(read if number.value > 0 else read[: number.start])
+        )
+        opposite = (number._replace(value=-number.value) for number in said)
         if any(same_number(number, gold, unit, tolerance)[1] for number in opposite):
             return Verdict(None, read, "the sign depends on the words around it")
     if len(numbers) > 1 and _EXPRESSION.search(read):
@@ -166,9 +178,16 @@ def _doubt(read: str, numbers: Sequence[Number], pairs: Sequence[tuple[bool, boo
             continue
         if _NOT_EQUAL.search(before):
             return "a bound, not a number"
+        if len(numbers) == 1 and _in_brackets(number, read):
+            return "brackets that may mean a minus"
         if number.value > 0 and _DECREASED.search(before) and not _DECREASE.search(_asked(question)):
             return "the sign depends on the words around it"
     return ""
+
+
+def _in_brackets(number: Number, text: str) -> bool:
+    """`growth (20%)`: whether accountants' brackets or an aside is open; those that say minus are read so."""
+    return number.value > 0 and text[: number.start].endswith("(") and text[number.end :].lstrip().startswith(")")
 
 
 def _asked(question: Question) -> str:
@@ -241,21 +260,21 @@ def _parts(text: str) -> list[str]:
 
 def _one_or_more(part: str) -> list[Number]:
     numbers = read_numbers(part, cleaned=True, most=MOST + 1)
-    lone = lone_number(part) if part.startswith("0,") else None  # no thousands begin with 0
-    if len(numbers) == 1 and not lone:
-        number = numbers[0]
-        if number.start == 0 and number.end >= len(part) - 1:
-            return numbers
-        outside = part[: number.start] + part[number.end :]
-        if not any(c.isdigit() for c in outside):
-            return numbers
-    lone = lone or lone_number(part)
-    if lone:
-        return [lone]
-    if 1 < len(numbers) <= MOST:
-        spans = date_spans(part)
-        numbers = [number for number in numbers if not _is_aside(number, part, spans)] or numbers
-    return numbers
+    if len(numbers) == 1 and numbers[0].start == 0 and numbers[0].end >= len(part) - 1 and part[:2] != "0,":
+        return numbers
+    outside = part[: numbers[0].start] + part[numbers[0].end :] if len(numbers) == 1 else part
+    if len(numbers) != 1 or part[:2] == "0," or _DIGIT.search(outside):
+        lone = lone_number(part)
+        if lone:
+            return [lone]
+    han = not part.isascii() and numeral.HAN.search(part) is not None
+    if (len(numbers) == 1 and not han) or len(numbers) > MOST:
+        return numbers
+    spans = date_spans(part)
+    apart = [number for number in numbers if not _is_aside(number, part, spans)]
+    if not apart and han:  # 2019年为五千
+        apart = [n for n in islice(numeral.written(part, True), MOST) if not _is_aside(n, part, spans)]
+    return apart or numbers
 
 
 def _is_aside(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bool:
