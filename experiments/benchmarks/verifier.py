@@ -8,7 +8,8 @@ FinCUGE).
 A right answer is the gold by another writing, with the same value to the last digit; a wrong one is another value (the
 sign, a decimal point moved by one, another leading digit, another last digit), another option, label or answer, in the
 same writings. Truth is made with `decimal` and `fractions`, without the verifier. Speed counts CPU seconds of one pass
-in one process, imports aside. Math-Verify is given its own extraction of strings for options, labels, and yes or no.
+in one process, imports aside. Math-Verify is given its own extraction of strings for options, labels, and yes or no,
+and no timeouts, without which it is a fifth faster.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ number = [LatexExtractionConfig(), ExprExtractionConfig()]
 verdicts, began = [], time.process_time()
 for gold, answer, names in rows:
     config = [StringExtractionConfig(strings=tuple(names))] if names else number
-    verdicts.append(bool(verify(parse(gold, config), parse(answer, config))))
+    gold, answer = (parse(text, config, parsing_timeout=None) for text in (gold, answer))
+    verdicts.append(bool(verify(gold, answer, timeout_seconds=None)))
 json.dump([time.process_time() - began, verdicts], open(sys.argv[2], "w"))
 """
 
@@ -327,7 +329,7 @@ def main() -> None:
     for name, verdict, truth in (("wrong_as_right", 1.0, False), ("right_as_wrong", 0.0, True)):
         theirs = share_of(pairs, peer, verdict, truth) if peer else None
         figures.add(name, share_of(pairs, own, verdict, truth), "< peer", "share of pairs", theirs)
-    figures.add("undecided", own.count(None) / len(pairs), "", "share of pairs", 0.0 if peer else None)
+    figures.add("undecided", own.count(None) / len(pairs), "< 0.01", "share of pairs")
     missed = [(p, v) for p, v in zip(pairs, own, strict=True) if v != p.right]
     for pair, verdict in missed[: options.show]:
         print(f"{pair.question.kind} gold {pair.question.gold!r} answer {pair.answer!r} right={pair.right}: {verdict}")

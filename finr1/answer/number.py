@@ -68,7 +68,7 @@ _LABEL = re.compile(r"[A-Za-z]\d|_")  # 3Q19, 0x1F, 1_000
 _PLACES = {"角": 0.1, "毛": 0.1, "分": 0.01}  # of 元
 _LONE = re.compile(
     rf"[\s(]*(?P<minus>-)?\s?{_CURRENCY}?\s?(?P<minus2>-)?"
-    r"(?P<whole>\d{1,3}(?:[ .'’]\d{3})+|\d{1,2}(?:,\d\d)+,\d{3}|\d+)"
+    r"(?P<whole>\d{1,3}(?P<mark>[ .'’])\d{3}(?:(?P=mark)\d{3})*|\d{1,2}(?:,\d\d)+,\d{3}|\d+)"
     rf"(?P<point>[.,])?(?(point)(?P<decimals>\d+))\s?{_CURRENCY}?\s?(?P<unit>{one_of(UNITS)})?[^\d]{{0,12}}",
     re.IGNORECASE,
 )

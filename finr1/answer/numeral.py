@@ -155,7 +155,7 @@ _TRAIL = re.compile(
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
 _SPEAKS = re.compile(r"\b(?:" + "|".join((*_WORDS, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
-_LONGEST_SPOKEN = 120
+_LONGEST_SPOKEN = 200
 
 
 def spoken(text: str) -> Number | None:

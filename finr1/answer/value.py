@@ -274,7 +274,13 @@ def _one_or_more(part: str) -> list[Number]:
     apart = [number for number in numbers if not _is_aside(number, part, spans)]
     if not apart and han:  # 2019年为五千
         apart = [n for n in islice(numeral.written(part, True), MOST) if not _is_aside(n, part, spans)]
+    if all(map(_may_be_year, apart)) and len(numbers) > 1:
+        apart = [number for number in numbers if _may_be_year(number)]  # "2019 and 2018": years are what is said
     return apart or numbers
+
+
+def _may_be_year(number: Number) -> bool:
+    return number.factor == 1.0 and 1900 <= number.value <= 2100 and number.half_unit == 0.5
 
 
 def _is_aside(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bool:
@@ -284,8 +290,7 @@ def _is_aside(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bo
         return True
     if any(start <= number.start + 1 < end for start, end in dates):
         return True
-    is_year = number.bare and 1900 <= number.value <= 2100 and number.half_unit == 0.5
-    if not is_year or number.end - number.start > 5:
+    if not _may_be_year(number) or number.end - number.start > 5:
         return False
     return text[number.end : number.end + 1] == "年" or _YEAR.search(before) is not None
 
