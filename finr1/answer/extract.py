@@ -68,9 +68,12 @@ def final_answer(answer_text: str) -> str:
 
 def last_box(text: str) -> str | None:
     r"""The content of the `\boxed{}` that opens last among those that close; None where there is none."""
+    first = text.find("\\boxed")
+    if first < 0:
+        return None
     open_braces: list[int] = []  # where the content of a box starts; -1 for other braces
     start, end = -1, -1
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, first):
         token = match.group()
         if token == "}":
             began = open_braces.pop() if open_braces else -1

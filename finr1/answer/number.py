@@ -9,182 +9,205 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from typing import NamedTuple
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import islice
 
-PERCENT = {
-    "%": 1e-2, "percent": 1e-2, "per cent": 1e-2, "pct": 1e-2, "percentage points": 1e-2, "percentage point": 1e-2,
-    "pp": 1e-2, "个百分点": 1e-2, "百分点": 1e-2, "‰": 1e-3, "个千分点": 1e-3, "bps": 1e-4, "bp": 1e-4,
-    "basis points": 1e-4, "basis point": 1e-4, "个基点": 1e-4, "基点": 1e-4, "个bp": 1e-4, "‱": 1e-4,
-}  # fmt: skip
-SCALE = {
-    "hundred": 1e2, "thousand": 1e3, "thousands": 1e3, "million": 1e6, "millions": 1e6, "mn": 1e6, "mm": 1e6,
-    "mln": 1e6, "mio": 1e6, "billion": 1e9, "billions": 1e9, "bn": 1e9, "bln": 1e9,
-    "trillion": 1e12, "trillions": 1e12, "tn": 1e12,
-    "百": 1e2, "千": 1e3, "万": 1e4, "十万": 1e5, "百万": 1e6, "千万": 1e7, "亿": 1e8, "十亿": 1e9, "百亿": 1e10,
-    "千亿": 1e11, "万亿": 1e12, "兆": 1e12,
-}  # fmt: skip
-LETTER = {
-    "k": 1e3,
-    "m": 1e6,
-    "b": 1e9,
-    "t": 1e12,
-}  # only straight after the digits: "5m", or capital after a space: "5 M"
-UNITS = PERCENT | SCALE
-CURRENCY = r"(?:US|HK|NT|AU?|CA?|S)?\$|[€£¥₹₩]|USD|EUR|GBP|JPY|CNY|RMB|HKD|CHF|INR|AUD|CAD|SGD|人民币|美元|港元"
+from finr1.answer import numeral
+from finr1.answer.clean import clean
+from finr1.answer.quantity import (
+    CURRENCY,
+    DIGITS,
+    LETTER,
+    PER,
+    PERCENT,
+    SCALE,
+    UNITS,
+    Number,
+    first_of,
+    fraction_half_unit,
+    one_of,
+)
 
+__all__ = [
+    "CURRENCY",
+    "DIGITS",
+    "LETTER",
+    "PERCENT",
+    "SCALE",
+    "UNITS",
+    "Number",
+    "clean",
+    "lone_number",
+    "one_of",
+    "read_numbers",
+    "unit_factor",
+]
 
-def one_of(words: dict[str, float]) -> str:
-    """A pattern of unit words, the longest first, Latin ones whole."""
-    return "|".join(
-        re.escape(word) + (r"(?![A-Za-z])" if word[-1].isascii() and word[-1].isalpha() else "")
-        for word in sorted(words, key=len, reverse=True)
-    )
-
-
-DIGITS = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+_LONGEST_DIGITS = 400
+_TENTH = r"[成折](?![本功立为为长長員员交都熟分果效就旧舊扣算现現合])"
+_UNIT_WORD = f"{first_of((*UNITS, *'成折'))}(?:{one_of(UNITS)}|{_TENTH})"
+_CURRENCY = rf"(?-i:(?=[$€£¥₹₩A-Z人美港欧英日])(?:{CURRENCY}))"
 _NUMBER = re.compile(
-    rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%])-|负|minus\s|negative\s)?\s?(?:(?:{CURRENCY})\s?(?P<minus2>-)?)?"
-    rf"(?P<digits>{DIGITS})(?P<over>\s?/\s?\d+(?:\.\d+)?(?!/|\d|\.\d))?"
-    r"(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)?"
-    rf"(?:\s?(?P<unit>{one_of(UNITS)})|(?P<letter>[kmbtKMBT])(?![A-Za-z])|\s(?P<capital>[KMB])(?![A-Za-z]))?",
+    r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
+    rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?+\s?+"
+    rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
+    rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
+    r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
+    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
+    rf"(?:(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
+    rf"|\s?\((?:in\s|单位:)?(?P<noted>{_UNIT_WORD})[^\d()]{{0,12}}\)"
+    r"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z^]))?",
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?<![A-Za-z])(?:{one_of(UNITS)})", re.IGNORECASE)
-
-_HAN_DIGIT = dict(
-    zip("零〇一二两三四五六七八九壹贰叁肆伍陆柒捌玖", (0, 0, 1, 2, 2, *range(3, 10), *range(1, 10)), strict=True)
-)
-_HAN_UNIT = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
-_HAN_BIG = {"万": 10**4, "亿": 10**8, "兆": 10**12}
-_D = "".join(_HAN_DIGIT)
-_HAN = re.compile(
-    rf"(?P<per>[百千万]分之)?(?P<minus>负)?(?P<body>[{_D}十拾百佰千仟万亿兆]+)(?:点(?P<tail>[{_D}]+)(?P<big>[万亿兆]{{1,2}})?)?(?P<unit>个百分点|个基点|%)?"
-)
-_PER = re.compile(rf"(负)?([百千万])分之(负)?(?={DIGITS})")
 _UNIT_AFTER_BRACKET = re.compile(rf"\s?\)\s?({one_of(UNITS)})", re.IGNORECASE)
-_HAN_FIGURE = re.compile(r"[约为是共计达有：:=\s]")
-
-_SUPERSCRIPT = {ord(c): f"^{d}" for c, d in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", range(10), strict=True)} | {ord("⁻"): "^-"}
-_LATEX = (
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|textit)\s?\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r"(\1)/(\2)"),
-    (re.compile(r"\((\d[\d.]*)\)/\((\d[\d.]*)\)"), r"\1/\2"),
-    (re.compile(r"\\[,;:! ]|\\q?quad|\\left|\\right|\\[()\[\]]|\\displaystyle"), " "),
-    (re.compile(r"\\([%$&#_{}])"), r"\1"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))"), r"\1,"),
-    (re.compile(r"\\times|\\cdot"), "×"),
-    (re.compile(r"\\div"), "÷"),
-    (re.compile(r"\\(?:approx|simeq)"), "≈"),
-    (re.compile(r"\*\*(?=\S)([^*\n]{0,200}\S)\*\*"), r"\1"),
-    (re.compile(r"`"), ""),
+_RANGE = re.compile(r"\s?[~至到]\s?|-|\s(?:to|or)\s?")
+_IS = re.compile(r"\b(?:is|are|was|were)$", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z]\d|_")  # 3Q19, 0x1F, 1_000
+_PLACES = {"角": 0.1, "毛": 0.1, "分": 0.01}  # of 元
+_LONE = re.compile(
+    rf"[\s(]*(?P<minus>-)?\s?{_CURRENCY}?\s?(?P<minus2>-)?"
+    r"(?P<whole>\d{1,3}(?P<mark>[ .'’])\d{3}(?:(?P=mark)\d{3})*|\d{1,2}(?:,\d\d)+,\d{3}|\d+)"
+    rf"(?P<point>[.,])?(?(point)(?P<decimals>\d+))\s?{_CURRENCY}?\s?(?P<unit>{one_of(UNITS)})?[^\d]{{0,12}}",
+    re.IGNORECASE,
 )
-_SPACES = re.compile(r"[ \t]+")
-_CHARS = str.maketrans({"−": "-", "–": "-", "—": "-", "﹣": "-", "⁄": "/", "，": ",", "％": "%", "～": "~"})
+_LONGEST_LONE = 60
 
 
-PER = {"百": 1e-2, "千": 1e-3, "万": 1e-4}  # 百分之, 千分之, 万分之
-LONGEST = 200_000  # characters read: one character can become 18 in normal form
-
-
-class Number(NamedTuple):
-    """One number of a text.
-
-    `value` is the whole value (`25%` 0.25, `1.2亿` 1.2e8); `half_unit` half of the last digit shown, in the same
-    measure (0.005 and 5e6); `factor` what the unit multiplies by (1.0 when bare); `start`, `end` its place in the
-    cleaned text.
-    """
-
-    value: float
-    half_unit: float
-    factor: float
-    start: int
-    end: int
-
-    @property
-    def figure(self) -> float:
-        """The number as shown, without its unit: 25 for `25%`."""
-        return self.value / self.factor
-
-    def times(self, factor: float) -> Number:
-        """The same figure with a unit of this factor."""
-        return self._replace(value=self.value * factor, half_unit=self.half_unit * abs(factor), factor=abs(factor))
-
-    @property
-    def bare(self) -> bool:
-        """Shown without percent sign or scale word."""
-        return self.factor == 1.0
-
-
-def clean(text: str) -> str:
-    r"""Full-width forms, LaTeX (`\%`, `\text{}`, `\frac{a}{b}`, `{,}`), bold marks and odd dashes made plain."""
-    text = unicodedata.normalize("NFKC", text.translate(_SUPERSCRIPT)).translate(_CHARS)[:LONGEST]
-    text = _SPACES.sub(" ", text)
-    if "\\" in text or "{" in text or "*" in text or "`" in text or " ," in text:
-        for pattern, plain in _LATEX:
-            text = pattern.sub(plain, text)
-    return text
-
-
+@lru_cache(maxsize=1024)
 def unit_factor(unit: str) -> float:
     """What a unit's words multiply by: `%` 0.01, `USD million` 1e6, `万元` 1e4; 1.0 for any other."""
     match = _UNIT.search(clean(unit))
     return UNITS[match.group().lower()] if match else 1.0
 
 
-def read_numbers(text: str, cleaned: bool = False) -> list[Number]:
-    """Every number of a text, in order; Chinese numerals only where there are no digits, but `百分之二十` always.
+def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> list[Number]:
+    """Every number of a text, in order, or the first `most`; Chinese numerals only where there are no digits, but
+    `百分之二十` and `五分之一` always.
 
     Brackets make a number negative, as accountants write it, only where they are not an aside: `(1,234)` alone, after a
-    currency sign, or after `=` or `:`; not in `0.2 (20%)`.
+    currency sign, or after `=` or `:`; not in `0.2 (20%)`. The first of a range has the unit of the second: `5-7%`.
     """
     text = text if cleaned else clean(text)
-    per = {m.end(): (-1 if m[1] else 1) * PER[m[2]] for m in _PER.finditer(text)}
+    han = not text.isascii() and numeral.HAN.search(text) is not None
+    tries = None if most is None else 5 * most  # in a hostile text next to none is a number
+    divided = islice(numeral.FRACTION_OF.finditer(text), tries) if "分之" in text else ()
+    fractions = {match.end(): match for match in divided}
     numbers: list[Number] = []
-    for match in _NUMBER.finditer(text):
+    lowest = 1.0  # the factor of the last part of the last number: 1亿 2000万 may go on with 千, not with 亿
+    for match in islice(_NUMBER.finditer(text), tries):
         number = _arabic(match, text)
         if number is None:
             continue
-        if match.start("digits") in per:
-            number = number.times(per[match.start("digits")])
-        last = numbers[-1] if numbers else None
-        if last and last.end == number.start and 1 < number.factor < last.factor and text[last.end - 1] in "万亿":
-            value = last.value + (number.value if last.value >= 0 else -number.value)  # 1亿2000万
-            numbers[-1] = last._replace(value=value, half_unit=number.half_unit, end=number.end)
-        else:
-            numbers.append(number)
-    chinese = [_chinese(match, text) for match in _HAN.finditer(text) if match["per"] or not numbers]
-    return sorted([*numbers, *(number for number in chinese if number)], key=lambda number: number.start)
+        if fractions:
+            if text.startswith(("分之", "又"), number.end):
+                continue
+            at = match.start("digits")
+            number = _divided(number, fractions[at]) if at in fractions else number
+            if number is None:
+                continue
+        if number.factor != 1.0 and numbers:
+            last = numbers[-1]
+            if last.end == number.start and 1 < number.factor < lowest and text[last.end - 1] in "万亿千萬億":
+                value = last.value + (number.value if last.value >= 0 else -number.value)  # 1亿2000万
+                numbers[-1] = last._replace(value=value, half_unit=number.half_unit, end=number.end)
+                lowest = number.factor
+                continue
+            elif last.factor == 1.0 and _RANGE.fullmatch(text, last.end, number.start):
+                numbers[-1] = last if 1900 <= last.value <= 2100 else last.times(number.factor)
+        numbers.append(number)
+        lowest = number.factor
+        if most is not None and len(numbers) >= most:
+            return numbers
+    if han:
+        numbers = _merged(numbers, list(islice(numeral.written(text, not numbers), tries)))
+    if "角" in text or "毛" in text:
+        numbers = _joined_coins(numbers, text)
+    return numbers if most is None else numbers[:most]
+
+
+def _merged(figures: list[Number], written: list[Number]) -> list[Number]:
+    """Both in order, without the figures that are part of a written number: 3分之一."""
+    if not figures or not written:
+        return figures or written
+    starts = [number.start for number in written]
+    before = [written[bisect_right(starts, figure.start) - 1] for figure in figures]
+    apart = [f for f, w in zip(figures, before, strict=True) if not w.start <= f.start < w.end]
+    return sorted([*apart, *written], key=lambda number: number.start)
+
+
+_PLAIN = _NUMBER.groupindex["digits"]
+_GROUPS = (
+    "digits", "under", "mixed", "exponent", "power", "raised", "unit", "noted", "letter", "capital", "minus", "minus2",
+)  # fmt: skip
 
 
 def _arabic(match: re.Match[str], text: str) -> Number | None:
-    digits = match["digits"].replace(",", "")
-    value, half_unit = float(digits), 0.5 * 10.0 ** -len(digits.partition(".")[2])
-    if match["over"]:
-        below = float(match["over"].strip(" /"))
-        if below == 0:
+    shown, under, mixed, exponent, power, raised, unit, noted, letter, capital, minus, minus2 = match.group(*_GROUPS)
+    start, end = match.span()
+    after = match.end("digits")
+    if len(shown) > _LONGEST_DIGITS or (text[after : after + 1] == "." and text[after + 1 : after + 2].isdigit()):
+        return None  # 1.2.3 is no number
+    digits = shown.replace(",", "")
+    value = float(digits)
+    half_unit = 0.5 * 10.0 ** -len(digits.partition(".")[2]) if "." in digits else 0.5
+    next_char = text[end : end + 1]
+    if match.lastindex == _PLAIN and not (next_char.isalpha() or next_char in (")", " ", "_")):
+        value = value if (minus is None) == (minus2 is None) else -value  # by far the most frequent
+        return Number(value, half_unit, 1.0, start, end) if math.isfinite(value) else None
+    if under:
+        value, half_unit = _fraction(value, mixed, under)
+    if exponent:
+        scale = int(power or exponent[1:])
+        if abs(scale) > 300:
             return None
-        value, half_unit = value / below, 0.0005
-    if match["exponent"]:
-        power = int(match["power"] or match["exponent"][1:])
-        if abs(power) > 300:
-            return None
-        value, half_unit = value * 10.0**power, half_unit * 10.0**power
-    letter, end = match["letter"], match.end()
-    if match["capital"]:
-        letter = match["capital"] if match["capital"].isupper() else None
+        value, half_unit = value * 10.0**scale, half_unit * 10.0**scale
+    elif raised:
+        value = _power(value, int(raised)) if not text.startswith(("^", "**"), end) else math.nan
+        half_unit = fraction_half_unit(value)
+    if capital:
+        letter = capital if capital.isupper() else None
         end = end if letter else match.start("capital") - 1
-    factor = UNITS[match["unit"].lower()] if match["unit"] else LETTER[letter.lower()] if letter else 1.0
-    negative = bool(match["minus"]) != bool(match["minus2"])
-    if not match["over"] and _in_accounting_brackets(match.start(), end, text):
+    factor = 1.0
+    unit = unit or noted
+    if unit:
+        factor = UNITS.get(unit.lower(), 0.1)  # 成, 折
+        if unit == "折" and value > 10:
+            factor = 0.01
+    elif letter:
+        factor = LETTER[letter.lower()] * (0.01 if text.endswith("个百分点", match.start("letter"), end) else 1.0)
+    elif _LABEL.match(text, end):
+        return None
+    negative = (minus is None) != (minus2 is None)
+    if not under and text.find(")", end, end + 3) >= 0 and _in_accounting_brackets(start, end, text):
         negative = True
-        unit = _UNIT_AFTER_BRACKET.match(text, end)
-        if unit and factor == 1.0:
-            factor, end = UNITS[unit[1].lower()], unit.end()
+        outside = _UNIT_AFTER_BRACKET.match(text, end)
+        if outside and factor == 1.0:
+            factor, end = UNITS[outside[1].lower()], outside.end()
     if not math.isfinite(value):
         return None
-    return Number(-value if negative else value, half_unit, 1.0, match.start(), end).times(factor)
+    return Number(-value * factor if negative else value * factor, half_unit * factor, factor, start, end)
+
+
+def _fraction(whole: float, mixed: str | None, under: str) -> tuple[float, float]:
+    """The value of `3/4` or `1 3/4`, and half of its last digit; NaN where it has none."""
+    below = float(under.replace(",", "")) if len(under) <= _LONGEST_DIGITS else 0.0
+    above = float(mixed.lstrip("又")) if mixed else whole
+    if not below or (mixed and (above >= below or whole % 1)):
+        return math.nan, 0.0
+    value = above / below
+    if mixed and not 1900 <= whole <= 2100:  # "in 2019 3/4 of it" has no mixed number
+        value += whole
+    return value, fraction_half_unit(value)
+
+
+def _power(base: float, power: int) -> float:
+    """NaN where it is none or leaves the finite numbers."""
+    try:
+        return float(base**power)
+    except (OverflowError, ZeroDivisionError):
+        return math.nan
 
 
 def _in_accounting_brackets(start: int, end: int, text: str) -> bool:
@@ -192,45 +215,69 @@ def _in_accounting_brackets(start: int, end: int, text: str) -> bool:
     if not before.endswith("(") or not after.startswith(")"):
         return False
     outside = before[:-1].rstrip()
-    return not outside or outside[-1] in "=≈:$€£¥₹|"
+    return not outside or outside == "-" or outside[-1] in "=≈:$€£¥₹|为是" or _IS.search(outside) is not None
 
 
-def _chinese(match: re.Match[str], text: str) -> Number | None:
-    body, tail, big = match["body"], match["tail"] or "", match["big"] or ""
-    if len(body) == 1 and not tail and not match["per"]:
-        alone = text[: match.start()].strip() == "" or _HAN_FIGURE.match(text[match.start() - 1])
-        if body not in _HAN_DIGIT or not alone:
+def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
+    """`百分之3.5`, `16分之5`."""
+    divided = numeral.per(fraction["under"])
+    if divided is None:
+        return None
+    sign = -1.0 if fraction["minus"] else 1.0
+    divided *= sign
+    if fraction["under"] in PER:
+        scaled = number.times(divided)
+        return scaled._replace(factor=number.factor * abs(divided), start=fraction.start())
+    value = number.value * divided
+    if fraction["whole"]:
+        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else numeral.integer(fraction["whole"])
+        if whole is None:
             return None
-    whole = _han_integer(body)
-    if whole is None:
+        value += sign * whole
+    if not math.isfinite(value):
         return None
-    value = whole + sum(_HAN_DIGIT[c] * 10.0 ** -(i + 1) for i, c in enumerate(tail[:15]))
-    factor = PER[match["per"][0]] if match["per"] else 1.0
-    for char in big:
-        factor *= _HAN_BIG[char]
-    if match["unit"]:
-        factor *= PERCENT[match["unit"]]
-    half_unit = 0.5 * 10.0 ** -len(tail[:15])
-    return Number(-value if match["minus"] else value, half_unit, 1.0, match.start(), match.end()).times(factor)
+    return Number(value, fraction_half_unit(value), 1.0, fraction.start(), number.end)
 
 
-def _han_integer(body: str) -> int | None:
-    """一百二十三 is 123, 二〇二四 is 2024, 三万五千 is 35000; None for a row of units without meaning, or too long."""
-    if len(body) > 30:
-        return None
-    if all(c in _HAN_DIGIT for c in body):
-        return int("".join(str(_HAN_DIGIT[c]) for c in body))
-    if body[0] in "百佰千仟万亿兆":
-        return None
-    total = section = digit = 0
-    for char in body:
-        if char in _HAN_DIGIT:
-            digit = _HAN_DIGIT[char]
-        elif char in _HAN_UNIT:
-            section += (digit or (1 if char in "十拾" else 0)) * _HAN_UNIT[char]
-            digit = 0
+def _joined_coins(numbers: list[Number], text: str) -> list[Number]:
+    """`3元5角` is 3.5, `八角` 0.8, `五元三毛二分` 5.32."""
+    joined: list[Number] = []
+    for number in numbers:
+        place = _PLACES.get(text[number.end : number.end + 1]) if number.bare else None
+        last = joined[-1] if joined else None
+        follows = last is not None and text[last.end : number.start].strip() in ("元", "块", "圆", "角", "毛")
+        if place and last is not None and follows:
+            value = last.value + math.copysign(place * number.value, last.value)
+            joined[-1] = last._replace(value=value, half_unit=place / 2, end=number.end)
+        elif place == 0.1:
+            joined.append(number._replace(value=number.value * place, half_unit=place / 2))
         else:
-            big, section = _HAN_BIG[char], section + digit
-            total = (total + section) * big if total < big else total + section * big  # 亿 takes all before it: 一万亿
-            section = digit = 0
-    return total + section + digit
+            joined.append(number)
+    return joined
+
+
+def lone_number(text: str) -> Number | None:
+    """The number that a cleaned text consists of, where it is written in words or with other separators.
+
+    `twenty percent`; `1 234 567`, `1.234.567`, `1'234`, `12,34,567`; and with a comma before the decimals where it
+    cannot separate thousands: `1000,99`, `2,74`, `0,125`, `1.234,56`.
+    """
+    if len(text) > _LONGEST_LONE:
+        return None
+    match = _LONE.fullmatch(text)
+    if not match:
+        return numeral.spoken(text) if text.isascii() else None
+    shown, decimals, point = match["whole"], match["decimals"] or "", match["point"]
+    separators = {c for c in shown if not c.isdigit()}
+    plain = "".join(c for c in shown if c.isdigit())
+    thousands = point == "," and len(decimals) == 3 and len(plain) <= 3 and plain != "0"  # 1,234
+    if thousands or (not separators and point != ",") or (separators and point in separators):
+        return None
+    if separators == {","} and point == ",":
+        return None
+    if separators == {"."} and shown.count(".") == 1 and not point:
+        return None  # 1.234 has decimals
+    factor = UNITS[match["unit"].lower()] if match["unit"] else 1.0
+    value = float(f"{plain}.{decimals or 0}")
+    negative = bool(match["minus"]) != bool(match["minus2"])
+    return Number(-value if negative else value, 0.5 * 10.0 ** -len(decimals), 1.0, 0, len(text)).times(factor)

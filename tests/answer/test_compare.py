@@ -16,7 +16,8 @@ from finr1.types import Question
 
 CASES = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "golden" / "answer_cases.jsonl").read_text(encoding="utf-8").splitlines()
+    for path in sorted((Path(__file__).parents[1] / "golden").glob("answer_cases*.jsonl"))
+    for line in path.read_text(encoding="utf-8").splitlines()
 ]
 
 
@@ -26,7 +27,7 @@ def question(kind: str, gold: str | None, **more: Any) -> Question:
 
 
 def named(case: dict[str, Any]) -> str:
-    return f"{case['kind']}-{case['gold']}-{case['answer']}"
+    return f"{case['kind']}-{case['gold']}-{str(case['answer'])[:60]!a}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -38,12 +39,15 @@ def test_golden(case: dict[str, Any]) -> None:
 
 
 def test_there_are_enough_golden_cases_with_their_sources() -> None:
-    assert len(CASES) >= 120
+    assert len(CASES) >= 400
     assert all(case["source"] for case in CASES)
+    asked = [json.dumps([case.get(k) for k in ("kind", "gold", "answer", "choices", "meta")]) for case in CASES]
+    assert len(set(asked)) == len(CASES)
     assert {case["kind"] for case in CASES} == {"number", "choice", "yes_no", "label", "text", "code"}
-    assert {case["language"] for case in CASES} == {"en", "zh"}
-    for kind in ("number", "choice", "yes_no", "label"):
-        assert {case["strict"] for case in CASES if case["kind"] == kind} == {0, 1, None}
+    for language in ("en", "zh"):
+        for kind in ("number", "choice", "yes_no", "label", "text"):
+            cases = [case for case in CASES if (case["kind"], case["language"]) == (kind, language)]
+            assert {case["strict"] for case in cases} == {case["scaled"] for case in cases} == {0, 1, None}
 
 
 @given(st.floats(-1e6, 1e6).filter(lambda x: abs(x) > 1e-3), st.integers(0, 6))

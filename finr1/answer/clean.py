@@ -1,0 +1,78 @@
+r"""Plain text of an answer: full-width forms, LaTeX, bold marks and odd dashes made plain. Each pattern reads once."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+LONGEST = 200_000  # characters read
+
+_VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+_LIGATURES = {"ﷺ": " ", "ﷻ": " "}  # the two that would become 18 and 8 characters
+# before the normal form, which would make `2½` 21/2 and `10²` 102
+_BEFORE = str.maketrans(
+    {c: f"^{d}" for c, d in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", range(10), strict=True)}
+    | {"⁻": "^-"}
+    | _LIGATURES
+    | {c: f" {text}" for c, text in _VULGAR.items()}
+)
+_AFTER = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "―": "-", "﹣": "-", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "，": ",", "％": "%"}
+    | {"～": "~", "∼": "~", "〜": "~", "∶": ":", "◯": "〇", "\u200b": "", "\ufeff": "", "\u2060": ""}
+)
+_NUMERAL = "零〇一二两兩三四五六七八九十壹贰貳叁叄肆伍陆陸柒捌玖拾百佰千仟万萬亿億兆点點分之个個"
+_HAN_SPACE = re.compile(rf"(?<=[{_NUMERAL}]) +(?=[{_NUMERAL}])")
+_SPACES = re.compile(r"[ \t]+")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mbox|operatorname|underline|emph)"
+    r"\s?\{([^{}]*)\}"
+)
+_SYMBOLS = {
+    "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "simeq": "≈", "pm": "±", "sim": "~",
+    "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "lt": "<", "gt": ">", "pounds": "£", "euro": "€", "yen": "¥",
+    "circ": "°", "left": " ", "right": " ", "quad": " ", "qquad": " ", "displaystyle": " ",
+}  # fmt: skip
+_LATEX = (
+    (re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r" (\1)/(\2)"),
+    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)"), r" \1/\2"),
+    (re.compile(r"\(\s?([-+]?\d[\d.,]*)\s?\)/\(\s?(\d[\d.,]*)\s?\)"), r"\1/\2"),
+    (re.compile(r"\\!\s?"), ""),
+    (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\])"), " "),
+    (re.compile(r"\\([%$&#_{}])"), r"\1"),
+)
+_COMMAND = re.compile(rf"\\({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})(?![a-z])")
+_BRACED_COMMA = re.compile(r"\s?\{\s?,\s?\}\s?")
+_SPACED_COMMA = re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))")
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]{0,200}\S)\*\*")
+
+
+def normal_form(text: str) -> str:
+    """Full-width forms and compatibility characters made plain, in time linear in the text."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_FEW))
+
+
+_FEW = str.maketrans(_LIGATURES)
+
+
+def clean(text: str) -> str:
+    r"""Full-width forms, LaTeX (`\%`, `\text{}`, `\frac{a}{b}`, `{,}`), bold marks and odd dashes made plain."""
+    text = text[:LONGEST]
+    if not text.isascii():
+        longest = 2 * len(text) + 100  # the normal form of a character can be six: no honest text doubles
+        text = unicodedata.normalize("NFKC", text.translate(_BEFORE))[:longest].translate(_AFTER)
+        if " " in text:
+            text = _HAN_SPACE.sub("", text)
+    if "  " in text or "\t" in text:
+        text = _SPACES.sub(" ", text)
+    if "\\" in text:
+        text = _TEXT.sub(r" \1 ", _TEXT.sub(r" \1 ", text))
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+        text = _COMMAND.sub(lambda match: _SYMBOLS[match[1]], text)
+    if "{" in text and "," in text:
+        text = _BRACED_COMMA.sub(",", text)
+    if " ," in text:
+        text = _SPACED_COMMA.sub(r"\1,", text)
+    if "**" in text:
+        text = _BOLD.sub(r"\1", text)
+    return text.replace("`", "")

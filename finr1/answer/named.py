@@ -1,0 +1,305 @@
+"""What an answer names: option letters, labels, yes or no; and the normal form of free text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from finr1.answer.clean import clean, normal_form
+from finr1.answer.number import Number, read_numbers
+from finr1.answer.quantity import first_of
+
+LETTERS = "ABCDEFGH"
+MARK = re.compile(
+    r"(?:answer|result|choice)\s?(?:is|:|=|would be|should be|equals)|####"
+    r"|(?:答案|结果|結果)\s?(?:应该是|应该为|应是|应为|是|为|為|:)",
+    re.IGNORECASE,
+)
+NEGATION = re.compile(
+    r"\b(?:not|neither|nor|no|never|cannot)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无", re.IGNORECASE
+)
+_RELATIVE = 1e-14  # of floating point, not of rounding
+
+
+def normalise(text: str) -> str:
+    """Case, width, white space and punctuation aside; `&` is "and", a leading "the" goes."""
+    text = normal_form(text).casefold().strip().removeprefix("the ").replace("&", " and ")
+    plain = _PUNCTUATION.sub("", text).strip(".")
+    return plain[1:] if plain.startswith("-") and plain[1:2].isalpha() else plain
+
+
+_PUNCTUATION = re.compile(r"[^\w%+\-.√×]|_")
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match of a pattern."""
+    last = None
+    for match in pattern.finditer(text):
+        last = match
+    return last
+
+
+_Options = tuple[tuple[str, str], ...]  # letter and text
+
+
+@lru_cache(maxsize=4096)
+def _normal_options(options: _Options) -> dict[str, str]:
+    return {key: normalise(text) for key, text in options}
+
+
+@lru_cache(maxsize=4096)
+def _option_values(options: _Options) -> dict[str, Number]:
+    """The options' numbers; empty unless each is one."""
+    numbers = {key: read_numbers(text, most=2) for key, text in options}
+    single = {key: found[0] for key, found in numbers.items() if len(found) == 1}
+    return single if len(single) == len(options) else {}
+
+
+class _Patterns(NamedTuple):
+    """The patterns for one set of letters."""
+
+    alone: re.Pattern[str]  # nothing but letters is left
+    lead: re.Pattern[str]  # `C: text`
+    enumerated: re.Pattern[str]  # letters that head an option
+    concludes: re.Pattern[str]  # `the answer is`, 故选: what follows counts
+    sequence: re.Pattern[str]  # `A, B and C`
+    other: re.Pattern[str]  # `or B`, after a sequence
+    weak: re.Pattern[str]  # option A, 选项B
+    correct: re.Pattern[str]  # `C is correct`
+    standing: re.Pattern[str]  # a capital on its own
+    run: re.Pattern[str]  # ABD inside Chinese text
+    negated: re.Pattern[str]  # not B, 排除B
+
+
+_FILLER = re.compile(
+    r"[\s,;、/&.()\[\]*\"']|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与|及|选择?|选项?|答案|正确|应该?"
+    r"|[故是为:项均都]",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=64)
+def _patterns(letters: str) -> _Patterns:
+    capital, one = f"[{re.escape(letters)}]", f"[{re.escape(letters)}{re.escape(letters.lower())}]"
+    join = r"(?:\s?(?:,|、|/|&|;|和|与|及|以及)\s?(?:and\s)?|\sand\s|\s)?"
+    return _Patterns(
+        alone=re.compile(f"{one}+"),
+        lead=re.compile(
+            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,]\s?(?!\s*{one}\s?(?:$|[)\].:、,]))", re.I
+        ),
+        enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
+        concludes=re.compile(
+            r"(?:answers?|choice|option)\s?(?:is|are|would be|should be|must be|:|=)"
+            r"|(?:答案|选项)\s?(?:应该?)?(?:是|为|选|:)|(?:故|应该?|因此|所以|我|本题|此题|该|正确)选择?(?:项)?(?:是|为|:)?"
+            r"|正确的?(?:选项|答案|说法)?(?:是|为)|^选择?|(?:i|would|we|to)\s(?:choose|select|pick)",
+            re.IGNORECASE,
+        ),
+        sequence=re.compile(
+            rf"[\s:(\[*\"'$]*(?:(?:option|choice|answer|选项?|the)s?\s?)?[\s:(\[*\"'$]*"
+            rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z'])"
+        ),
+        other=re.compile(rf"[)\s]{{0,3}}(?:or|或者?)\s?\(?({capital})(?![A-Za-z])"),
+        weak=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
+        correct=re.compile(
+            rf"(?<![A-Za-z])({capital})\)?(?:\s(?:is|would be)\s(?:the\s)?(?:correct|right|best)\b"
+            r"|项?\s?(?:是|为)?(?:正确|对)(?:的|答案|选项)?)"
+        ),
+        standing=re.compile(
+            rf"(?<![A-Za-z])({capital})(?![A-Za-z'])(\s(?!(?:or|and|is|are|was|because|since|as|with|but)\b)[a-z])?"
+        ),
+        run=re.compile(rf"(?<![A-Za-z&])({capital}{{2,}})(?![A-Za-z])"),
+        negated=re.compile(
+            rf"(?:\bnot\b|\bnor\b|\bneither\b|n't\b|不是|不选|并非|排除|除了|除)\s?(?:be\s|an?\s|the\s)?(?:option|choice|选项)?\s?\(?({capital})(?![A-Za-z])",
+            re.IGNORECASE,
+        ),
+    )
+
+
+def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[set[str], bool]:
+    """The option letters that a text names, and whether it merely lists them (`B`, `A,B`, `ABD`) or says more.
+
+    Read in this order: letters alone, an option's own text (or several, listed), a number that one option is, letters
+    after the last "the answer is" or 故选, a leading letter with its text (`C：国家税务总局`), letters after a word
+    like "option", before "is correct", standing alone in a sentence. A letter with another option's text names both.
+    """
+    letters = letters or LETTERS
+    plain = clean(text).strip().strip("()[]{}<>*.,;:。、\"'$ ")
+    patterns, options = _patterns(letters), tuple(choices.items())
+    bare = _FILLER.sub("", plain) if len(plain) < 200 else ""
+    if patterns.alone.fullmatch(bare) and (len(bare) == 1 or bare.isupper()) and len(set(bare.upper())) == len(bare):
+        return set(bare.upper()), True
+    named = _by_text(plain, options) | _by_number(plain, options)
+    if named:
+        return named, True
+    told = last_match(patterns.concludes, plain)
+    if told:
+        sequence = patterns.sequence.match(plain, told.end())
+        if sequence and not _is_article(sequence, plain):
+            shown = sequence["letters"]
+            named = {c for c in shown if c in letters and c.isupper()} or {shown.upper()}
+            other = patterns.other.match(plain, sequence.end())
+            if other:
+                return named | {other[1]}, False
+            return _with_text(named, plain[sequence.end() :], options), False
+    lead = patterns.lead.match(plain)
+    if lead and (lead[1].isupper() or lead[0].rstrip().endswith((")", ".", ":"))):
+        others = set(patterns.enumerated.findall(plain, lead.end()))
+        named = _with_text({lead[1].upper()}, plain[lead.end() :], options)
+        return named | others, bool(others)
+    found = {letter.upper() for letter in patterns.weak.findall(plain)} or set(patterns.correct.findall(plain))
+    if not found:  # "A company": an article
+        found = {letter for letter, word in patterns.standing.findall(plain) if letter != "A" or not word}
+    if not found:
+        runs = {run for run in patterns.run.findall(plain) if list(run) == sorted(set(run))}
+        found = set(next(iter(runs))) if len(runs) == 1 else set()
+    return found - set(patterns.negated.findall(plain)), False
+
+
+def letters_standing(text: str) -> set[str]:
+    """The capitals that stand alone in a text."""
+    return set(_LETTER.findall(clean(text)))
+
+
+def _is_article(sequence: re.Match[str], plain: str) -> bool:
+    """Whether the "a" after "the answer is" begins a phrase: "a decrease", "A company"."""
+    after = plain[sequence.end() : sequence.end() + 9]
+    word = re.match(r"\s([a-z]+)", after)
+    if sequence["letters"] not in ("a", "A"):
+        return sequence["letters"].islower() and word is not None
+    return word is not None and word[1] not in _AFTER_LETTER
+
+
+_AFTER_LETTER = ["is", "are", "because", "since", "as", "and", "or", "with", "which", "for", "but"]
+
+
+def _by_text(plain: str, options: _Options) -> set[str]:
+    normal = normalise(plain) if len(plain) < 2000 else ""
+    if not normal:
+        return set()
+    normal_options = _normal_options(options)
+    same = [key for key, text in normal_options.items() if text == normal]
+    if len(same) == 1:
+        return set(same)
+    texts = {text: key for key, text in normal_options.items() if text}
+    parts = [normalise(part) for part in _LIST.split(plain)] if len(plain) < 2000 else []
+    if len(parts) > 1 and len(texts) == len(options) and all(part in texts for part in parts):
+        return {texts[part] for part in parts}
+    return set()
+
+
+_LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
+
+
+def _by_number(plain: str, options: _Options) -> set[str]:
+    if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
+        return set()
+    values = _option_values(options)
+    numbers = read_numbers(plain, cleaned=True, most=2) if values else []
+    if len(numbers) != 1:
+        return set()
+    value = numbers[0].value
+    equal = {k for k, option in values.items() if abs(option.value - value) <= _RELATIVE * abs(option.value)}
+    return equal if len(equal) == 1 else set()
+
+
+_DIGIT = re.compile(r"\d")
+_LETTER = re.compile(r"(?<![A-Za-z])[A-H](?![A-Za-z])")
+
+
+def _with_text(named: set[str], rest: str, options: _Options) -> set[str]:
+    """The letters, and the option whose text stands beside a single one, if that is another's."""
+    normal = normalise(rest) if len(named) == 1 and len(rest) < 2000 else ""
+    same = {key for key, text in _normal_options(options).items() if text == normal} if len(normal) > 1 else set()
+    return named if not same or same & named else named | same
+
+
+_SYNONYMS = (
+    ("positive", "bullish", "optimistic", "favorable", "积极", "正面", "利好", "看多", "看涨", "乐观"),
+    ("negative", "bearish", "pessimistic", "unfavorable", "消极", "负面", "利空", "看空", "看跌", "悲观"),
+    ("neutral", "中性", "中立"),
+)
+
+
+@lru_cache(maxsize=1024)
+def _label_pattern(items: tuple[tuple[str, str], ...]) -> tuple[dict[str, str], re.Pattern[str] | None]:
+    names = {
+        normal: key for key, meaning in items for normal in (clean(key).casefold(), clean(meaning).casefold()) if normal
+    }
+    for words in _SYNONYMS:  # sentiment by another name, where one label alone has that meaning
+        keys = {names[word] for word in words if word in names}
+        if len(keys) == 1:
+            names |= dict.fromkeys((word for word in words if word not in names), keys.pop())
+    if not names:
+        return names, None
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return names, re.compile(rf"(?<![a-z\d.])(?:{pattern})(?![a-z\d]|\.\d)")
+
+
+def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
+    """The labels that a text names, by id or by meaning (longer names first), and the text without them."""
+    names, pattern = _label_pattern(tuple(choices.items()))
+    if pattern is None:
+        return set(), text
+    text = clean(text).casefold()
+    return {names[match.group()] for match in pattern.finditer(text)}, pattern.sub(" ", text)
+
+
+_YES = (
+    "yes", "true", "correct", "right", "yeah", "yep", "是", "是的", "对", "对的", "正确", "真", "√", "会", "属于",
+    "合规", "可以", "符合",
+)  # fmt: skip
+_NO = (
+    "no", "false", "incorrect", "not correct", "not true", "untrue", "not right", "wrong", "isn't true",
+    "isn't correct", "nope", "not", "否", "不是", "错", "错误", "不对", "不正确", "假", "×", "不会", "不属于", "不合规",
+    "不可以", "不符合", "并非", "没有", "不能",
+)  # fmt: skip
+_POLAR_NAMES = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
+_GUARDS = {"会": "(?![计計议議员費费])", "对": "(?![于应象外方手比冲价公私账])", "真": "(?![实正])", "是": "(?!非)"}
+_SHORT = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
+_SHORT |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
+_POLAR = re.compile(
+    first_of(_POLAR_NAMES)
+    + "(?:"
+    + "|".join(
+        rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _GUARDS.get(name, "")
+        for name in sorted(_POLAR_NAMES, key=len, reverse=True)
+    )
+    + ")"
+)
+_ASKS = re.compile(
+    r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
+    r"|whether\b|yes/no|yes or no|true or false|true/false"
+)
+_DOUBLE = re.compile(r"不是(?:错|假|不|否)|并非(?:错|假|不|否)|not (?:false|wrong|incorrect|untrue)")
+_REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
+_MOST_POLAR = 50
+
+
+def yes_or_no(text: str) -> str | None:
+    """As `polarity`; and what stands for yes or no only where it is the whole answer to such a question: Y, 有, 无."""
+    return polarity(text) or _SHORT.get(clean(text).casefold().strip(" \n.。!,\"'()[]*$"))
+
+
+def polarity(text: str) -> str | None:
+    """ "yes" or "no" if a text says one of them, at its start, at its end or after "answer is"; else None."""
+    text = clean(text).casefold().strip(" \n.。!,;:\"'()[]*$")
+    both = _ASKS.fullmatch(text)
+    text = _ASKS.sub(" ", text).strip(" :,") if not both else text
+    if both or _DOUBLE.search(text):
+        return None
+    found: list[tuple[int, int, str]] = []
+    for match in _POLAR.finditer(text):
+        found.append((match.start(), match.end(), _POLAR_NAMES[match.group()]))
+        if len(found) > _MOST_POLAR:
+            return None
+    if not found:
+        return None
+    (start, end, first), last = found[0], found[-1]
+    if len({name for _, _, name in found}) == 1:
+        told = start == 0 or last[1] == len(text) or MARK.search(text[:start]) is not None
+        return first if told else None
+    # "Yes, because it is not correct that …" says yes; "yes/no", "yes or no" and "yes, no" say nothing
+    says_first = start == 0 and _REASON.match(text, end) and found[1][0] - end > 8
+    return first if says_first else None

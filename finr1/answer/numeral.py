@@ -1,0 +1,225 @@
+"""Numbers written in words: `一百二十三`, `三点五亿`, `百分之二十`, `三成半`, `五分之一`; `twenty-five percent`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from finr1.answer.quantity import PER, PERCENT, Number, fraction_half_unit
+
+_DIGIT = dict(
+    zip(
+        "零〇一二两兩倆三四五六七八九壹贰貳叁叄肆伍陆陸柒捌玖",
+        (0, 0, 1, 2, 2, 2, 2, *range(3, 10), 1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9),
+        strict=True,
+    )
+)
+_UNIT = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
+_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+_MULTIPLIER = _UNIT | _BIG
+_D, _H = "".join(_DIGIT), "".join((*_DIGIT, *_UNIT, *_BIG))
+HAN = re.compile(f"[{_H}]|半")
+_NO_TENTH = r"(?![本功立为為长長员員交都熟分果效就旧舊扣算现現合])"  # 成本, 成立, 折旧 … are other words
+# possessive: a run of numerals is read once, whatever follows
+_WRITTEN = re.compile(
+    rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_H}]++)又)?"
+    rf"(?:(?P<under>(?<!\d)\d++|[{_H}]++)分之(?P<minus2>[负負])?)?"
+    rf"(?P<body>[{_H}]++)(?:[点點](?P<tail>[{_D}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
+    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NO_TENTH}(?P<more>半|[{_D}])?)?"
+)
+FRACTION_OF = re.compile(  # 百分之20, 16分之5: the figure that follows is divided
+    rf"(?<![\d{_H}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_H}]++)又)?(?P<under>\d++|[{_H}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
+)
+_BEFORE_ONE = re.compile(r"[约為为是共计達达有：:=\s,、(]")  # before a single numeral: 第一 counts nothing
+_AFTER_ONE = "元块圆角个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
+_HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
+
+
+def written(text: str, also_plain: bool) -> Iterator[Number]:
+    """The Chinese numerals of a cleaned text; without `also_plain` only those that are divided (百分之二十)."""
+    for match in _WRITTEN.finditer(text):
+        if also_plain or match["under"]:
+            number = _number(match, text)
+            if number:
+                yield number
+    if also_plain and _HALF.fullmatch(text):
+        yield Number(0.5, fraction_half_unit(0.5), 1.0, 0, len(text))
+
+
+def per(under: str) -> float | None:
+    """What `<under>分之` multiplies by: 0.01 for 百, 0.2 for 五, 0.0625 for 16."""
+    if under in PER:
+        return PER[under]
+    value = float(under) if under.isdecimal() and len(under) < 300 else integer(under)
+    return 1 / value if value else None
+
+
+def _number(match: re.Match[str], text: str) -> Number | None:
+    body, tail, tenth = match["body"], (match["tail"] or "")[:15], match["tenth"]
+    marked = match["under"] or match["unit"] or tenth or tail or match["whole"]
+    if len(body) == 1 and not marked and not _alone(match, text):
+        return None
+    whole = float(_MULTIPLIER[body]) if match["under"] and body in _MULTIPLIER else integer(body)
+    if whole is None or (match["big"] and not (tail or match["some"])):
+        return None
+    value = whole + sum(_DIGIT[c] * 10.0 ** -(i + 1) for i, c in enumerate(tail))
+    factor, half_unit = 1.0, 0.5 * 10.0 ** -len(tail)
+    for char in match["big"] or "":
+        factor *= _BIG[char]
+    if match["unit"]:
+        factor *= PERCENT[match["unit"]]
+    if tenth:
+        more = match["more"]
+        value += 0.5 if more == "半" else _DIGIT[more] / 10 if more else 0.0
+        half_unit = 0.05 if more else half_unit
+        factor = 0.1 if value <= 10 or tenth == "成" else 0.01
+    if match["under"]:
+        divided = per(match["under"])
+        if divided is None:
+            return None
+        if match["under"] in PER:
+            factor *= divided
+        else:
+            value *= divided
+            half_unit = fraction_half_unit(value)
+    if match["whole"]:
+        added = float(match["whole"]) if match["whole"].isdecimal() else integer(match["whole"])
+        if added is None:
+            return None
+        value += added
+    if not math.isfinite(value):
+        return None
+    negative = bool(match["minus"]) != bool(match["minus2"])
+    return Number(-value if negative else value, half_unit, 1.0, match.start(), match.end()).times(factor)
+
+
+def _alone(match: re.Match[str], text: str) -> bool:
+    """Whether a single numeral counts something, and is no part of a word (一切, 第一, 十分)."""
+    before, after = text[: match.start()].strip(), text[match.end() : match.end() + 1]
+    if match["body"] not in _DIGIT and match["body"] not in "十拾":
+        return False
+    if after in ("角", "毛", "分") and before[-1:] in ("元", "块", "圆", "角", "毛"):
+        return True  # 七元八角
+    if after.isalnum() and after not in _AFTER_ONE:
+        return False
+    return not before or match["minus"] is not None or _BEFORE_ONE.match(text[match.start() - 1]) is not None
+
+
+def integer(body: str) -> int | None:
+    """一百二十三 is 123, 二〇二四 is 2024, 三万五千 is 35000, 一万三 is 13000; None for what is no number, or too long.
+
+    Two figures side by side among units (二三十) are an estimate, not a number.
+    """
+    if not body or len(body) > 30:
+        return None
+    if all(c in _DIGIT for c in body):
+        return int("".join(str(_DIGIT[c]) for c in body))
+    if body[0] in _MULTIPLIER and body[0] not in "十拾":
+        return None
+    total = section = digit = 0
+    unit, before = 1, ""  # the unit last read, and the character
+    for char in body:
+        if char in _DIGIT:
+            if _DIGIT.get(before):
+                return None
+            digit = _DIGIT[char]
+            unit = unit if digit else 1  # 一千零五: after a zero the figure counts ones
+        elif char in _UNIT:
+            section += (digit or (1 if char in "十拾" else 0)) * _UNIT[char]
+            digit, unit = 0, _UNIT[char]
+        elif char not in _BIG:
+            return None
+        else:
+            unit, section = _BIG[char], section + digit
+            takes_all = total < unit or not section  # 一万亿, 四万万
+            total = (total + section) * unit if takes_all else total + section * unit
+            section = digit = 0
+        before = char
+    return total + section + digit * (unit // 10 if unit >= 100 and before in _DIGIT else 1)
+
+
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {word: float(n) for n, word in enumerate(_ONES)} | {word: 10.0 * n for n, word in enumerate(_TENS, 2)}
+_THOUSANDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+_PARTS |= {"tenth": 10, "tenths": 10}
+_SPOKEN_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
+_LEAD = re.compile(r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+")
+_TRAIL = re.compile(
+    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
+)
+_HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
+_SPEAKS = re.compile(r"\b(?:" + "|".join((*_WORDS, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
+_LONGEST_SPOKEN = 200
+
+
+def spoken(text: str) -> Number | None:
+    """The number that an English text consists of: `minus five percent`, `two and a half million dollars`."""
+    if len(text) > _LONGEST_SPOKEN or not _SPEAKS.search(text):
+        return None
+    plain = text.casefold().strip(" .!$")
+    plain = _TRAIL.sub("", _LEAD.sub("", plain))
+    sign = 1.0
+    for word in ("minus ", "negative "):
+        if plain.startswith(word):
+            plain, sign = plain.removeprefix(word), -1.0
+    factor = 1.0
+    for unit, size in _SPOKEN_UNITS.items():
+        if plain.endswith(f" {unit}"):
+            plain, factor = plain.removesuffix(f" {unit}"), size
+            break
+    tokens = re.findall(r"[a-z]+|[^a-z\s-]", plain)
+    for word in reversed(tokens):
+        if word not in _THOUSANDS:
+            break
+        factor *= _THOUSANDS[word]
+        tokens.pop()
+    tokens = ["one"] if tokens in (["a"], ["an"]) and factor > 1 else tokens  # a million
+    found = _spoken_value(tokens)
+    if found is None:
+        return None
+    value, half_unit = found
+    return Number(sign * value, half_unit, 1.0, 0, len(text)).times(factor)
+
+
+def _spoken_value(tokens: list[str]) -> tuple[float, float] | None:
+    """The value of number words, and half of its last digit; None where another word is among them."""
+    if tuple(tokens) in _HALF_OF:  # of a million
+        return _HALF_OF[tuple(tokens)], fraction_half_unit(0.25)
+    total = section = 0.0
+    last = ""
+    if "point" in tokens:
+        at = tokens.index("point")
+        whole, decimals = _spoken_value(tokens[:at] or ["zero"]), [_WORDS.get(word, 99.0) for word in tokens[at + 1 :]]
+        if whole is None or not decimals or max(decimals) > 9:
+            return None
+        places = enumerate(decimals, 1)
+        return whole[0] + sum(digit * 10.0**-i for i, digit in places), 0.5 * 10.0 ** -len(decimals)
+    for i, word in enumerate(tokens):
+        if word in _WORDS:
+            if last in _WORDS and not (_WORDS[last] >= 20 and 0 < _WORDS[word] < 10):
+                return None  # "five six", "twenty thirty"
+            section += _WORDS[word]
+        elif word == "hundred" and last != "hundred":
+            section = (section or 1.0) * 100
+        elif word in _THOUSANDS:
+            total, section = total + (section or 1.0) * _THOUSANDS[word], 0.0
+        elif word in _PARTS and i == len(tokens) - 1:
+            if section == 0 or last in ("a", "an"):
+                value = total + section + 1 / _PARTS[word]
+                return value, fraction_half_unit(value)
+            if total == 0 and word.endswith("s") == (section > 1):
+                return section / _PARTS[word], fraction_half_unit(section / _PARTS[word])  # three quarters
+            return None
+        elif word in ("a", "an"):
+            if i + 1 == len(tokens) or tokens[i + 1] in _WORDS:
+                return None
+        elif word != "and" or i == 0 or i + 1 == len(tokens):
+            return None
+        last = word
+    return (total + section, 0.5) if tokens else None
