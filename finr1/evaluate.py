@@ -193,14 +193,17 @@ def _scores(
 ) -> dict[str, Any]:
     """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
     from finr1.benchmark.base import Outcome
-    from finr1.scoring import compare, figures
+    from finr1.scoring import at_k, compare, correct_for_many, figures, units_of
 
     settings = ctx.cfg.evaluate
     modes = {model: settings.modes(model) for model in models}
+    units, by_id = units_of(questions), {question.id: question for question in questions}
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
     scores: dict[str, dict[str, Any]] = {}
     for model in models:
-        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how) for mode in modes[model]}
+        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
+        if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
+            scores[model]["sampled"]["at_k"] = more
         if settings.greedy:
             pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
             outcomes = [Outcome(question, row["answer"], row["strict"]["value"]) for question, row in pairs]
@@ -208,12 +211,17 @@ def _scores(
     paired = {
         f"{b}_vs_{a}": {
             mode: compare(
-                rows[Cell(name, a, mode)], rows[Cell(name, b, mode)], max(modes[a][mode].n, modes[b][mode].n) > 1, *how
+                rows[Cell(name, a, mode)],
+                rows[Cell(name, b, mode)],
+                max(modes[a][mode].n, modes[b][mode].n) > 1,
+                *how,
+                units,
             )
             for mode in modes[a]
         }
         for a, b in combinations(models, 2)
     }
+    correct_for_many(paired)
     return {"questions": len(questions), "scores": scores, "paired": paired}
 
 
@@ -224,7 +232,8 @@ def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
         for model, modes in table["scores"].items():
             for mode, row in modes.items():
                 numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-                for figure, value in {**numbers, **row.get("figures", {})}.items():
+                more = {key: cell["value"] for key, cell in row.get("at_k", {}).items()}
+                for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
                     metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
     ctx.tracker.log("evaluate", metrics, 0)
     columns = ["benchmark", "model", "mode", "format", "accuracy_strict", "low", "high", "n"]
