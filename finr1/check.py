@@ -37,6 +37,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_name(cfg.name)
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
+    check_sampling(cfg, names)
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
@@ -177,6 +178,14 @@ def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[st
         if stage in names and sampling.max_new_tokens >= limit:
             why = f"with model.max_model_len={limit} it leaves no room for a prompt"
             raise ConfigError(f"{key}.max_new_tokens", sampling.max_new_tokens, why, "lower it, or raise max_model_len")
+
+
+def check_sampling(cfg: RootConfig, names: Sequence[str]) -> None:
+    """GRPO's log-probabilities are those of the whole distribution, without a penalty (as `GrpoSettings` has it)."""
+    penalty = cfg.grpo.sampling.repetition_penalty
+    if "grpo" in names and penalty != 1:
+        why = "the policy gradient would be biased: log-probs are of the whole distribution"
+        raise ConfigError("grpo.sampling.repetition_penalty", penalty, why, "use 1")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

@@ -62,6 +62,7 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"source\.tfns\.path=/nowhere/tfns: no such file or folder; set paths\.data",
     ),
     (["grpo.sampling.temperature=0"], r"grpo\.sampling\.temperature=0: greedy groups have no spread"),
+    (["grpo.sampling.repetition_penalty=1.1"], r"grpo\.sampling\.repetition_penalty=1\.1: the policy gradient"),
     (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
     (
         ["grpo.sampling.max_new_tokens=5000"],

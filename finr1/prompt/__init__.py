@@ -38,8 +38,13 @@ def load(name: str, key: str = "prompt") -> str:
 
 
 def fill(name: str, **values: str) -> str:
-    """A prompt text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], load(name))
+    """A prompt text with its `{key}` places filled."""
+    return fill_text(load(name), **values)
+
+
+def fill_text(template: str, **values: str) -> str:
+    """A text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], template)
 
 
 @cache
