@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finr1.errors import ConfigError
-from finr1.pipeline import TRAINING, Stage, outside_of, subtree
+from finr1.pipeline import TRAINING, Stage, outside_of, settings_of, subtree
 
 if TYPE_CHECKING:
     from finr1.config import RootConfig
@@ -41,7 +41,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
-    for key in dict.fromkeys(key for stage in stages for key in stage.settings):
+    for key in dict.fromkeys(key for stage in stages for key in settings_of(stage, cfg)):
         check_nodes(subtree(values, key), key)
         check_engine(subtree(values, key), key)
     check_nodes(values.get("logger"), "logger")
@@ -64,8 +64,9 @@ def check_keys(values: Any, schema: type, prefix: str = "") -> None:
             raise ConfigError(key, value, "no such setting", remedy.replace("mean ", f"mean {prefix}"))
         if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
             check_keys(value, typing.cast(type, types[name]), f"{key}.")
+    scored = subtree(values, "evaluate.models") or () if not prefix else ()
     for role in values.get("engine", {}) if not prefix else ():
-        if role not in ROLES:
+        if role not in (*ROLES, *scored):
             raise ConfigError(f"engine.{role}", "{…}", "no such role of an engine", close_match(role, ROLES))
 
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import finr1
 from finr1 import store
 from finr1.clock import Clock
-from finr1.context import Context, Engines, build_all, console
+from finr1.context import Context, Engines, build_all, console, identity, is_role
 from finr1.errors import ConfigError
 from finr1.source.reading import HUB
 from finr1.store import RunLock, Spent, StageKey
@@ -91,7 +91,7 @@ STAGES: Mapping[str, Stage] = {
             "6_scores",
             ("sft", "grpo"),
             ("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
-            (*_TEXT, *_MODEL, "evaluate.py", "scoring.py", "stats.py", "benchmark", "source"),
+            (*_TEXT, "model", "engine", "asking.py", "evaluate.py", "scoring.py", "stats.py", "benchmark", "source"),
             "finr1.evaluate.run",
         ),
         Stage(
@@ -154,7 +154,8 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     check_rows(stage, cfg, inputs_of(stage, cfg, run_dir))
     if stage.name == "report" and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
-    return StageKey(stage.name, {key: deciding(values, key) for key in stage.settings}, inputs, code_hash(stage))
+    settings = {key: deciding(values, key) for key in settings_of(stage, cfg)}
+    return StageKey(stage.name, settings, inputs, code_hash(stage))
 
 
 def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
@@ -172,14 +173,17 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
-    for key in stage.settings:
+    for key in settings_of(stage, cfg):
         for place, path in data_paths(subtree(values, key), key):
             if not path.exists():
                 raise ConfigError(place, path, "no such file or folder", "set paths.data=<folder> or FINR1_DATA")
-            found[place] = data_fingerprint(path)
+            found[place] = store.tree_hash(path)
+    for name in cfg.evaluate.models if stage.name == "evaluate" else ():
+        if Path(name).expanduser().is_dir() and not is_role(name, cfg.engine):
+            found[f"evaluate.models.{name}"] = store.tree_hash(Path(name).expanduser())
     start = cfg.grpo.init_from if stage.name == "grpo" else None
     if start and Path(start).exists():
-        found["grpo.init_from"] = data_fingerprint(Path(start))
+        found["grpo.init_from"] = store.tree_hash(Path(start))
     elif start and not is_hub_id(start):
         remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
         raise ConfigError("grpo.init_from", start, "the weights to start from are not there", remedy)
@@ -221,11 +225,13 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 def deciding(values: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key, an engine's without its `operational` settings: those do not make results stale."""
     node = subtree(values, key)
-    if not key.startswith("engine.") or not isinstance(node, Mapping) or "_target_" not in node:
-        return node
-    module, _, name = node["_target_"].rpartition(".")
-    operational = getattr(getattr(importlib.import_module(module), name), "operational", ())
-    return {setting: value for setting, value in node.items() if setting not in operational}
+    return identity(node) if key.startswith("engine.") and isinstance(node, Mapping) else node
+
+
+def settings_of(stage: Stage, cfg: RootConfig) -> tuple[str, ...]:
+    """The config keys that decide a stage; of `evaluate` also the engines that it asks by their roles."""
+    asked = cfg.evaluate.models if stage.name == "evaluate" else ()
+    return (*stage.settings, *(f"engine.{name}" for name in asked if is_role(name, cfg.engine)))
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
@@ -239,13 +245,6 @@ def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
             yield f"{key}.path", Path(value)
         else:
             yield from data_paths(value, f"{key}.{name}")
-
-
-def data_fingerprint(path: Path) -> str:
-    """16 hex digits of the names, sizes and times of a file, or of all files below a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
-    return store.digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def code_hash(stage: Stage) -> str:

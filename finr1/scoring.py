@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from finr1 import stats
 from finr1.answer import final_answer, grade, parse
 from finr1.answer.compare import candidates, labels_named, letters_named, normalise, polarity
+from finr1.answer.extract import last_box
 from finr1.engine.base import Engine, Request, Sampling
 from finr1.prompt import chat
+from finr1.store import digest
 from finr1.types import Completion, Question, Verdict
 
 Row = dict[str, Any]
@@ -48,29 +50,49 @@ def _design(ids: Sequence[str], units: Units | None) -> stats.Design | None:
     return None if design.plain and len(set(design.stratum_Q)) <= 1 else design
 
 
-def grade_completion(question: Question, sample: int, completion: Completion) -> Row:
-    """The row of one completion. A failed call has no verdict at all: format and both accuracies are None."""
+def grade_completion(question: Question, sample: int, completion: Completion, box_anywhere: bool = False) -> Row:
+    """The row of one completion. A failed call has no verdict at all: format and both accuracies are None.
+
+    Reasoning that a server returns apart stands in `text` as the thinking. `box_anywhere` reads a reply that has no
+    answer block in its last `\\boxed{}` after the thinking.
+    """
+    text = completion.text
+    if completion.reasoning is not None:
+        text = f"<think>\n{completion.reasoning.strip()}\n</think>\n{text}"
     if completion.finish_reason == "error":
         failed = {"value": None, "why": f"failed call: {completion.error}"}
         answer, well_formed, why, strict, scaled = None, None, "", failed, failed
     else:
-        parsed = parse(completion.text)
-        answer = None if parsed.answer is None else final_answer(parsed.answer)
-        grades = grade(parsed.answer, question)
+        parsed = parse(text)
+        block = parsed.answer
+        if block is None and box_anywhere and (box := last_box(text.rpartition("</think>")[2])) is not None:
+            block = f"\\boxed{{{box}}}"
+        answer = None if block is None else final_answer(block)
+        grades = grade(block, question)
         well_formed, why = parsed.well_formed, parsed.why
         strict, scaled = _verdict(grades.strict), _verdict(grades.scaled)
+    paid = {"paid": list(completion.meta["paid"])} if "paid" in completion.meta else {}
     return {
         "question_id": question.id,
         "sample": sample,
-        "text": completion.text,
+        "text": text,
         "finish_reason": completion.finish_reason,
-        "n_tokens": len(completion.token_ids),
+        "error": completion.error,
+        "n_tokens": len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
         "format": well_formed,
         "format_why": why,
         "answer": answer,
         "strict": strict,
         "scaled": scaled,
+        **paid,
     }
+
+
+def regrade(question: Question, row: Row, box_anywhere: bool = False) -> Row:
+    """A row of an earlier evaluation by the rules of today: the same completion, for this question."""
+    meta = {"n_tokens": row["n_tokens"], **({"paid": row["paid"]} if "paid" in row else {})}
+    completion = Completion(row["text"], row["finish_reason"], error=row.get("error", ""), meta=meta)
+    return {**grade_completion(question, row["sample"], completion, box_anywhere), "asked": row["asked"]}
 
 
 def _verdict(verdict: Verdict) -> Row:
@@ -83,16 +105,18 @@ def score(
     system: str | None,
     sampling: Sampling,
     on_rows: Callable[[list[Row]], None] | None = None,
+    box_anywhere: bool = False,
 ) -> list[list[Row]]:
     """Ask every question at once; `on_rows` gets the graded rows of a question as soon as it is finished.
 
-    Returns the rows by question, `sampling.n` each, in the order of the questions.
+    Each row has `asked`, a hash of its chat. Returns the rows by question, `sampling.n` each, in the questions' order.
     """
     graded: dict[int, list[Row]] = {}
 
     def done(index: int, completions: Sequence[Completion]) -> None:
         question = questions[index]
-        graded[index] = [grade_completion(question, i, c) for i, c in enumerate(completions)]
+        asked = {"asked": digest(requests[index].messages)}
+        graded[index] = [grade_completion(question, i, c, box_anywhere) | asked for i, c in enumerate(completions)]
         if on_rows:
             on_rows(graded[index])
 

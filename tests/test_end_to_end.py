@@ -108,7 +108,11 @@ def test_a_second_run_starts_nothing(tiny_run: Path) -> None:
 @pytest.mark.parametrize("stage", ["sft", "grpo", "evaluate"])
 def test_sigkill_and_resume(tiny_run: Path, tmp_path: Path, stage: str) -> None:
     """Kill inside a stage once it has done a step; the same command finishes and repeats no finished stage."""
-    changed = {"sft": "sft.max_grad_norm=0.9", "grpo": "grpo.max_grad_norm=0.9", "evaluate": "evaluate.confidence=0.9"}
+    changed = {
+        "sft": "sft.max_grad_norm=0.9",
+        "grpo": "grpo.max_grad_norm=0.9",
+        "evaluate": "evaluate.sampling.max_new_tokens=23",
+    }
     run = tmp_path / "runs" / "tiny"
     subprocess.run(["cp", "-r", str(tiny_run.parent), str(tmp_path)], check=True)
     arguments = ("+experiment=tiny", SPREAD, changed[stage])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finr1 import evaluate, scoring
+from finr1 import asking, evaluate, scoring
 from finr1.answer import render
 from finr1.benchmark.base import Outcome
 from finr1.config import RootConfig
@@ -194,9 +194,9 @@ def test_one_model_can_be_sampled_less_often(make: Any) -> None:
     evaluate.run(make(again, models=["sft", "grpo"], samples={"grpo": 1}))
     assert not again.loaded
     # a model the run could have may stand there: `evaluate.models=[sft]` beside the experiment's `base: 1`
-    assert evaluate.model_folders(make(engine, models=["sft"], samples={"base": 1}))
+    assert asking.models_of(make(engine, models=["sft"], samples={"base": 1}))
     with pytest.raises(ConfigError, match=r"evaluate\.samples\.bse=1: no such model; name one of sft"):
-        evaluate.model_folders(make(engine, models=["sft"], samples={"bse": 1}))
+        asking.models_of(make(engine, models=["sft"], samples={"bse": 1}))
 
 
 def test_a_killed_evaluation_asks_only_what_is_missing(make: Any) -> None:
@@ -347,7 +347,10 @@ def test_rows_hold_what_the_report_shows(make: Any) -> None:
 
 
 def test_a_missing_model_is_one_clear_line(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluate.models=.*none: no model in .*; use base, sft, grpo, or a folder"):
+    with pytest.raises(
+        ConfigError,
+        match=r"evaluate.models=.*none: no model in .*; use base, sft, grpo, the role",
+    ):
         evaluate.run(make(ScriptedPolicy(), models=[str(tmp_path / "none")]))
     ctx = make(ScriptedPolicy(), models=["grpo"])
     (tmp_path / "5_grpo" / "model" / "config.json").unlink()
@@ -366,7 +369,7 @@ def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> Non
     assert table["scores"][label]["greedy"]["accuracy_strict"] == 0.9
     assert list(table["paired"]) == [f"{label}_vs_sft"]
     with pytest.raises(ConfigError, match="two models would be called sft"):
-        evaluate.model_folders(make(ScriptedPolicy(), models=["sft", "sft"]))
+        asking.models_of(make(ScriptedPolicy(), models=["sft", "sft"]))
 
 
 @pytest.mark.parametrize(

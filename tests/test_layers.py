@@ -26,8 +26,9 @@ STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
     **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
     "overlap.py": "questions",
+    "asking.py": "evaluate",
 }
-PARTS = {"report": ("reporting",), "questions": ("overlap",)}
+PARTS = {"report": ("reporting",), "questions": ("overlap",), "evaluate": ("asking",)}
 
 
 def allowed(module: str) -> set[str] | None:
