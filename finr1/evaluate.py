@@ -61,6 +61,7 @@ def run(ctx: Context) -> dict[str, Any]:
     """Score every model on every benchmark; returns counts. ConfigError if a model or a benchmark is missing."""
     from finr1.asking import Cell, Earlier, models_of, origin, read_back
     from finr1.context import build_all
+    from finr1.leakage import leakage
     from finr1.store import write_json, write_jsonl
 
     models = models_of(ctx)
@@ -89,6 +90,12 @@ def run(ctx: Context) -> dict[str, Any]:
         ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
     scores = {name: _scores(ctx, name, benchmarks[name], questions[name], list(models), rows) for name in benchmarks}
+    for name, asked in questions.items():
+        found = {label: leakage(model.folder, name, asked) for label, model in models.items()}
+        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in found.items()}
+        for label, (state, note) in found.items():
+            if state == "shares documents":
+                ctx.note(f"{name}, {label}: {note}")
     write_json(ctx.folder / "scores.json", scores)
     _log(ctx, scores)
     return {

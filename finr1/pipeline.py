@@ -41,6 +41,7 @@ class Stage(NamedTuple):
 
 _TEXT = ("types.py", "answer", "prompt")
 _MODEL = ("model", "engine/base.py", "engine/vllm.py")
+_SCORES = ("asking.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
 _TRAIN = (*_TEXT, *_MODEL, "data")
 
 STAGES: Mapping[str, Stage] = {
@@ -91,7 +92,7 @@ STAGES: Mapping[str, Stage] = {
             "6_scores",
             ("sft", "grpo"),
             ("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
-            (*_TEXT, "model", "engine", "asking.py", "evaluate.py", "scoring.py", "stats.py", "benchmark", "source"),
+            (*_TEXT, "model", "engine", *_SCORES, "benchmark", "source"),
             "finr1.evaluate.run",
         ),
         Stage(

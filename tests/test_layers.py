@@ -27,8 +27,9 @@ STAGE_OF = {
     **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
     "overlap.py": "questions",
     "asking.py": "evaluate",
+    "leakage.py": "evaluate",
 }
-PARTS = {"report": ("reporting",), "questions": ("overlap",), "evaluate": ("asking",)}
+PARTS = {"report": ("reporting",), "questions": ("overlap",), "evaluate": ("asking", "leakage")}
 
 
 def allowed(module: str) -> set[str] | None:
