@@ -51,6 +51,10 @@ _WHAT = {
     "evaluate": "score base, SFT and GRPO models on held-out questions",
     "report": "one HTML file and summary.json",
 }
+_COMMANDS = {
+    "serve": "a model of the run behind vLLM's OpenAI-compatible server",
+    "chat": "ask a server in the terminal, thinking and answer apart",
+}
 
 
 def help_text() -> str:
@@ -68,6 +72,8 @@ def help_text() -> str:
         f"Stages (stage={PIPELINE} walks them in order, skips what is done, resumes what was stopped):",
     ]
     lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
+    lines += ["", "Commands (stage=<command>):"]
+    lines += [f"  {name:<11}{what}" for name, what in _COMMANDS.items()]
     lines += ["", "Experiments:"]
     lines += [f"  {path.stem:<11}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
     lines += ["", "Groups (those shown in brackets take a list):"]

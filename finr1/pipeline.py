@@ -108,6 +108,7 @@ STAGES: Mapping[str, Stage] = {
 
 
 PIPELINE = "pipeline"
+COMMANDS = {"serve": "finr1.serve.run", "chat": "finr1.chat.run"}  # no stages: they leave nothing behind
 TRAINING = ("sft", "grpo")
 
 
@@ -120,11 +121,13 @@ class Input(NamedTuple):
 
 
 def chosen(stage: str) -> tuple[Stage, ...]:
-    """The stages that `stage=<name>` runs; ConfigError for a name there is not."""
+    """The stages that `stage=<name>` runs, none for a command; ConfigError for a name there is not."""
     if stage == PIPELINE:
         return tuple(STAGES.values())
+    if stage in COMMANDS:
+        return ()
     if stage not in STAGES:
-        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((PIPELINE, *STAGES))}")
+        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((PIPELINE, *STAGES, *COMMANDS))}")
     return (STAGES[stage],)
 
 
@@ -274,8 +277,17 @@ def versions() -> dict[str, str]:
 
 def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
     """The stage's `run`, imported only now: training stages import torch."""
-    module, _, name = stage.run.rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    return _at(stage.run)  # type: ignore[no-any-return]
+
+
+def command_of(name: str) -> Callable[[RootConfig], None]:
+    """The function of a command."""
+    return _at(COMMANDS[name])  # type: ignore[no-any-return]
+
+
+def _at(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:

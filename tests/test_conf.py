@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from finr1 import check, compose
 from finr1.config import RootConfig
-from finr1.pipeline import PIPELINE, STAGES, chosen, subtree
+from finr1.pipeline import COMMANDS, PIPELINE, STAGES, chosen, subtree
 
 GROUPS = {  # group -> the override that chooses one of its files
     "source": "source=[{}]",
@@ -93,8 +93,8 @@ def test_the_bare_command_is_the_quickstart_pipeline() -> None:
 
 
 def test_stage_files_and_the_table_of_stages_agree() -> None:
-    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {PIPELINE, *STAGES}
-    for name in (PIPELINE, *STAGES):
+    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {PIPELINE, *STAGES, *COMMANDS}
+    for name in (PIPELINE, *STAGES, *COMMANDS):
         assert compose.compose([f"stage={name}"]).stage == name
 
 

@@ -23,7 +23,7 @@ BASES = {*GROUND, "answer", "prompt", "store", "tracking", "stats", "model.setti
 SHARED = {*BASES, "model", "data", "context", "scoring"}
 TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "pipeline", "summary", "sweep"}
 STAGE_OF = {
-    **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
+    **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve", "chat")},
     **{f"{name}/": name for name in ("sft", "grpo", "reporting")},
     "overlap.py": "questions",
     "asking.py": "evaluate",

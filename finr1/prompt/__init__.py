@@ -71,6 +71,12 @@ def unfill(text: str) -> list[str]:
     return [text]
 
 
+def scenarios() -> list[str]:
+    """The names of Fin-R1's seven applications: `scenario_<name>.v1` is a system prompt, `…_example.v1` a question."""
+    names = (path.name.removeprefix("scenario_").removesuffix(".v1.txt") for path in FOLDER.glob("scenario_*.v1.txt"))
+    return sorted(name for name in names if not name.endswith("_example"))
+
+
 def text_hash(name: str | None) -> str:
     """12 hex digits of a prompt text, for the lineage; empty for no prompt."""
     return hashlib.sha256(load(name).encode()).hexdigest()[:12] if name else ""
