@@ -17,7 +17,7 @@ from finr1.check import check, check_keys
 from finr1.cli import explain, help_text
 from finr1.config import RootConfig
 from finr1.errors import Finr1Error
-from finr1.pipeline import chosen, walk
+from finr1.pipeline import COMMANDS, chosen, command_of, walk
 
 _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",  # unbounded spinning of waiting threads beside other work costs a factor of ten
@@ -58,6 +58,9 @@ def run(cfg: DictConfig) -> None:
         return
     if settings.model.path.startswith("embedded:") or os.path.isdir(settings.model.path):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
+    if settings.stage in COMMANDS:
+        command_of(settings.stage)(settings)
+        return
     check(settings, values, stages)
     started = time.monotonic()
     spent = walk(settings, values)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.context import build_all
 from finr1.errors import ConfigError
-from finr1.pipeline import TRAINING, Stage, outside_of, subtree
+from finr1.pipeline import TRAINING, Stage, outside_of, settings_of, subtree
 
 if TYPE_CHECKING:
     from finr1.config import RootConfig
@@ -40,10 +40,11 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
     check_model(cfg, names)
+    check_sampling(cfg, names)
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
-    for key in dict.fromkeys(key for stage in stages for key in stage.settings):
+    for key in dict.fromkeys(key for stage in stages for key in settings_of(stage, cfg)):
         check_nodes(subtree(values, key), key)
         check_engine(subtree(values, key), key)
     check_nodes(values.get("logger"), "logger")
@@ -68,8 +69,9 @@ def check_keys(values: Any, schema: type, prefix: str = "") -> None:
             raise ConfigError(key, value, "no such setting", remedy.replace("mean ", f"mean {prefix}"))
         if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
             check_keys(value, typing.cast(type, types[name]), f"{key}.")
+    scored = subtree(values, "evaluate.models") or () if not prefix else ()
     for role in values.get("engine", {}) if not prefix else ():
-        if role not in ROLES:
+        if role not in (*ROLES, *scored):
             raise ConfigError(f"engine.{role}", "{…}", "no such role of an engine", close_match(role, ROLES))
 
 
@@ -194,6 +196,14 @@ def check_model(cfg: RootConfig, names: Sequence[str]) -> None:
     needed = {"sft", "evaluate"} & set(names) or ("grpo" in names and not cfg.grpo.init_from)
     if needed and not cfg.dry_run and path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():
         raise ConfigError("model.path", path, "no such folder", "give a model folder, or a hub id")
+
+
+def check_sampling(cfg: RootConfig, names: Sequence[str]) -> None:
+    """GRPO's log-probabilities are those of the whole distribution, without a penalty (as `GrpoSettings` has it)."""
+    penalty = cfg.grpo.sampling.repetition_penalty
+    if "grpo" in names and penalty != 1:
+        why = "the policy gradient would be biased: log-probs are of the whole distribution"
+        raise ConfigError("grpo.sampling.repetition_penalty", penalty, why, "use 1")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

@@ -52,6 +52,10 @@ _WHAT = {
     "evaluate": "score base, SFT and GRPO models on held-out questions",
     "report": "one HTML file and summary.json",
 }
+_COMMANDS = {
+    "serve": "a model of the run behind vLLM's OpenAI-compatible server",
+    "chat": "ask a server in the terminal, thinking and answer apart",
+}
 
 
 def help_text() -> str:
@@ -70,6 +74,8 @@ def help_text() -> str:
     ]
     lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
     lines += [f"  {name:<11}walks {', '.join(walk)}" for name, walk in WALKS.items()]
+    lines += ["", "Commands (stage=<command>):"]
+    lines += [f"  {name:<11}{what}" for name, what in _COMMANDS.items()]
     lines += ["", "Experiments:"]
     lines += [f"  {path.stem:<11}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
     lines += ["", "Groups (those shown in brackets take a list):"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from finr1.chat import ChatSettings
 from finr1.distil import DistilSettings
 from finr1.evaluate import EvaluateSettings
 from finr1.export.settings import ExportSettings
@@ -19,6 +20,7 @@ from finr1.model.settings import ModelSettings
 from finr1.prompt import PromptSettings
 from finr1.questions import QuestionsSettings
 from finr1.report import ReportSettings
+from finr1.serve import ServeSettings
 from finr1.sft.settings import SftSettings
 
 
@@ -63,4 +65,6 @@ class RootConfig:
     benchmark: dict[str, Any] = field(default_factory=dict)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     logger: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from finr1.types import Question
 if TYPE_CHECKING:
     from finr1.config import RootConfig
 
+RUN_MODELS = ("base", "sft", "grpo")  # what the policy engine is asked as
 console = Console(stderr=True, highlight=False)
 
 
@@ -30,13 +32,27 @@ def build(node: Mapping[str, Any], **more: Any) -> Any:
     return instantiate(dict(node), **more, _convert_="object")
 
 
+def is_role(name: str, engines: Mapping[str, Any]) -> bool:
+    """Whether a name in `evaluate.models` is that of an engine; the policy is asked by the names of its weights."""
+    return name in engines and name not in (*RUN_MODELS, "policy")
+
+
+def identity(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An engine's settings without its `operational` ones: what decides its completions."""
+    if "_target_" not in node:
+        return node
+    module, _, name = node["_target_"].rpartition(".")
+    operational = getattr(getattr(importlib.import_module(module), name), "operational", ())
+    return {setting: value for setting, value in node.items() if setting not in operational}
+
+
 def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Instantiate every node of a group that composes as a list, by name."""
     return {name: build(node) for name, node in nodes.items()}
 
 
 class Engines:
-    """Engines by role (teacher, judge, policy), built when first asked for; equal nodes are one engine.
+    """Engines by role (teacher, judge, policy, any that is scored), built when first asked for; equal nodes are one.
 
     The in-process vLLM engine lives as long as the process: its weights are replaced, it is never built twice.
     """

@@ -2,7 +2,8 @@
 
 Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row a completion),
 `<benchmark>/questions.jsonl` and `scores.json`. Rows are on disk as soon as a question is finished, and a killed
-evaluation goes on at the first question that lacks them.
+evaluation goes on at the first question that lacks them. Completions that a changed rule made stale are scored again,
+not asked again (`asking`).
 """
 
 from __future__ import annotations
@@ -11,41 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from finr1.engine.base import Sampling
 from finr1.errors import ConfigError
 from finr1.types import Question
 
 if TYPE_CHECKING:
+    from finr1.asking import Cell, Earlier, Model, Rows
     from finr1.benchmark.base import Benchmark
     from finr1.context import Bar, Context
-
-Rows = list[dict[str, Any]]
-
-
-class Cell(NamedTuple):
-    """One file of rows: a model's completions of a benchmark in one mode."""
-
-    benchmark: str
-    model: str
-    mode: str
-
-    @property
-    def file(self) -> Path:
-        """Its path below the stage folder."""
-        return Path(self.benchmark, f"{self.model}.{self.mode}.jsonl")
 
 
 @dataclass
 class EvaluateSettings:
     """Which models are scored, and how completions are drawn."""
 
-    models: list[str] = field(default_factory=lambda: ["base", "sft", "grpo"])  # or the path of a model folder
+    models: list[str] = field(default_factory=lambda: ["base", "sft", "grpo"])  # or a model folder, or an engine's role
     greedy: bool = True  # one completion a question at temperature 0
     sampled: bool = True  # `sampling.n` completions a question
     sampling: Sampling = field(default_factory=lambda: Sampling(n=4, temperature=1.0, max_new_tokens=160))
     samples: dict[str, int] = field(default_factory=dict)  # model -> its `n` when sampled; the others': sampling.n
+    box_anywhere: bool = False  # a reply without an answer block is read in its last \\boxed{}, as Fin-R1's judge would
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = 10_000
 
@@ -71,10 +59,12 @@ class EvaluateSettings:
 
 def run(ctx: Context) -> dict[str, Any]:
     """Score every model on every benchmark; returns counts. ConfigError if a model or a benchmark is missing."""
+    from finr1.asking import Cell, Earlier, models_of, origin, read_back
     from finr1.context import build_all
+    from finr1.leakage import leakage
     from finr1.store import write_json, write_jsonl
 
-    models = model_folders(ctx)
+    models = models_of(ctx)
     modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
     benchmarks: dict[str, Benchmark] = build_all(ctx.cfg.benchmark)
     if not benchmarks:
@@ -86,13 +76,26 @@ def run(ctx: Context) -> dict[str, Any]:
     # A model's weights go into the engine once: models are the outer loop.
     cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
     n = {cell: modes[cell.model][cell.mode].n for cell in cells}
-    rows = {cell: _read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
+    earlier = Earlier(
+        ctx.folder, {cell: origin(ctx, cell.model, models[cell.model], modes[cell.model][cell.mode]) for cell in cells}
+    )
+    rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
     total = sum(len(questions[cell.benchmark]) for cell in cells)
     with ctx.progress("questions", total, sum(len(found) // n[cell] for cell, found in rows.items())) as bar:
-        for cell in cells:
-            _complete(ctx, cell, models[cell.model], questions[cell.benchmark], rows[cell], bar)
+        kept = sum(
+            _complete(ctx, cell, models[cell.model], questions[cell.benchmark], rows[cell], earlier, bar)
+            for cell in cells
+        )
+    if kept:
+        ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
     scores = {name: _scores(ctx, name, benchmarks[name], questions[name], list(models), rows) for name in benchmarks}
+    for name, asked in questions.items():
+        found = {label: leakage(model.folder, name, asked) for label, model in models.items()}
+        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in found.items()}
+        for label, (state, note) in found.items():
+            if state == "shares documents":
+                ctx.note(f"{name}, {label}: {note}")
     write_json(ctx.folder / "scores.json", scores)
     _log(ctx, scores)
     return {
@@ -100,31 +103,14 @@ def run(ctx: Context) -> dict[str, Any]:
         "questions": {name: len(asked) for name, asked in questions.items()},
         "completions": sum(map(len, rows.values())),
         "tokens": sum(row["n_tokens"] for found in rows.values() for row in found),
+        **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
+        **({"scored_anew": kept} if kept else {}),
     }
 
 
-def model_folders(ctx: Context) -> dict[str, Path | None]:
-    """Model label -> its folder, in the order of the settings; None for the base model, which is found when needed."""
-    folders: dict[str, Path | None] = {}
-    for name in ctx.cfg.evaluate.models:
-        label, folder, remedy = name, None, ""
-        if name in ("sft", "grpo"):
-            folder = ctx.inputs[name] / "model" if name in ctx.inputs else Path("this run")
-            remedy = f"run stage={name} first, or leave it out"
-        elif name != "base":
-            folder = Path(name).expanduser()
-            parts = folder.resolve().parts
-            label = ".".join(parts[-3:-1]) if parts[-1] == "model" else parts[-1]  # runs/a/5_grpo/model: a.5_grpo
-            remedy = "use base, sft, grpo, or a folder with a config.json"
-        if folder is not None and not (folder / "config.json").is_file():
-            raise ConfigError("evaluate.models", name, f"no model in {folder}", remedy)
-        if label in folders:
-            raise ConfigError("evaluate.models", name, f"two models would be called {label}", "rename one folder")
-        folders[label] = folder
-    for label, n in ctx.cfg.evaluate.samples.items():
-        if label not in folders and label not in ("base", "sft", "grpo"):
-            raise ConfigError(f"evaluate.samples.{label}", n, "no such model", f"name one of {', '.join(folders)}")
-    return folders
+def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The row of every benchmark, model and mode."""
+    return [row for table in scores.values() for modes in table["scores"].values() for row in modes.values()]
 
 
 def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
@@ -139,42 +125,32 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
     return questions
 
 
-def _read_back(path: Path, questions: Sequence[Question], n: int) -> Rows:
-    """Rows that an earlier attempt left; a question that lacks a sample is taken out, so that it is asked again."""
-    from finr1.scoring import by_question
-    from finr1.store import read_jsonl, write_jsonl
-
-    rows = list(read_jsonl(path)) if path.exists() else []
-    known = {question.id for question in questions}
-    whole = [row for key, group in by_question(rows).items() if key in known and len(group) == n for row in group]
-    if len(whole) < len(rows):
-        write_jsonl(path, whole)
-    return whole
-
-
 def _complete(
-    ctx: Context, cell: Cell, folder: Path | None, questions: Sequence[Question], rows: Rows, bar: Bar
-) -> None:
-    """Ask what is missing, all at once; append to `rows` and to the file as each question is finished."""
-    from finr1.scoring import score
+    ctx: Context, cell: Cell, model: Model, questions: Sequence[Question], rows: Rows, earlier: Earlier, bar: Bar
+) -> int:
+    """Fill `rows` and the file: what was asked before is scored anew, the rest is asked. Returns how many were kept."""
+    from finr1.asking import Asker
     from finr1.store import JsonlWriter
 
+    settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
+    n = settings.modes(cell.model)[cell.mode].n
     there = {row["question_id"] for row in rows}
     missing = [question for question in questions if question.id not in there]
-    if missing:
-        engine = ctx.engines.policy()
-        engine.load_folder(folder or _base(ctx))
+    again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
+    if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
-
-            def keep(graded: Rows) -> None:
-                writer.write(*graded)
-                rows.extend(graded)
-                bar.advance(1, " ".join(cell))
-
-            score(engine, missing, ctx.cfg.prompt.system, ctx.cfg.evaluate.modes(cell.model)[cell.mode], keep)
+            writer.write(*again)
+        rows.extend(again)
+        there = {row["question_id"] for row in again}
+        bar.advance(len(there), " ".join(cell))
+        missing = [question for question in missing if question.id not in there]
+    if missing:
+        needs_base = model.role == "policy" and model.folder is None
+        Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
     # Questions finish in any order; in their own order the seeded resampling gives the same numbers every time.
     place = {question.id: i for i, question in enumerate(questions)}
     rows.sort(key=lambda row: (place[row["question_id"]], row["sample"]))
+    return len(again)
 
 
 def _base(ctx: Context) -> Path:
@@ -192,15 +168,19 @@ def _scores(
     rows: Mapping[Cell, Rows],
 ) -> dict[str, Any]:
     """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
+    from finr1.asking import Cell
     from finr1.benchmark.base import Outcome
-    from finr1.scoring import compare, figures
+    from finr1.scoring import at_k, compare, correct_for_many, figures, units_of
 
     settings = ctx.cfg.evaluate
     modes = {model: settings.modes(model) for model in models}
+    units, by_id = units_of(questions), {question.id: question for question in questions}
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
     scores: dict[str, dict[str, Any]] = {}
     for model in models:
-        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how) for mode in modes[model]}
+        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
+        if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
+            scores[model]["sampled"]["at_k"] = more
         if settings.greedy:
             pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
             outcomes = [Outcome(question, row["answer"], row["strict"]["value"]) for question, row in pairs]
@@ -208,12 +188,17 @@ def _scores(
     paired = {
         f"{b}_vs_{a}": {
             mode: compare(
-                rows[Cell(name, a, mode)], rows[Cell(name, b, mode)], max(modes[a][mode].n, modes[b][mode].n) > 1, *how
+                rows[Cell(name, a, mode)],
+                rows[Cell(name, b, mode)],
+                max(modes[a][mode].n, modes[b][mode].n) > 1,
+                *how,
+                units,
             )
             for mode in modes[a]
         }
         for a, b in combinations(models, 2)
     }
+    correct_for_many(paired)
     return {"questions": len(questions), "scores": scores, "paired": paired}
 
 
@@ -224,7 +209,8 @@ def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
         for model, modes in table["scores"].items():
             for mode, row in modes.items():
                 numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-                for figure, value in {**numbers, **row.get("figures", {})}.items():
+                more = {key: cell["value"] for key, cell in row.get("at_k", {}).items()}
+                for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
                     metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
     ctx.tracker.log("evaluate", metrics, 0)
     columns = ["benchmark", "model", "mode", "format", "accuracy_strict", "low", "high", "n"]

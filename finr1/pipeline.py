@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import finr1
 from finr1 import guard, store
 from finr1.clock import Clock
-from finr1.context import Context, Engines, build_all, console
+from finr1.context import Context, Engines, build_all, console, identity, is_role
 from finr1.errors import ConfigError
 from finr1.source.reading import HUB
 from finr1.store import RunLock, Spent, StageKey
@@ -41,6 +41,7 @@ class Stage(NamedTuple):
 
 _TEXT = ("types.py", "answer", "prompt")
 _MODEL = ("model", "engine/base.py", "engine/vllm.py")
+_SCORES = ("asking.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
 _TRAIN = (*_TEXT, *_MODEL, "data")
 
 STAGES: Mapping[str, Stage] = {
@@ -99,7 +100,7 @@ STAGES: Mapping[str, Stage] = {
             "6_scores",
             ("sft", "grpo"),
             ("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
-            (*_TEXT, *_MODEL, "evaluate.py", "scoring.py", "stats.py", "benchmark", "source"),
+            (*_TEXT, "model", "engine", *_SCORES, "benchmark", "source"),
             "finr1.evaluate.run",
         ),
         Stage(
@@ -119,6 +120,7 @@ WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> walks these in order
     PIPELINE: ("questions", "distil", "filter", "sft", "grpo", "evaluate", "report"),
     "data": ("questions", "distil", "filter", "export", "report"),
 }
+COMMANDS = {"serve": "finr1.serve.run", "chat": "finr1.chat.run"}  # no stages: they leave nothing behind
 TRAINING = ("sft", "grpo")
 
 
@@ -131,11 +133,13 @@ class Input(NamedTuple):
 
 
 def chosen(stage: str) -> tuple[Stage, ...]:
-    """The stages that `stage=<name>` runs; ConfigError for a name there is not."""
+    """The stages that `stage=<name>` runs, none for a command; ConfigError for a name there is not."""
     if stage in WALKS:
         return tuple(STAGES[name] for name in WALKS[stage])
+    if stage in COMMANDS:
+        return ()
     if stage not in STAGES:
-        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((*WALKS, *STAGES))}")
+        raise ConfigError("stage", stage, "no such stage", f"use one of {', '.join((*WALKS, *STAGES, *COMMANDS))}")
     return (STAGES[stage],)
 
 
@@ -160,7 +164,7 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     inputs: dict[str, str] = outside_of(stage, cfg, values)
     for name, read in inputs_of(stage, cfg, run_dir).items():
         if is_bare(stage, cfg, read):
-            inputs[name] = data_fingerprint(read.folder)
+            inputs[name] = store.tree_hash(read.folder)
             continue
         if not is_done(read.folder):
             state = "not finished" if read.folder.is_dir() else "not there yet"
@@ -169,7 +173,8 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     check_rows(stage, cfg, inputs_of(stage, cfg, run_dir))
     if stage.name == "report" and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
-    return StageKey(stage.name, {key: deciding(values, key) for key in stage.settings}, inputs, code_hash(stage))
+    settings = {key: deciding(values, key) for key in settings_of(stage, cfg)}
+    return StageKey(stage.name, settings, inputs, code_hash(stage))
 
 
 def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
@@ -187,17 +192,20 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
     found: dict[str, str] = {}
-    places = [place for key in stage.settings for place in data_paths(subtree(values, key), key)]
+    places = [place for key in settings_of(stage, cfg) for place in data_paths(subtree(values, key), key)]
     if missing := [(place, path) for place, path in places if not path.exists()]:
         parts = dict.fromkeys(".".join(place.split(".")[:2]) for place, _ in missing)
         leave = " ".join(f"'~{part}'" for part in parts)
         remedy = f"set paths.data=<folder> or FINR1_DATA, or leave out what is missing: {leave}"
         raise ConfigError(*missing[0], "no such file or folder", remedy)
     for place, path in places:
-        found[place] = data_fingerprint(path)
+        found[place] = store.tree_hash(path)
+    for name in cfg.evaluate.models if stage.name == "evaluate" else ():
+        if Path(name).expanduser().is_dir() and not is_role(name, cfg.engine):
+            found[f"evaluate.models.{name}"] = store.tree_hash(Path(name).expanduser())
     start = cfg.grpo.init_from if stage.name == "grpo" else None
     if start and Path(start).exists():
-        found["grpo.init_from"] = data_fingerprint(Path(start))
+        found["grpo.init_from"] = store.tree_hash(Path(start))
     elif start and not is_hub_id(start):
         remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
         raise ConfigError("grpo.init_from", start, "the weights to start from are not there", remedy)
@@ -238,11 +246,13 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 def deciding(values: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key, an engine's without its `operational` settings: those do not make results stale."""
     node = subtree(values, key)
-    if not key.startswith("engine.") or not isinstance(node, Mapping) or "_target_" not in node:
-        return node
-    module, _, name = node["_target_"].rpartition(".")
-    operational = getattr(getattr(importlib.import_module(module), name), "operational", ())
-    return {setting: value for setting, value in node.items() if setting not in operational}
+    return identity(node) if key.startswith("engine.") and isinstance(node, Mapping) else node
+
+
+def settings_of(stage: Stage, cfg: RootConfig) -> tuple[str, ...]:
+    """The config keys that decide a stage; of `evaluate` also the engines that it asks by their roles."""
+    asked = cfg.evaluate.models if stage.name == "evaluate" else ()
+    return (*stage.settings, *(f"engine.{name}" for name in asked if is_role(name, cfg.engine)))
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
@@ -256,13 +266,6 @@ def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
             yield f"{key}.path", Path(value)
         else:
             yield from data_paths(value, f"{key}.{name}")
-
-
-def data_fingerprint(path: Path) -> str:
-    """16 hex digits of the names, sizes and times of a file, or of all files below a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
-    return store.digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def code_hash(stage: Stage) -> str:
@@ -291,8 +294,17 @@ def versions() -> dict[str, str]:
 
 def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
     """The stage's `run`, imported only now: training stages import torch."""
-    module, _, name = stage.run.rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    return _at(stage.run)  # type: ignore[no-any-return]
+
+
+def command_of(name: str) -> Callable[[RootConfig], None]:
+    """The function of a command."""
+    return _at(COMMANDS[name])  # type: ignore[no-any-return]
+
+
+def _at(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:

@@ -1,4 +1,7 @@
-"""Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`)."""
+"""Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`).
+
+The scores also stand in `scores.csv`, and as tables for a paper or a README in `scores.md` and `scores.tex`.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,16 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.reporting.gather import summarise
     from finr1.reporting.page import render
     from finr1.reporting.samples import collect
+    from finr1.reporting.tables import to_csv, to_latex, to_markdown
     from finr1.store import write_atomic, write_json
 
     folders = {name: folder for name, folder in ctx.inputs.items() if folder.is_dir()}
     with ctx.progress("report", 3) as bar:
         summary = summarise(ctx.cfg.name, ctx.run_dir, folders)
         write_json(ctx.folder / "summary.json", summary)
+        tables = {"csv": to_csv, "md": to_markdown, "tex": to_latex} if summary["benchmarks"] else {}
+        for ending, table in tables.items():
+            write_atomic(ctx.folder / f"scores.{ending}", table(summary["benchmarks"]))
         bar.advance()
         samples = collect(folders, ctx.cfg.report.samples)
         bar.advance()

@@ -1,18 +1,22 @@
 """Score a model on questions: complete, grade, count. Used by the stage `evaluate` and by evaluation during training.
 
 A row is one completion. Figures are shares over completions that were decided: an undecided one (None) is counted in
-`undecided` and left out of the accuracy, never taken for right or wrong.
+`undecided` and left out of the accuracy, never taken for right or wrong. Questions that stand for more than one (a
+sample of a large benchmark) count so often; their documents are what is drawn (`Unit`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from finr1 import stats
 from finr1.answer import final_answer, grade, parse
+from finr1.answer.compare import candidates, labels_named, letters_named, normalise, polarity
+from finr1.answer.extract import last_box
 from finr1.engine.base import Engine, Request, Sampling
 from finr1.prompt import chat
+from finr1.store import digest
 from finr1.types import Completion, Question, Verdict
 
 Row = dict[str, Any]
@@ -20,29 +24,75 @@ SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncate
 TESTED = ("accuracy_strict", "accuracy_scaled", "format")
 
 
-def grade_completion(question: Question, sample: int, completion: Completion) -> Row:
-    """The row of one completion. A failed call has no verdict at all: format and both accuracies are None."""
+class Unit(NamedTuple):
+    """How a question came to be asked: how many it stands for, the document it is on, the category it was drawn in."""
+
+    weight: float
+    document: str
+    stratum: str
+
+
+Units = Mapping[str, Unit]
+
+
+def units_of(questions: Sequence[Question]) -> Units:
+    """Question id -> its unit, from `document_id` and what a benchmark that samples leaves in `meta`."""
+    return {
+        q.id: Unit(float(q.meta.get("weight", 1.0)), q.document_id, str(q.meta.get("stratum", ""))) for q in questions
+    }
+
+
+def _design(ids: Sequence[str], units: Units | None) -> stats.Design | None:
+    """The design of these questions; None where each is a unit of its own and they all stand for as many."""
+    if units is None:
+        return None
+    design = stats.Design(*zip(*(units[key] for key in ids), strict=True))
+    return None if design.plain and len(set(design.stratum_Q)) <= 1 else design
+
+
+def grade_completion(question: Question, sample: int, completion: Completion, box_anywhere: bool = False) -> Row:
+    """The row of one completion. A failed call has no verdict at all: format and both accuracies are None.
+
+    Reasoning that a server returns apart stands in `text` as the thinking. `box_anywhere` reads a reply that has no
+    answer block in its last `\\boxed{}` after the thinking.
+    """
+    text = completion.text
+    if completion.reasoning is not None:
+        text = f"<think>\n{completion.reasoning.strip()}\n</think>\n{text}"
     if completion.finish_reason == "error":
         failed = {"value": None, "why": f"failed call: {completion.error}"}
         answer, well_formed, why, strict, scaled = None, None, "", failed, failed
     else:
-        parsed = parse(completion.text)
-        answer = None if parsed.answer is None else final_answer(parsed.answer)
-        grades = grade(parsed.answer, question)
+        parsed = parse(text)
+        block = parsed.answer
+        if block is None and box_anywhere and (box := last_box(text.rpartition("</think>")[2])) is not None:
+            block = f"\\boxed{{{box}}}"
+        answer = None if block is None else final_answer(block)
+        grades = grade(block, question)
         well_formed, why = parsed.well_formed, parsed.why
         strict, scaled = _verdict(grades.strict), _verdict(grades.scaled)
+    paid = {"paid": list(completion.meta["paid"])} if "paid" in completion.meta else {}
     return {
         "question_id": question.id,
         "sample": sample,
-        "text": completion.text,
+        "text": text,
         "finish_reason": completion.finish_reason,
-        "n_tokens": len(completion.token_ids),
+        "error": completion.error,
+        "n_tokens": len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
         "format": well_formed,
         "format_why": why,
         "answer": answer,
         "strict": strict,
         "scaled": scaled,
+        **paid,
     }
+
+
+def regrade(question: Question, row: Row, box_anywhere: bool = False) -> Row:
+    """A row of an earlier evaluation by the rules of today: the same completion, for this question."""
+    meta = {"n_tokens": row["n_tokens"], **({"paid": row["paid"]} if "paid" in row else {})}
+    completion = Completion(row["text"], row["finish_reason"], error=row.get("error", ""), meta=meta)
+    return {**grade_completion(question, row["sample"], completion, box_anywhere), "asked": row["asked"]}
 
 
 def _verdict(verdict: Verdict) -> Row:
@@ -55,16 +105,18 @@ def score(
     system: str | None,
     sampling: Sampling,
     on_rows: Callable[[list[Row]], None] | None = None,
+    box_anywhere: bool = False,
 ) -> list[list[Row]]:
     """Ask every question at once; `on_rows` gets the graded rows of a question as soon as it is finished.
 
-    Returns the rows by question, `sampling.n` each, in the order of the questions.
+    Each row has `asked`, a hash of its chat. Returns the rows by question, `sampling.n` each, in the questions' order.
     """
     graded: dict[int, list[Row]] = {}
 
     def done(index: int, completions: Sequence[Completion]) -> None:
         question = questions[index]
-        graded[index] = [grade_completion(question, i, c) for i, c in enumerate(completions)]
+        asked = {"asked": digest(requests[index].messages)}
+        graded[index] = [grade_completion(question, i, c, box_anywhere) | asked for i, c in enumerate(completions)]
         if on_rows:
             on_rows(graded[index])
 
@@ -96,10 +148,12 @@ def _sums(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
     return sums
 
 
-def figures(rows: Sequence[Row], confidence: float, samples: int, seed: int) -> dict[str, Any]:
+def figures(
+    rows: Sequence[Row], confidence: float, samples: int, seed: int, units: Units | None = None
+) -> dict[str, Any]:
     """All figures of one model in one mode, each with its interval; a share nobody decided is None.
 
-    `low`, `high` and `method` are those of `accuracy_strict`.
+    `low`, `high` and `method` are those of `accuracy_strict`. Without `units` every question stands for itself.
     """
     out: dict[str, Any] = {
         "n": len(rows),
@@ -109,30 +163,110 @@ def figures(rows: Sequence[Row], confidence: float, samples: int, seed: int) -> 
     intervals: dict[str, dict[str, Any] | None] = {}
     for figure in SHARES:
         sums = _sums(rows, figure)
-        total, count = sum(s for s, _ in sums.values()), sum(n for _, n in sums.values())
-        out[figure] = total / count if count else None
         if figure.startswith("accuracy_"):
-            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = count
-        by_question = [s for s, _ in sums.values()], [n for _, n in sums.values()]
-        intervals[figure] = stats.share(*by_question, confidence)._asdict() if count else None
+            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = sum(n for _, n in sums.values())
+        out[figure], intervals[figure] = None, None
+        if sums:
+            design = _design(list(sums), units)
+            right_Q, n_Q = [s for s, _ in sums.values()], [n for _, n in sums.values()]
+            out[figure] = stats.weighted_mean(right_Q, design) / stats.weighted_mean(n_Q, design)
+            intervals[figure] = stats.share(right_Q, n_Q, confidence, design)._asdict()
     lengths: dict[str, list[int]] = {}
     for row in rows:
         if row["finish_reason"] != "error":
             lengths.setdefault(row["question_id"], []).append(row["n_tokens"])
     means = [sum(tokens) / len(tokens) for tokens in lengths.values()]
-    out["mean_tokens"] = sum(means) / len(means) if means else None
-    intervals["mean_tokens"] = stats.bootstrap(means, samples, seed, confidence)._asdict() if means else None
+    design = _design(list(lengths), units) if means else None
+    out["mean_tokens"] = stats.weighted_mean(means, design) if means else None
+    resampled = (samples, seed, confidence, design)
+    intervals["mean_tokens"] = stats.bootstrap(means, *resampled)._asdict() if means else None
     strict = intervals["accuracy_strict"] or {"low": None, "high": None, "method": "nothing decided"}
     return {**out, **strict, "confidence": confidence, "intervals": intervals}
 
 
+def at_k(
+    rows: Sequence[Row], questions: Mapping[str, Question], confidence: float, units: Units | None = None
+) -> dict[str, Any]:
+    """mean@n, pass@k and maj@n of strict accuracy, each with its interval; k: powers of two up to n samples, and n.
+
+    mean@n averages a question's samples; pass@k (`stats.pass_at_k`) is the chance that one of k is right; maj@n that
+    the commonest answer is, where ties share. A question with fewer decided samples than k is left out: `n_questions`.
+    """
+    sums, groups = _sums(rows, "accuracy_strict"), by_question(rows)
+    most = max((n for _, n in sums.values()), default=0)
+    if most < 2:
+        return {}
+    values: dict[str, dict[str, float]] = {f"mean@{most}": {key: s / n for key, (s, n) in sums.items()}}
+    for k in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:
+        values[f"pass@{k}"] = {key: stats.pass_at_k(n, round(s), k) for key, (s, n) in sums.items() if n >= k}
+    votes = {key: majority(group, questions[key]) for key, group in groups.items()}
+    values[f"maj@{most}"] = {key: value for key, value in votes.items() if value is not None}
+    out: dict[str, Any] = {}
+    for name, value_of_question in values.items():
+        if not value_of_question:
+            continue
+        value_Q, design = list(value_of_question.values()), _design(list(value_of_question), units)
+        worth = 1 if name.startswith("maj") else most  # independent samples in a question's value, at most
+        interval = stats.share([value * worth for value in value_Q], [worth] * len(value_Q), confidence, design)
+        value = stats.weighted_mean(value_Q, design)
+        out[name] = {"value": value, "n_questions": len(value_Q), **interval._asdict()}
+    return out
+
+
+def majority(rows: Sequence[Row], question: Question) -> float | None:
+    """The strict verdict on the commonest answer among the samples of one question.
+
+    Tied answers share it equally, as a coin would choose. Samples without an answer do not vote; without any vote the
+    outcome is 0. None where nobody decided on a winner.
+    """
+    verdicts: dict[str, list[float | None]] = {}
+    for row in rows:
+        if row["finish_reason"] != "error" and row["answer"]:
+            verdicts.setdefault(_answer_key(row["answer"], question), []).append(row["strict"]["value"])
+    if not verdicts:
+        return None if all(row["finish_reason"] == "error" for row in rows) else 0.0
+    top = max(map(len, verdicts.values()))
+    outcomes: list[float] = []
+    for given in (group for group in verdicts.values() if len(group) == top):
+        decided = [value for value in given if value is not None]
+        if not decided:
+            return None
+        outcomes.append(sum(decided) / len(decided))
+    return sum(outcomes) / len(outcomes)
+
+
+def _answer_key(answer: str, question: Question) -> str:
+    """Equal for answers that say the same: a number by its value, an option or label by what it names."""
+    if question.kind == "number":
+        _, numbers = candidates(answer)
+        if len(numbers) == 1:
+            return f"{numbers[0].value:.6g}"
+    elif question.kind == "choice" and question.choices:
+        named, _ = letters_named(answer, "".join(question.choices), question.choices)
+        if named:
+            return ",".join(sorted(named))
+    elif question.kind == "label" and (labels := labels_named(answer, question.choices)[0]):
+        return ",".join(sorted(labels))
+    elif question.kind == "yes_no" and (polar := polarity(answer)):
+        return polar
+    return normalise(answer) or answer.strip()
+
+
 def compare(
-    rows_a: Sequence[Row], rows_b: Sequence[Row], sampled: bool, confidence: float, samples: int, seed: int
+    rows_a: Sequence[Row],
+    rows_b: Sequence[Row],
+    sampled: bool,
+    confidence: float,
+    samples: int,
+    seed: int,
+    units: Units | None = None,
 ) -> dict[str, Any] | None:
     """Model b against a over the questions that both decided: exact McNemar, or paired means when `sampled`.
 
-    The fields are those of strict accuracy; `accuracy_scaled` and `format` hold the same test of those figures. None if
-    there is no question that both decided.
+    Where questions share a document, or stand for unlike numbers, McNemar's test does not hold: paired means by whole
+    documents then decide. One completion a question has both tests, as `mcnemar` and `bootstrap`. The fields are those
+    of strict accuracy; `accuracy_scaled` and `format` hold the same tests of those figures. None if there is no
+    question that both decided.
     """
     tests: dict[str, dict[str, Any] | None] = {}
     for figure in TESTED:
@@ -141,12 +275,26 @@ def compare(
         a_Q, b_Q = ([side[q][0] / side[q][1] for q in both] for side in (a, b))
         if not both:
             tests[figure] = None
-        elif sampled:
-            tests[figure] = stats.paired_means(a_Q, b_Q, samples, seed, confidence)._asdict()
+            continue
+        design = _design(both, units)
+        means = stats.paired_means(a_Q, b_Q, samples, seed, confidence, design)._asdict()
+        if sampled:
+            tests[figure] = means
         else:
-            tests[figure] = stats.mcnemar(a_Q, b_Q, confidence)._asdict()
+            exact = stats.mcnemar(a_Q, b_Q, confidence)._asdict()
+            tests[figure] = {**(exact if design is None else means), "mcnemar": exact, "bootstrap": means}
     strict = tests.pop("accuracy_strict")
     return None if strict is None else {**strict, **tests}
+
+
+def correct_for_many(paired: Mapping[str, Mapping[str, dict[str, Any] | None]]) -> None:
+    """Add `p_holm` to every test (pair of models -> mode -> test): Holm's p over all pairs, by mode and figure."""
+    for mode in {mode for modes in paired.values() for mode in modes}:
+        strict = [test for modes in paired.values() if (test := modes.get(mode)) is not None]
+        families = [strict] + [[test[f] for test in strict if test.get(f)] for f in TESTED if f != "accuracy_strict"]
+        for family in families:
+            for test, p in zip(family, stats.holm([test["p"] for test in family]), strict=True):
+                test["p_holm"] = p
 
 
 def by_question(rows: Sequence[Row]) -> Mapping[str, list[Row]]:

@@ -1,7 +1,7 @@
 """Intervals and paired tests: how sure a score is, and whether two models differ on the same questions.
 
-Letters: Q questions, S samples of a question, B resamples. Samples of one question are not independent, so everything
-here counts, draws or flips whole questions.
+Letters: Q questions, S samples of a question, B resamples, U units. Samples of one question are not independent, and
+neither are questions on one document, so everything here counts, draws or flips whole units (`Design`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,56 @@ class Paired(NamedTuple):
     lost: int
 
 
+class Design(NamedTuple):
+    """How the questions of a benchmark came to be asked, one entry a question.
+
+    `weight_Q`: how many questions of the whole benchmark each stands for (any scale); `cluster_Q`: what must be drawn
+    as one, such as the document; `stratum_Q`: the category within which questions were drawn.
+    """
+
+    weight_Q: Sequence[float]
+    cluster_Q: Sequence[str]
+    stratum_Q: Sequence[str]
+
+    @property
+    def plain(self) -> bool:
+        """Whether every question is a unit of its own and stands for as many as any other."""
+        return len(set(self.weight_Q)) <= 1 and len(set(self.cluster_Q)) == len(self.cluster_Q)
+
+
+class _Units(NamedTuple):
+    """The units of a design: weighted totals of each column, and the stratum of each unit."""
+
+    totals: Floats  # (columns, U)
+    stratum_U: NDArray[np.intp]
+
+
+def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
+    """Sum the columns by unit. Strata are those of `stratum_Q` as far as they can be used.
+
+    A cluster that lies in two strata makes them useless: all is one stratum. A stratum of one unit has no spread of its
+    own: all such are taken together (collapsed strata: Cochran, Sampling Techniques, 1977, §5A.12).
+    """
+    columns = np.asarray(columns_Q, float)
+    if design is None:
+        return _Units(columns, np.zeros(columns.shape[1], np.intp))
+    names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
+    weighted = columns * np.asarray(design.weight_Q, float)
+    totals = np.asarray([np.bincount(unit_Q, column, len(names)) for column in weighted], float)
+    _, stratum_Q = np.unique(np.asarray(design.stratum_Q), return_inverse=True)
+    stratum_U = np.zeros(len(names), np.intp)
+    stratum_U[unit_Q] = stratum_Q
+    if (stratum_U[unit_Q] != stratum_Q).any():
+        return _Units(totals, np.zeros_like(stratum_U))
+    sizes = np.bincount(stratum_U)
+    alone = np.flatnonzero(sizes == 1)
+    if len(alone):
+        others = np.flatnonzero(sizes > 1)
+        home = others[sizes[others].argmin()] if len(alone) == 1 and len(others) else alone[0]
+        stratum_U[np.isin(stratum_U, alone)] = home
+    return _Units(totals, stratum_U)
+
+
 def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: it is a probability between 0 and 1")
@@ -61,31 +111,48 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     return Interval(low, high, "wilson")
 
 
-def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float]) -> float:
-    """How many independent draws the samples are worth: p(1-p) / Var(p), at most Σn.
+def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None = None) -> float:
+    """How many independent draws the samples are worth: p(1-p) / Var(p), at most as many as there are.
 
-    p = Σs/Σn is a ratio over questions, so Var(p) = Σ(s - p n)² / (Σn)² (linearised, between questions). S equal
-    samples of each of Q questions are worth Q; independent ones are worth about Q·S. Without any spread (p is 0 or 1)
-    the samples tell nothing of their dependence, and the cautious answer is the number of questions.
+    p = Σws/Σwn is a ratio over units, so Var(p) = Σ_h U_h/(U_h-1) Σ(z - z̄_h)² / (Σwn)² with z = w(s - p n) summed by
+    unit (linearised: Cochran, Sampling Techniques, 1977, §6; units within strata as drawn with replacement). U/(U-1)
+    takes the same correction out of p(1-p). S equal samples of each of Q questions are worth Q; independent ones about
+    Q·S. Without any spread (p is 0 or 1) the samples tell nothing of their dependence, and the cautious answer is the
+    number of units, less where their weights differ (Kish).
     """
-    s, n = np.asarray(successes_Q, float), np.asarray(n_Q, float)
-    total = float(n.sum())
+    (s, n), stratum_U = _units(design, successes_Q, n_Q)
+    there = n > 0
+    s, n, stratum_U = s[there], n[there], stratum_U[there]
+    total, units = float(n.sum()), len(n)
     p = float(s.sum()) / total
-    variance = float(((s - p * n) ** 2).sum()) / total**2
-    return min(total, p * (1 - p) / variance) if variance > 0 else float((n > 0).sum())
+    z = s - p * n
+    size_H = np.bincount(stratum_U).astype(float)
+    mean_H = np.divide(np.bincount(stratum_U, z), size_H, where=size_H > 0, out=np.zeros_like(size_H))
+    spread_H = np.bincount(stratum_U, (z - mean_H[stratum_U]) ** 2)
+    usable = size_H > 1
+    variance = float((size_H[usable] / (size_H[usable] - 1) * spread_H[usable]).sum()) / total**2
+    if variance <= 0 or not 0 < p < 1:
+        weight = n if design is not None else np.ones(units)
+        return float(weight.sum() ** 2 / (weight**2).sum())
+    w, raw = (np.ones(1) if design is None else np.asarray(design.weight_Q, float)), np.asarray(n_Q, float)
+    most = float((w * raw).sum() ** 2 / (w * w * raw).sum())
+    return min(most, units / (units - 1) * p * (1 - p) / variance)
 
 
-def share(successes_Q: Sequence[float], n_Q: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Interval of Σsuccesses / Σn over questions with several samples each: Wilson's at the effective n.
+def share(
+    successes_Q: Sequence[float], n_Q: Sequence[float], confidence: float = 0.95, design: Design | None = None
+) -> Interval:
+    """Interval of Σw·successes / Σw·n over questions with several samples each: Wilson's at the effective n.
 
-    With one sample a question this is Wilson's plain interval (Korn and Graubard, Survey Methodology 24, 1998, put the
-    effective n into the binomial interval in the same way).
+    With one sample a question, each a unit of its own, this is Wilson's plain interval (Korn and Graubard, Survey
+    Methodology 24, 1998, put the effective n into the binomial interval in the same way).
     """
-    total = float(np.sum(n_Q))
-    n = effective_n(successes_Q, n_Q)
-    plain = max(n_Q, default=0) <= 1
-    interval = wilson(float(np.sum(successes_Q)) / total * n, n, confidence)
-    return interval if plain else interval._replace(method="wilson at effective n over questions")
+    if max(n_Q, default=0) <= 1 and (design is None or (design.plain and len(set(design.stratum_Q)) <= 1)):
+        return wilson(float(np.sum(successes_Q)), float(np.sum(n_Q)), confidence)
+    n = effective_n(successes_Q, n_Q, design)
+    (s, total), _ = _units(design, successes_Q, n_Q)
+    interval = wilson(min(1.0, float(s.sum()) / float(total.sum())) * n, n, confidence)
+    return interval._replace(method=f"wilson at effective n over {_over(design)}")
 
 
 class Kappa(NamedTuple):
@@ -115,24 +182,68 @@ def cohen_kappa(both: int, only_a: int, only_b: int, neither: int) -> Kappa:
     return Kappa(n, observed, kappa, a, b)
 
 
-def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int) -> Floats:
-    """Means of B resamples, with replacement, of the questions' values: shape (B,)."""
-    values, rng = np.asarray(values_Q, float), np.random.default_rng(seed)
-    size = len(values)
-    step = max(1, _CELLS // size)
-    parts = [
-        values[rng.integers(0, size, (min(step, samples - i), size))].mean(axis=1) for i in range(0, samples, step)
-    ]
-    return np.concatenate(parts)
+def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> float:
+    """Σwv / Σw."""
+    weight = np.ones(len(values_Q)) if design is None else np.asarray(design.weight_Q, float)
+    return float(np.dot(weight, np.asarray(values_Q, float)) / weight.sum())
 
 
-def bootstrap(values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95) -> Interval:
-    """Percentile interval of the mean over questions (Efron and Tibshirani, 1993, ch. 13). ValueError if empty."""
+def _over(design: Design | None) -> str:
+    """What the units are called."""
+    if design is None:
+        return "questions"
+    units = "questions" if len(set(design.cluster_Q)) == len(design.cluster_Q) else "documents"
+    return units + (" within categories" if len(set(design.stratum_Q)) > 1 else "")
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that one of k samples, drawn from n of which c are right, is right: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased for the chance with k fresh samples (Chen et al., arXiv 2107.03374, eq. 1). ValueError unless
+    0 <= c <= n and 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"n={n}, c={c}, k={k}: needs 0 <= c <= n and 1 <= k <= n")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: max over i <= j of min(1, (m - i) p_(i)), i from 0.
+
+    Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: Design | None = None) -> Floats:
+    """Means Σwv/Σw of B resamples of the units, with replacement and within their strata: shape (B,)."""
+    (value_U, weight_U), stratum_U = _units(design, values_Q, [1.0] * len(values_Q))
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((2, samples))
+    for stratum in np.unique(stratum_U):
+        members = np.flatnonzero(stratum_U == stratum)
+        step = max(1, _CELLS // len(members))
+        for i in range(0, samples, step):
+            drawn = members[rng.integers(0, len(members), (min(step, samples - i), len(members)))]
+            sums[0, i : i + step] += value_U[drawn].sum(axis=1)
+            sums[1, i : i + step] += weight_U[drawn].sum(axis=1)
+    return sums[0] / sums[1]  # type: ignore[no-any-return]
+
+
+def bootstrap(
+    values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95, design: Design | None = None
+) -> Interval:
+    """Percentile interval of the mean over questions (Efron and Tibshirani, 1993, ch. 13), by whole units, within
+    strata (Davison and Hinkley, 1997, §3.2). ValueError if empty."""
     if len(values_Q) == 0 or samples < 1:
         raise ValueError(f"{len(values_Q)} values, samples={samples}: nothing to resample")
     tail = (1 - confidence) / 2
-    low, high = np.quantile(bootstrap_means(values_Q, samples, seed), [tail, 1 - tail])
-    return Interval(float(low), float(high), "bootstrap over questions")
+    low, high = np.quantile(bootstrap_means(values_Q, samples, seed, design), [tail, 1 - tail])
+    return Interval(float(low), float(high), f"bootstrap over {_over(design)}")
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -184,16 +295,26 @@ def sign_flip_p(differences_Q: Sequence[float], samples: int, seed: int) -> floa
 
 
 def paired_means(
-    a_Q: Sequence[float], b_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95
+    a_Q: Sequence[float],
+    b_Q: Sequence[float],
+    samples: int,
+    seed: int,
+    confidence: float = 0.95,
+    design: Design | None = None,
 ) -> Paired:
-    """Model b against a by the mean over S samples of each question: bootstrap interval, sign-flip p."""
+    """Model b against a by the mean over S samples of each question: bootstrap interval, sign-flip p.
+
+    Whole units are drawn, and whole units change their sign: with several questions a document, the document's sum.
+    """
     n = _paired_length(a_Q, b_Q)
     d = np.asarray(b_Q, float) - np.asarray(a_Q, float)
     d[np.abs(d) < 1e-12] = 0.0
-    interval = bootstrap(list(d), samples, seed, confidence)
-    p = sign_flip_p(list(d), samples, seed)
-    method = "bootstrap interval and sign-flip permutation test over questions"
-    return Paired(n, float(d.mean()), interval.low, interval.high, p, method, int((d > 0).sum()), int((d < 0).sum()))
+    interval = bootstrap(list(d), samples, seed, confidence, design)
+    (total_U,), _ = _units(design, list(d))
+    p = sign_flip_p(list(total_U), samples, seed)
+    method = f"bootstrap interval and sign-flip permutation test over {_over(design)}"
+    diff = weighted_mean(list(d), design)
+    return Paired(n, diff, interval.low, interval.high, p, method, int((d > 0).sum()), int((d < 0).sum()))
 
 
 def _paired_length(a_Q: Sequence[float], b_Q: Sequence[float]) -> int:

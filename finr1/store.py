@@ -53,6 +53,13 @@ def hash_files(paths: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
+def tree_hash(path: Path) -> str:
+    """16 hex digits of the names, sizes and times of a file, or of all files below a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+    return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole file, or nothing: a kill in between leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,7 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["sft.learning_rate=-1e-4"], r"sft\.learning_rate=-0\.0001: must be above 0"),
     (["sft.max_grad_norm=0"], r"sft\.max_grad_norm=0\.0: must be above 0"),
     (["model.path=/nowhere/model"], r"model\.path=/nowhere/model: no such folder"),
+    (["grpo.sampling.repetition_penalty=1.1"], r"grpo\.sampling\.repetition_penalty=1\.1: the policy gradient"),
     (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
     (
         ["grpo.sampling.max_new_tokens=5000"],

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from finr1 import check, compose
 from finr1.config import RootConfig
-from finr1.pipeline import PIPELINE, STAGES, WALKS, chosen, subtree
+from finr1.pipeline import COMMANDS, PIPELINE, STAGES, WALKS, chosen, subtree
 
 GROUPS = {  # group -> the override that chooses one of its files
     "source": "source=[{}]",
@@ -99,8 +99,8 @@ def test_the_bare_command_is_the_quickstart_pipeline() -> None:
 
 
 def test_stage_files_and_the_table_of_stages_agree() -> None:
-    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES}
-    for name in (*WALKS, *STAGES):
+    assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES, *COMMANDS}
+    for name in (*WALKS, *STAGES, *COMMANDS):
         assert compose.compose([f"stage={name}"]).stage == name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finr1 import evaluate, scoring
+from finr1 import asking, evaluate, scoring
 from finr1.answer import render
 from finr1.benchmark.base import Outcome
 from finr1.config import RootConfig
@@ -130,6 +130,7 @@ def row(question_id: str, strict: float | None, *, tokens: int = 10, form: bool 
     return {
         "question_id": question_id,
         "sample": 0,
+        "answer": "1",
         "finish_reason": "stop",
         "n_tokens": tokens,
         "format": form,
@@ -157,6 +158,14 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
     assert (sampled["n"], sampled["n_questions"], sampled["accuracy_strict"]) == (40, 10, 37 / 40)
     assert sampled["low"] < 37 / 40 < sampled["high"] and "effective n" in sampled["method"]
     assert sampled["mean_tokens"] == pytest.approx(11.5)
+    # all four are right but on question 1, where one is: mean 37/40, and maj: 3 takes the vote
+    assert {k: round(v["value"], 6) for k, v in sampled["at_k"].items()} == {
+        "mean@4": 0.925,
+        "pass@1": 0.925,
+        "pass@2": (9 + 1 / 2) / 10,
+        "pass@4": 1.0,
+        "maj@4": 0.9,
+    }
     assert "figures" not in sampled
 
     greedy = table["paired"]["grpo_vs_sft"]["greedy"]
@@ -185,9 +194,9 @@ def test_one_model_can_be_sampled_less_often(make: Any) -> None:
     evaluate.run(make(again, models=["sft", "grpo"], samples={"grpo": 1}))
     assert not again.loaded
     # a model the run could have may stand there: `evaluate.models=[sft]` beside the experiment's `base: 1`
-    assert evaluate.model_folders(make(engine, models=["sft"], samples={"base": 1}))
+    assert asking.models_of(make(engine, models=["sft"], samples={"base": 1}))
     with pytest.raises(ConfigError, match=r"evaluate\.samples\.bse=1: no such model; name one of sft"):
-        evaluate.model_folders(make(engine, models=["sft"], samples={"bse": 1}))
+        asking.models_of(make(engine, models=["sft"], samples={"bse": 1}))
 
 
 def test_a_killed_evaluation_asks_only_what_is_missing(make: Any) -> None:
@@ -249,6 +258,69 @@ def test_paired_test_leaves_out_what_either_side_left_undecided() -> None:
     assert scoring.compare(a[1:2], b[2:], False, 0.95, 100, 0) is None
 
 
+def boxed(question_id: str, *answers: tuple[str, float | None]) -> list[dict[str, Any]]:
+    return [row(question_id, value) | {"sample": i, "answer": text} for i, (text, value) in enumerate(answers)]
+
+
+def test_figures_of_k_samples_by_hand() -> None:
+    asked = {name: question(5) for name in ("a", "b", "c")}
+    rows = boxed("a", ("10", 1.0), ("10.0", 1.0), ("11", 0.0), ("12", 0.0))  # 2 of 4; the two right ones are one answer
+    rows += boxed("b", ("10", 1.0), ("11", 0.0), ("11.00", 0.0), ("-", 0.0))  # 1 of 4; 11 wins
+    rows += boxed("c", ("10", 1.0), ("10", 1.0), ("9", 0.0), ("ten", None))  # 2 of 3 decided
+    found = scoring.at_k(rows, asked, 0.95)
+    assert list(found) == ["mean@4", "pass@1", "pass@2", "pass@4", "maj@4"]
+    values = {name: (cell["value"], cell["n_questions"]) for name, cell in found.items()}
+    assert values["mean@4"] == (pytest.approx((2 / 4 + 1 / 4 + 2 / 3) / 3), 3)
+    assert values["pass@1"] == pytest.approx(values["mean@4"])
+    assert values["pass@2"] == (pytest.approx((1 - 1 / 6 + 1 - 3 / 6 + 1 - 0) / 3), 3)
+    assert values["pass@4"] == (1.0, 2)  # c has no four decided samples
+    assert values["maj@4"] == (pytest.approx(2 / 3), 3)
+    assert all(cell["low"] <= cell["value"] <= cell["high"] for cell in found.values())
+    assert scoring.at_k(boxed("a", ("10", 1.0)), asked, 0.95) == {}
+
+
+def test_votes_tie_as_a_coin_falls_and_empty_hands_do_not_vote() -> None:
+    asked = question(5)
+    assert scoring.majority(boxed("a", ("10", 1.0), ("11", 0.0)), asked) == 0.5
+    assert scoring.majority(boxed("a", ("", 0.0), ("", 0.0), ("10", 1.0)), asked) == 1.0
+    assert scoring.majority(boxed("a", ("", 0.0), ("", 0.0)), asked) == 0.0
+    assert scoring.majority(boxed("a", ("x", None), ("x", None), ("10", 1.0)), asked) is None
+    error = {**row("a", None), "finish_reason": "error", "answer": None}
+    assert scoring.majority([error], asked) is None
+    option = Question(
+        "u", "d", "zh", "professional knowledge", "choice", asked.prompt, "B", choices={"A": "1", "B": "2"}
+    )
+    assert scoring.majority(boxed("a", ("B", 1.0), ("选B", 1.0), ("A", 0.0)), option) == 1.0
+
+
+def test_questions_that_stand_for_more_count_more_and_documents_are_the_units() -> None:
+    units = {"a": scoring.Unit(3.0, "p", ""), "b": scoring.Unit(1.0, "p", ""), "c": scoring.Unit(1.0, "q", "")}
+    rows = [row("a", 1.0), row("b", 0.0), row("c", 0.0, tokens=20)]
+    found = scoring.figures(rows, 0.95, 100, 0, units)
+    assert found["accuracy_strict"] == pytest.approx(3 / 5) and found["n"] == 3
+    assert found["mean_tokens"] == pytest.approx((3 * 10 + 10 + 20) / 5)
+    assert found["method"].endswith("over documents")
+    better = [row("a", 1.0), row("b", 1.0), row("c", 1.0)]
+    test = scoring.compare(rows, better, False, 0.95, 100, 0, units)
+    assert test is not None and test["diff"] == pytest.approx(2 / 5)
+    assert test["mcnemar"]["diff"] == pytest.approx(2 / 3) and test["p"] == test["bootstrap"]["p"]
+    equal = {key: scoring.Unit(2.0, key, "") for key in "abc"}
+    assert scoring.figures(rows, 0.95, 100, 0, equal) == scoring.figures(rows, 0.95, 100, 0)
+    plain = scoring.compare(rows, better, False, 0.95, 100, 0, equal)
+    assert plain is not None and plain["p"] == plain["mcnemar"]["p"] == 0.5  # 2 · 1/4
+
+
+def test_holm_goes_over_the_pairs_of_a_mode_and_figure() -> None:
+    def test(p: float, form: float) -> dict[str, Any]:
+        return {"p": p, "format": {"p": form}, "accuracy_scaled": None}
+
+    paired = {"b_vs_a": {"greedy": test(0.01, 0.5)}, "c_vs_a": {"greedy": test(0.03, 0.2), "sampled": test(0.04, 0.9)}}
+    scoring.correct_for_many({**paired, "c_vs_b": {"greedy": None}})
+    assert (paired["b_vs_a"]["greedy"]["p_holm"], paired["c_vs_a"]["greedy"]["p_holm"]) == (0.02, 0.03)
+    assert paired["c_vs_a"]["sampled"]["p_holm"] == 0.04
+    assert paired["c_vs_a"]["greedy"]["format"]["p_holm"] == 0.4
+
+
 def test_a_failed_call_has_no_verdict() -> None:
     failed = scoring.grade_completion(question(3), 0, Completion("", "error", error="too long"))
     assert (failed["format"], failed["strict"]["value"], failed["scaled"]["value"]) == (None, None, None)
@@ -275,7 +347,10 @@ def test_rows_hold_what_the_report_shows(make: Any) -> None:
 
 
 def test_a_missing_model_is_one_clear_line(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluate.models=.*none: no model in .*; use base, sft, grpo, or a folder"):
+    with pytest.raises(
+        ConfigError,
+        match=r"evaluate.models=.*none: no model in .*; use base, sft, grpo, the role",
+    ):
         evaluate.run(make(ScriptedPolicy(), models=[str(tmp_path / "none")]))
     ctx = make(ScriptedPolicy(), models=["grpo"])
     (tmp_path / "5_grpo" / "model" / "config.json").unlink()
@@ -294,7 +369,7 @@ def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> Non
     assert table["scores"][label]["greedy"]["accuracy_strict"] == 0.9
     assert list(table["paired"]) == [f"{label}_vs_sft"]
     with pytest.raises(ConfigError, match="two models would be called sft"):
-        evaluate.model_folders(make(ScriptedPolicy(), models=["sft", "sft"]))
+        asking.models_of(make(ScriptedPolicy(), models=["sft", "sft"]))
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,19 @@ BASES = {*GROUND, "answer", "prompt", "store", "tracking", "stats", "model.setti
 SHARED = {*BASES, "model", "data", "context", "scoring"}
 TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
 STAGE_OF = {
-    **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve")},
+    **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve", "chat")},
     **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
     "overlap.py": "questions",
     "audit.py": "filter",
+    "asking.py": "evaluate",
+    "leakage.py": "evaluate",
 }
-PARTS = {"report": ("reporting",), "questions": ("overlap",), "filter": ("audit",)}
+PARTS = {
+    "report": ("reporting",),
+    "questions": ("overlap",),
+    "filter": ("audit",),
+    "evaluate": ("asking", "leakage"),
+}
 
 
 def allowed(module: str) -> set[str] | None:

@@ -230,6 +230,21 @@ def test_summary_has_the_keys_that_were_asked_for(whole: tuple[dict[str, Any], s
     }
 
 
+def test_scores_stand_as_csv_markdown_and_latex_too(tmp_path: Path) -> None:
+    build(tmp_path, ("evaluate",))
+    scores = read_json(tmp_path / "6_scores" / "scores.json")
+    note = {"sft": {"state": "shares documents", "note": "2 of 40 documents asked were there to train on"}}
+    scores["finqa"] = {**scores["unit"], "training_rows": note}
+    write_json(tmp_path / "6_scores" / "scores.json", scores)
+    _, page = make_report(tmp_path)
+    folder = tmp_path / "7_report"
+    assert (folder / "scores.csv").read_text().startswith("benchmark,model,mode,accuracy_strict,low,high")
+    assert "| Fin-R1 † | – | 76.0 | – |" in (folder / "scores.md").read_text()
+    assert "toprule" in (folder / "scores.tex").read_text()
+    assert "Fin-R1 †" in page and "arXiv 2503.16252" in page
+    assert "sft: 2 of 40 documents asked were there to train on." in page
+
+
 def test_funnel_counts_the_rows_on_disk(whole: tuple[dict[str, Any], str]) -> None:
     assert whole[0]["funnel"] == {
         "questions": 40,

@@ -1,4 +1,4 @@
-"""What a run leaves is a model folder that vLLM's server takes as it is (README), and it answers as in the run."""
+"""`stage=serve` puts what a run leaves behind vLLM's server (README), and it answers as in the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -38,19 +37,18 @@ def test_vllms_server_answers_as_the_run_did(tiny_run: Path, tmp_path: Path) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tiny_run / "5_grpo" / "model"
     cfg = compose.typed(compose.compose(["+experiment=tiny"]))
     questions = build_all(cfg.benchmark)["worked"].load()
     ours = {
         row["question_id"]: row["text"] for row in read_jsonl(tiny_run / "6_scores" / "worked" / "grpo.greedy.jsonl")
     }
     asked = {"model": "tiny", "max_tokens": cfg.evaluate.sampling.max_new_tokens, "temperature": 0}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--enforce-eager", "--max-model-len", "512", "--served-model-name", "tiny"]
+    command = runner.command("+experiment=tiny", "stage=serve", f"serve.port={port}")
     log = tmp_path / "server.txt"
     with log.open("w") as out:
-        environment = runner.environment(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1")
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=out, stderr=out, env=runner.environment(), cwd=tiny_run.parents[1], start_new_session=True
+        )
     try:
         deadline = time.monotonic() + START_S
         while True:

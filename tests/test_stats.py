@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -155,3 +156,140 @@ def test_paired_tests_refuse_other_questions(call: object) -> None:
         call([1.0], [1.0, 0.0])  # type: ignore[operator]
     with pytest.raises(ValueError, match="at least one"):
         call([], [])  # type: ignore[operator]
+
+
+TRIALS = 10_000
+WITHIN = (0.93, 0.97)
+
+
+@pytest.mark.parametrize("n", [200, 1000])
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_wilson_covers_as_it_says(n: int, p: float) -> None:
+    intervals = np.array([stats.wilson(k, n)[:2] for k in range(n + 1)])
+    found = intervals[np.random.default_rng(11).binomial(n, p, TRIALS)]
+    assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
+    """200 questions of unlike difficulty, four samples each. As 800 independent ones they would cover 0.83."""
+    rng = np.random.default_rng(12)
+    right = rng.binomial(4, rng.beta(2 * p, 2 * (1 - p), (TRIALS, 200)))
+    found = np.array([stats.share(row, [4] * 200)[:2] for row in right])
+    assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
+
+
+def documents(sizes: Sequence[int]) -> stats.Design:
+    """A design of documents with so many questions each."""
+    names = [f"d{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    return stats.Design([1.0] * len(names), names, [""] * len(names))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_questions_on_one_document_cover_as_they_say(p: float) -> None:
+    """100 pages with one to four questions that are easy or hard together. Wilson over questions would cover 0.90."""
+    design = documents([1, 2, 3, 4] * 25)
+    rng, n = np.random.default_rng(13), len(design.weight_Q)
+    _, page_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
+    page_p = rng.beta(3 * p, 3 * (1 - p), (TRIALS, 100))
+    right = rng.random((TRIALS, n)) < page_p[:, page_Q]
+    found = np.array([stats.share(row, [1] * n, 0.95, design)[:2] for row in right.astype(float)])
+    assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
+    plain = np.array([stats.wilson(k, n)[:2] for k in range(n + 1)])[right.sum(axis=1)]
+    assert ((plain[:, 0] <= p) & (p <= plain[:, 1])).mean() < 0.92  # what clustering is for
+
+
+def test_a_weighted_sample_of_categories_covers_as_it_says() -> None:
+    """Three categories, of 8,000, 1,900 and 100 rows; 200 drawn, but 60 of the small one: weights matter."""
+    size, drawn, p_H = np.array([8000, 1900, 100]), np.array([100, 40, 60]), np.array([0.3, 0.6, 0.95])
+    truth = float((size * p_H).sum() / size.sum())  # 0.3635; unweighted: 0.555
+    weight_Q = np.repeat(size / drawn, drawn)
+    design = stats.Design(list(weight_Q), [str(i) for i in range(200)], list(np.repeat(["a", "b", "c"], drawn)))
+    right = (np.random.default_rng(14).random((TRIALS, 200)) < np.repeat(p_H, drawn)).astype(float)
+    found = np.array([stats.share(row, [1] * 200, 0.95, design)[:2] for row in right])
+    assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
+
+
+def test_effective_n_of_documents_by_hand() -> None:
+    # Documents of 2 questions: (2, 2), (0, 2), (1, 2), (1, 2) right of 4 documents: p = 4/8, z = s - p n = 1, -1, 0, 0.
+    # Var = 4/3 · 2 / 8² = 1/24; n = 4/3 · 1/4 / (1/24) = 8: as many as there are.
+    assert stats.effective_n([1, 1, 0, 0, 1, 0, 0, 1], [1] * 8, documents([2, 2, 2, 2])) == pytest.approx(8)
+    # (2, 0, 2, 0): z = ±1, Var = 4/3 · 4 / 64 = 1/12; n = 4/3 · 1/4 · 12 = 4: as many as documents
+    assert stats.effective_n([1, 1, 0, 0, 1, 1, 0, 0], [1] * 8, documents([2, 2, 2, 2])) == pytest.approx(4)
+    interval = stats.share([1, 1, 0, 0, 1, 1, 0, 0], [1] * 8, 0.95, documents([2, 2, 2, 2]))
+    assert interval[:2] == pytest.approx(stats.wilson(2, 4)[:2]) and interval.method.endswith("over documents")
+    # nothing is right: the number of documents, not of questions
+    assert stats.effective_n([0] * 8, [1] * 8, documents([2, 2, 2, 2])) == pytest.approx(4)
+
+
+def test_effective_n_within_categories_by_hand() -> None:
+    # a: 1 of 2 right, b: 2 of 2, equal weights: p = 3/4, z = (1/4, -3/4 | 1/4, 1/4), means -1/4 and 1/4.
+    # Σ(z - z̄)² = 1/2 in a, 0 in b; Var = 2/1 · 1/2 / 4² = 1/16; n = 4/3 · 3/16 · 16 = 4, capped at 4.
+    design = stats.Design([1.0] * 4, list("wxyz"), list("aabb"))
+    assert stats.effective_n([1, 0, 1, 1], [1] * 4, design) == pytest.approx(4)
+    # b stands for three times as many: p = (1 + 6)/8 = 7/8; z = (1/8, -7/8 | 3/8, 3/8); Σ(z - z̄)² = 1/2 in a.
+    # Var = 2 · 1/2 / 8² = 1/64; 4/3 · 7/64 · 64 = 28/3, at most Kish's 8² / (1 + 1 + 9 + 9) = 3.2.
+    heavy = stats.Design([1.0, 1.0, 3.0, 3.0], list("wxyz"), list("aabb"))
+    assert stats.effective_n([1, 0, 1, 1], [1] * 4, heavy) == pytest.approx(3.2)
+    assert stats.weighted_mean([1, 0, 1, 1], heavy) == pytest.approx(7 / 8)
+    # categories of one question each have no spread of their own: together they have
+    lone = stats.Design([1.0] * 4, list("wxyz"), list("abcd"))
+    assert stats.effective_n([1, 0, 1, 1], [1] * 4, lone) == pytest.approx(stats.effective_n([1, 0, 1, 1], [1] * 4))
+    # a document in two categories: they are of no use
+    across = stats.Design([1.0] * 4, list("wxxz"), list("aabb"))
+    none = stats.Design([1.0] * 4, list("wxxz"), list("aaaa"))
+    assert stats.effective_n([1, 0, 1, 1], [1] * 4, across) == stats.effective_n([1, 0, 1, 1], [1] * 4, none)
+
+
+def test_bootstrap_draws_documents_within_categories() -> None:
+    # Two categories without any spread inside: every resample has the same weighted mean, (3 · 1 + 1 · 0) / 4.
+    design = stats.Design([3.0, 3.0, 1.0, 1.0], list("wxyz"), list("aabb"))
+    assert stats.bootstrap_means([1, 1, 0, 0], 50, 0, design) == pytest.approx(np.full(50, 0.75))
+    free = design._replace(stratum_Q=[""] * 4)
+    assert np.std(stats.bootstrap_means([1, 1, 0, 0], 200, 0, free)) > 0.1
+    # Questions that always go together are as uncertain as one: twice the variance of independent ones.
+    values = [float(i // 2 % 2) for i in range(400)]
+    together = np.var(stats.bootstrap_means(values, 4000, 0, documents([2] * 200)))
+    assert together / np.var(stats.bootstrap_means(values, 4000, 0)) == pytest.approx(2, rel=0.15)
+
+
+def test_paired_means_flip_whole_documents() -> None:
+    # Five documents of four questions, all better: 2 of 2^5 flips are as extreme, not 2 of 2^20.
+    design = documents([4] * 5)
+    test = stats.paired_means([0.0] * 20, [1.0] * 20, 20_000, 0, design=design)
+    assert test.p == pytest.approx(2 / 32, abs=0.01) and test.method.endswith("over documents")
+    assert stats.paired_means([0.0] * 20, [1.0] * 20, 20_000, 0).p < 0.001
+    # one question of weight 3 got better, one of weight 1 worse
+    heavy = stats.Design([3.0, 1.0], ["a", "b"], ["", ""])
+    assert stats.paired_means([0.0, 1.0], [1.0, 0.0], 10, 0, design=heavy).diff == pytest.approx((3 - 1) / 4)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "value"),
+    [
+        (4, 1, 1, 1 / 4),
+        (4, 1, 2, 1 - 3 / 6),  # C(3,2) / C(4,2)
+        (5, 2, 3, 1 - 1 / 10),  # C(3,3) / C(5,3)
+        (5, 3, 3, 1.0),  # only two are wrong
+        (4, 0, 4, 0.0),
+        (4, 4, 1, 1.0),
+    ],
+)
+def test_pass_at_k_by_hand(n: int, c: int, k: int, value: float) -> None:
+    assert stats.pass_at_k(n, c, k) == pytest.approx(value, abs=1e-12)
+
+
+def test_pass_at_k_is_unbiased() -> None:
+    # The mean over draws of 6 is the chance with 3: 1 - 0.7³. The naive 1 - (1 - c/n)³ falls short of it.
+    right = np.random.default_rng(15).binomial(6, 0.3, 200_000)
+    table = np.array([stats.pass_at_k(6, c, 3) for c in range(7)])
+    assert table[right].mean() == pytest.approx(1 - 0.7**3, abs=0.003)
+    assert (1 - (1 - right / 6) ** 3).mean() < 1 - 0.7**3 - 0.02
+    with pytest.raises(ValueError, match="1 <= k <= n"):
+        stats.pass_at_k(2, 1, 3)
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01 0.02 0.03 0.04: 4·0.01, 3·0.02, 2·0.03, 1·0.04 = 0.04 0.06 0.06 0.04 -> never less than before
+    assert stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0] and stats.holm([0.3]) == [0.3] and stats.holm([]) == []

@@ -1,9 +1,14 @@
-"""A benchmark made of the held-out rows of a question source."""
+"""A benchmark made of the held-out rows of a question source, all of them or a sample.
+
+Fin-R1's size rule (arXiv 2503.16252 v5, §5.1) is `limit: 1000` with `stratify`: below 1,000 rows all, above, a sample
+of 1,000 in proportion to the categories; its 10% subset of Finance-Instruct-500k is `share: 0.1`.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from finr1.answer import grade
@@ -11,6 +16,8 @@ from finr1.benchmark.base import Outcome
 from finr1.errors import ConfigError, DataError
 from finr1.source.base import Source
 from finr1.types import Question, Split, stable_id
+
+ATTRIBUTES = ("kind", "language", "module", "gold")  # what `stratify` may name beside the keys of `Question.meta`
 
 
 class HeldOut:
@@ -23,6 +30,11 @@ class HeldOut:
         seed: of that choice.
         label_figures: add figures for closed sets of answers (labels, choices).
         name: of the benchmark; empty: the source's.
+        stratify: what a row's category is, by names of `Question.meta`, or kind, language, module, gold. A choice is
+            then proportional to the categories, at least one row each, and a row of a choice has in `meta` its
+            `stratum` and its `weight`, how many rows it stands for.
+        share: this share of the rows of both splits, of each category, in place of a split: those documents that a
+            source with the same `test_share` holds out, but for rounding.
     """
 
     def __init__(
@@ -33,29 +45,98 @@ class HeldOut:
         seed: int = 0,
         label_figures: bool = False,
         name: str = "",
+        stratify: Sequence[str] | None = None,
+        share: float | None = None,
     ) -> None:
         name = name or source.name
         if limit is not None and limit < 1:
             raise ConfigError(f"benchmark.{name}.limit", limit, "nothing would be scored", "use 1 or more, or null")
         if split not in ("train", "test"):
             raise ConfigError(f"benchmark.{name}.split", split, "no such split", "use test or train")
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(f"benchmark.{name}.share", share, "not a share", "use a value in (0, 1], or null")
         self.name, self.source, self.split, self.limit, self.seed = name, source, split, limit, seed
-        self.label_figures = label_figures
+        self.label_figures, self.stratify, self.share = label_figures, tuple(stratify or ()), share
 
     def load(self) -> Sequence[Question]:
         """The chosen questions in the source's order; DataError when the source has none to score."""
-        rows = (question for question in self.source.load() if question.split == self.split)
-        questions = list({question.id: question for question in rows if question.gold is not None}.values())
+        shared = self._shared()
+        rows = (q for q in self._scorable() if (q.split == self.split if shared is None else q.id in shared))
+        questions = list({question.id: question for question in rows}.values())
         if not questions:
-            raise DataError(f"benchmark.{self.name}", f"no {self.split} question with gold", "check the source's files")
-        if self.limit is not None and len(questions) > self.limit:
-            chosen = sorted(range(len(questions)), key=lambda i: stable_id(self.seed, questions[i].id))[: self.limit]
-            questions = [questions[i] for i in sorted(chosen)]
-        return questions
+            wanted = self.split if self.share is None else "chosen"
+            raise DataError(f"benchmark.{self.name}", f"no {wanted} question with gold", "check the source's files")
+        if self.limit is None or len(questions) <= self.limit:
+            return questions
+        return self._sample(questions, self.limit)
+
+    def _scorable(self) -> Iterator[Question]:
+        return (question for question in self.source.load() if question.gold is not None)
+
+    def _shared(self) -> set[str] | None:
+        """Ids of the `share` of every category; the source is read once more, so that only the chosen are held."""
+        if self.share is None:
+            return None
+        keys: dict[str, dict[str, str]] = defaultdict(dict)
+        for question in self._scorable():
+            # the hash by which a source holds documents out (`FileSource.test_share`)
+            keys[self.category(question)][question.id] = stable_id("split", question.document_id)
+        chosen: set[str] = set()
+        for rows in keys.values():
+            lowest = sorted(rows, key=lambda key: (rows[key], key))
+            chosen.update(lowest[: math.ceil(self.share * len(rows) - 1e-9)])
+        return chosen
+
+    def _sample(self, questions: Sequence[Question], limit: int) -> list[Question]:
+        places: dict[str, list[int]] = defaultdict(list)
+        for i, question in enumerate(questions):
+            places[self.category(question)].append(i)
+        if len(places) > limit:
+            remedy = f"raise it, or stratify by less than {', '.join(self.stratify)}"
+            raise ConfigError(f"benchmark.{self.name}.limit", limit, f"there are {len(places)} categories", remedy)
+        drawn = allocate({category: len(rows) for category, rows in places.items()}, limit)
+        chosen: dict[int, Question] = {}
+        for category, rows in places.items():
+            for i in sorted(rows, key=lambda i: stable_id(self.seed, questions[i].id))[: drawn[category]]:
+                design = {"stratum": category, "weight": len(rows) / drawn[category]} if self.stratify else {}
+                chosen[i] = replace(questions[i], meta={**questions[i].meta, **design})
+        return [chosen[i] for i in sorted(chosen)]
+
+    def category(self, question: Question) -> str:
+        """What `stratify` makes of a question; ConfigError for a name that its rows do not have."""
+        parts = []
+        for name in self.stratify:
+            if name not in ATTRIBUTES and name not in question.meta:
+                remedy = f"use some of {', '.join((*ATTRIBUTES, *question.meta))}"
+                raise ConfigError(f"benchmark.{self.name}.stratify", name, "its rows have no such thing", remedy)
+            parts.append(str(getattr(question, name) if name in ATTRIBUTES else question.meta[name]))
+        return " / ".join(parts)
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
-        """`class_figures` where they are wanted, else nothing."""
-        return class_figures(outcomes) if self.label_figures and outcomes else {}
+        """`class_figures` where they are wanted, and accuracy by category where that is not the recall of a class."""
+        figures = class_figures(outcomes) if self.label_figures and outcomes else {}
+        decided: dict[str, list[float]] = defaultdict(list)
+        for question, _, correct in outcomes if self.stratify and self.stratify != ("gold",) else ():
+            if correct is not None:
+                decided[self.category(question)].append(correct)
+        return {**figures, **{f"accuracy/{key}": sum(v) / len(v) for key, v in sorted(decided.items())}}
+
+
+def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """How many of each category to draw: in proportion, at least one each, `total` in all.
+
+    Rounded down, then one more (or less) where most is missing (or too much), the first of equals. Needs
+    len(sizes) <= total <= Σ sizes.
+    """
+    rows = sum(sizes.values())
+    quota = {category: total * size / rows for category, size in sizes.items()}
+    drawn = {category: max(1, math.floor(wanted)) for category, wanted in quota.items()}
+    while (missing := total - sum(drawn.values())) != 0:
+        if missing > 0:
+            drawn[max((c for c in drawn if drawn[c] < sizes[c]), key=lambda c: quota[c] - drawn[c])] += 1
+        else:
+            drawn[max((c for c in drawn if drawn[c] > 1), key=lambda c: drawn[c] - quota[c])] -= 1
+    return drawn
 
 
 def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -275,13 +275,14 @@ class HttpEngine:
             raise ConfigError("engine.base_url", self.url, f"the server says {why}", remedy)
 
     def body(self, request: Request, sampling: Sampling, n: int) -> dict[str, Any]:
-        """The JSON of a request. `top_k` and `regex` are vLLM's own fields, sent only where they are used."""
+        """The JSON of a request. `top_k`, `regex` and the penalty are vLLM's own, sent only where they are used."""
         messages: list[dict[str, Any]] = [dict(message) for message in request.messages]
         body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": sampling.temperature}
         body |= {"max_tokens": sampling.max_new_tokens}
         body |= {"n": n} if n > 1 else {}
         body |= {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
         body |= {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
+        body |= {"repetition_penalty": sampling.repetition_penalty} if sampling.repetition_penalty != 1 else {}
         body |= {"structured_outputs": {"regex": sampling.regex}} if sampling.regex else {}
         if self.lead_in:
             in_message, in_body = LEAD_INS[self.lead_in]

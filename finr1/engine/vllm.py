@@ -7,7 +7,6 @@ resets the random state of Python, NumPy and torch and `generate()` advances tor
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import random
@@ -135,6 +134,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
             max_tokens=sampling.max_new_tokens,
             logprobs=0,
             structured_outputs=StructuredOutputsParams(regex=sampling.regex) if sampling.regex else None,
@@ -147,7 +147,7 @@ class VllmEngine:
             if on_done:
                 on_done(index, answers[index])
         with _random_state_kept():
-            _seed_everything(int(digest([self.seed, prompts, dataclasses.astuple(sampling)]), 16) % 2**63)
+            _seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**63)
             names = llm.enqueue([{"prompt_token_ids": prompts[index]} for index in fitting], params, use_tqdm=False)
             # enqueue answers with the engine's inner names, `<request id>-<random>`; outputs carry the request id.
             index_of = {name.split("-")[0]: index for name, index in zip(names, fitting, strict=True)}

@@ -38,8 +38,13 @@ def load(name: str, key: str = "prompt") -> str:
 
 
 def fill(name: str, **values: str) -> str:
-    """A prompt text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], load(name))
+    """A prompt text with its `{key}` places filled."""
+    return fill_text(load(name), **values)
+
+
+def fill_text(template: str, **values: str) -> str:
+    """A text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], template)
 
 
 @cache
@@ -64,6 +69,12 @@ def unfill(text: str) -> list[str]:
         else:
             return [*values, rest]
     return [text]
+
+
+def scenarios() -> list[str]:
+    """The names of Fin-R1's seven applications: `scenario_<name>.v1` is a system prompt, `…_example.v1` a question."""
+    names = (path.name.removeprefix("scenario_").removesuffix(".v1.txt") for path in FOLDER.glob("scenario_*.v1.txt"))
+    return sorted(name for name in names if not name.endswith("_example"))
 
 
 def text_hash(name: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from finr1.reporting import charts
+from finr1.reporting import charts, published, tables
 from finr1.reporting.gather import STAGES
 from finr1.tracking import METRICS
 
@@ -82,6 +82,8 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
         interval=charts.interval,
         methods=methods,
+        leaders=tables.leaders(summary["benchmarks"]) if shows_leaders(summary["benchmarks"]) else [],
+        published=published,
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         script=Markup((folder / "script.js").read_text(encoding="utf-8")),
         samples=embed(samples),
@@ -128,6 +130,11 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 title = f"{b} vs {a}: {FIGURES[figure]}, {mode}"
                 out.append({"title": title, "word": word, "before": before, "after": after, **test})
     return out
+
+
+def shows_leaders(benchmarks: Mapping[str, Any]) -> bool:
+    """Whether one table over all benchmarks says more than each one's own."""
+    return len(benchmarks) > 1 or any(name in published.BENCHMARKS for name in benchmarks)
 
 
 def methods(benchmark: Mapping[str, Any]) -> dict[str, str]:

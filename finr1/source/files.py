@@ -49,6 +49,7 @@ class FileSource(ABC):
         self.rules = Rules(self.RULES if rules is None else rules, f"source.{self.name}.rules")
         if "{" not in self.wording:
             prompt.load(self.wording, key=f"source.{self.name}.wording")
+        self.template = ""  # in place of the wording, where a source takes one
         self.test_share = self.TEST_SHARE if test_share is None else test_share
         if not 0 <= self.test_share <= 1:
             raise ConfigError(f"source.{self.name}.test_share", test_share, "it is a share", "use 0 to 1")
@@ -111,7 +112,7 @@ class FileSource(ABC):
     ) -> Question:
         """A question with the wording's `places` filled. RowError for text that cannot be written as UTF-8."""
         wording = tags.wording or self.wording
-        text = prompt.fill(wording, **places)
+        text = prompt.fill_text(self.template or prompt.load(wording), **places)
         try:
             for part in (text, gold or "", document, *(choices or {}).values()):
                 part.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,8 +23,8 @@ class TableSource(FileSource):
     `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
     `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, or an
     option's text), `document` (what must not straddle a split; default: the places), and every `{place}` of the
-    wording. `path` is a folder, a file, or `hub:<owner>/<name>`; `files` are patterns in it, `test_files` those of
-    files held out whole.
+    wording, or of the `template` that stands in its place. `path` is a folder, a file, or `hub:<owner>/<name>`; `files`
+    are patterns in it, `test_files` those of files held out whole.
     """
 
     FIELDS: ClassVar[Sequence[tuple[str, Any]]] = (("question", "question"), ("gold", "answer"))
@@ -42,15 +43,22 @@ class TableSource(FileSource):
         test_files: Sequence[str] = (),
         name: str = "",
         licence: str = "",
+        template: str = "",
     ) -> None:
         super().__init__(str(path or ""), wording, rules, test_share, name, licence)
         if not path:
             self.no_path()
         self._train, self._test = self.PATTERNS if files is None else files, test_files
-        self.fields = dict(self.FIELDS if fields is None else fields)
+        named = self.FIELDS if fields is None else fields.items()
+        self.fields = {name: column for name, column in named if column is not None}
         if not set(self.fields) - set(_SPECIAL):
             why = "it fills no place of the wording"
             raise ConfigError(f"source.{self.name}.fields", self.fields, why, "add {question: <column>}")
+        self.template = template
+        for place in re.findall(r"\{(\w+)\}", template):
+            if place != "choices" and place not in self.fields:
+                remedy = f"add {{{place}: <column>}} to its fields"
+                raise ConfigError(f"source.{self.name}.template", template, f"nothing fills {{{place}}}", remedy)
 
     def no_path(self) -> None:
         """ConfigError: nothing says where the rows are."""

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from finr1 import scoring, stats
 from finr1.benchmark.base import Outcome
-from finr1.benchmark.held_out import HeldOut, class_figures
+from finr1.benchmark.held_out import HeldOut, allocate, class_figures
 from finr1.errors import ConfigError, DataError
+from finr1.source.files import _held_out
 from finr1.types import Message, Question
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
@@ -55,6 +57,80 @@ def test_errors() -> None:
         HeldOut(Rows([_question(0, split="train")])).load()
     with pytest.raises(ConfigError, match=r"benchmark\.made\.limit=0"):
         HeldOut(Rows([]), limit=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "drawn"),
+    [
+        ({"a": 600, "b": 300, "c": 100}, 100, {"a": 60, "b": 30, "c": 10}),
+        # quotas 70.9, 28.2, 0.95: 1 for c and the floors make 99; a's .9 is the largest part left
+        ({"a": 1495, "b": 594, "c": 20}, 100, {"a": 71, "b": 28, "c": 1}),
+        # five categories of one row each have one each: 4.98 too much, all from a
+        ({"a": 995, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1}, 10, {"a": 5, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1}),
+        ({"a": 3, "b": 2}, 2, {"a": 1, "b": 1}),
+        ({"a": 3, "b": 2}, 5, {"a": 3, "b": 2}),
+    ],
+)
+def test_a_sample_is_proportional_with_at_least_one_each(
+    sizes: dict[str, int], total: int, drawn: dict[str, int]
+) -> None:
+    assert allocate(sizes, total) == drawn
+
+
+def _labelled(i: int, label: str) -> Question:
+    prompt = [Message(role="user", content=f"q{i}")]
+    made = Question("made", str(i), "en", "non-reasoning business", "label", prompt, label, "test", LABELS)
+    return Question.from_json({**made.to_json(), "meta": {"task": "rare" if i % 500 == 0 else "usual"}})
+
+
+def test_the_size_rule_samples_above_its_limit_and_says_what_each_row_stands_for() -> None:
+    rows = [_labelled(i, "2" if i % 10 else "0") for i in range(2000)]  # 200 of "0", of which four are rare
+    assert HeldOut(Rows(rows), limit=2000, stratify=["task"]).load() == rows  # all: nothing was drawn
+    benchmark = HeldOut(Rows(rows), limit=101, stratify=["task", "gold"])
+    chosen = benchmark.load()
+    assert chosen == benchmark.load() and len(chosen) == 101
+    by_stratum: dict[str, list[Question]] = {}
+    for question in chosen:
+        by_stratum.setdefault(question.meta["stratum"], []).append(question)
+    assert {key: len(group) for key, group in by_stratum.items()} == {"usual / 2": 91, "usual / 0": 9, "rare / 0": 1}
+    assert by_stratum["rare / 0"][0].meta["weight"] == 4
+    assert by_stratum["usual / 2"][0].meta["weight"] == pytest.approx(1800 / 91)
+    assert sum(question.meta["weight"] for question in chosen) == pytest.approx(2000)
+    assert {q.id for q in chosen} <= {q.id for q in rows}
+    assert {q.id for q in chosen} != {q.id for q in HeldOut(Rows(rows), limit=101, stratify=["task"], seed=1).load()}
+    # a model that is right on "2" alone: 0.9 of all rows, and so says the weighted sample
+    verdicts = [{"value": float(q.gold == "2"), "why": ""} for q in chosen]
+    scored = [
+        {"question_id": q.id, "finish_reason": "stop", "n_tokens": 1, "format": True, "strict": v, "scaled": v}
+        for q, v in zip(chosen, verdicts, strict=True)
+    ]
+    figures = scoring.figures(scored, 0.95, 100, 0, scoring.units_of(chosen))
+    assert figures["accuracy_strict"] == pytest.approx(0.9) != 91 / 101
+    assert figures["method"] == "wilson at effective n over questions within categories"
+    assert figures["low"] > stats.wilson(91, 101).low - 0.02
+    outcomes = [Outcome(q, q.gold, float(q.gold == "2")) for q in chosen]
+    assert benchmark.figures(outcomes) == {"accuracy/rare / 0": 0, "accuracy/usual / 0": 0, "accuracy/usual / 2": 1}
+
+
+def test_a_stratified_share_is_what_a_source_holds_out_by_itself() -> None:
+    rows = [_question(i, "0" if i % 4 else "1", split="train") for i in range(4000)]
+    rows += [_question(i, None, split="train") for i in range(4000, 4100)]
+    chosen = HeldOut(Rows(rows), share=0.1, stratify=["gold"]).load()
+    assert [sum(q.gold == gold for q in chosen) for gold in "01"] == [300, 100]
+    held = {q.id for q in rows if _held_out(q.document_id, 0.1)}
+    assert len(held & {q.id for q in chosen}) > 350  # but for the rounding of each category
+    assert len(HeldOut(Rows(rows), share=0.1, limit=40, stratify=["gold"]).load()) == 40
+    assert len(HeldOut(Rows(rows[:3]), share=0.1).load()) == 1
+
+
+def test_categories_that_cannot_be() -> None:
+    rows = [_labelled(i, "012"[i % 3]) for i in range(9)]
+    with pytest.raises(ConfigError, match=r"benchmark\.made\.stratify=subject: .* use some of kind, .*, task"):
+        HeldOut(Rows(rows), limit=5, stratify=["subject"]).load()
+    with pytest.raises(ConfigError, match=r"benchmark\.made\.limit=2: there are 4 categories"):
+        HeldOut(Rows(rows), limit=2, stratify=["task", "gold"]).load()
+    with pytest.raises(ConfigError, match=r"benchmark\.made\.share=0"):
+        HeldOut(Rows(rows), share=0)
 
 
 def _outcomes(*pairs: tuple[str, str | None]) -> list[Outcome]:

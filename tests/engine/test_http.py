@@ -65,12 +65,12 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     message = {"role": "user", "content": "question 0"}
     assert server.seen[0].body == {"model": "m", "messages": [message], "temperature": 0.6, "max_tokens": 64}
     assert server.seen[0].headers["authorization"] == "Bearer secret-1"
-    sampling = Sampling(n=3, top_p=0.9, top_k=5, max_new_tokens=8, regex="a+")
+    sampling = Sampling(n=3, top_p=0.9, top_k=5, max_new_tokens=8, regex="a+", repetition_penalty=1.05)
     extra = {"max_tokens": None, "max_completion_tokens": 8}
     _, server = ask(good, sampling=sampling, extra_body=extra)
     assert server.seen[0].body == {
         "model": "m", "messages": [message], "temperature": 1.0, "n": 3, "top_p": 0.9, "top_k": 5,
-        "structured_outputs": {"regex": "a+"}, "max_completion_tokens": 8,
+        "repetition_penalty": 1.05, "structured_outputs": {"regex": "a+"}, "max_completion_tokens": 8,
     }  # fmt: skip
     assert "authorization" not in server.seen[0].headers
 
