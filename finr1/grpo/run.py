@@ -23,6 +23,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.data.attention import register
     from finr1.data.loop import CHECKPOINT, fit
     from finr1.grpo.module import GrpoModule
+    from finr1.grpo.preflight import preflight
     from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
     from finr1.grpo.workers import guarded
@@ -31,33 +32,34 @@ def run(ctx: Context) -> dict[str, Any]:
     cfg = ctx.cfg
     start = _start(ctx)
     candidates = _candidates(ctx)
-    engine = ctx.engines.policy()
-    engine.load_folder(start)
-    chosen = _select(ctx, candidates, engine)
-    plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
-    model = load_trainable(start, cfg.model, register())
-    sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
-    sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
-    with (
-        guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards,
-        ctx.progress("steps", cfg.grpo.steps) as bar,
-    ):
-        module = GrpoModule(
-            model,
-            build(cfg.trainer["optimizer"]),
-            cfg.grpo,
-            plan,
-            sampler,
-            rewards,
-            ctx.folder,
-            ctx.tracker,
-            bar,
-            Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
-            lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
-            cfg.seed,
-        )
-        fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
+    with guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards:
+        limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
+        if n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
+            ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
+        engine = ctx.engines.policy()
+        engine.load_folder(start)
+        chosen = _select(ctx, candidates, engine)
+        plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
+        model = load_trainable(start, cfg.model, register())
+        sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
+        sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
+        with ctx.progress("steps", cfg.grpo.steps) as bar:
+            module = GrpoModule(
+                model,
+                build(cfg.trainer["optimizer"]),
+                cfg.grpo,
+                plan,
+                sampler,
+                rewards,
+                ctx.folder,
+                ctx.tracker,
+                bar,
+                Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
+                lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
+                cfg.seed,
+            )
+            fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
     return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}

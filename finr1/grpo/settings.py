@@ -74,6 +74,7 @@ class GrpoSettings:
     mask_truncated: bool = False  # completions cut by the limit leave the loss
     updates_per_rollout: int = 1  # optimiser steps, each on its share of the shuffled groups
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
+    preflight_questions: int = 32  # whose gold must earn full reward before the first step; 0: no check
     workers: WorkerSettings = field(default_factory=WorkerSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
