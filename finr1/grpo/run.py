@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finr1.answer import grade, parse
 from finr1.context import Context, build, build_all
@@ -14,6 +14,9 @@ from finr1.errors import DataError
 from finr1.prompt import chat
 from finr1.store import JsonlWriter, check_known, digest, take_rows, write_jsonl
 from finr1.types import Completion, Question
+
+if TYPE_CHECKING:
+    from finr1.grpo.canary import Canary
 
 PASS_RATES = "pass_rates.jsonl"
 
@@ -58,6 +61,7 @@ def run(ctx: Context) -> dict[str, Any]:
                 Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
                 lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
                 cfg.seed,
+                _canary(ctx, chosen[0], tokenizer, engine),
             )
             fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
@@ -87,6 +91,20 @@ def _candidates(ctx: Context) -> list[Question]:
         raise DataError(path, "no question for GRPO: every one has a good trace", "ask more questions")
     check_known(path, ids, questions)
     return [questions[question_id] for question_id in ids]
+
+
+def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngine) -> Canary | None:
+    """The end of a question's prompt with its gold completion, or with none where it has no gold."""
+    from finr1.grpo.canary import Canary
+    from finr1.grpo.preflight import render_gold
+    from finr1.model.load import prompt_ids
+
+    n = ctx.cfg.grpo.canary_tokens
+    if n == 0:
+        return None
+    ids = prompt_ids(tokenizer, chat(question, ctx.cfg.prompt.system))
+    ids += render_gold(question, tokenizer, ctx.cfg.prompt.system).token_ids if question.gold else []
+    return Canary(engine, ids[-n:], ctx.cfg.grpo.canary_bound)
 
 
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
