@@ -139,8 +139,6 @@ class GrpoModule(StepModule):
             logprobs_N = completion_stats(self.model, make_row(groups), self.settings.sampling.temperature).logprobs_N
             pieces: Any = torch.split(logprobs_N, batch.lengths_C[numbers].tolist())
             found |= zip(numbers, pieces, strict=True)
-        # Autocast would keep the bf16 weights that it made here, without gradient, for the pass with one.
-        torch.clear_autocast_cache()
         return found
 
     def losses(

@@ -177,7 +177,7 @@ def test_a_canary_by_hand() -> None:
         Canary(engine, range(1, 6), 10.0).check(model, 4)
 
 
-def test_the_canary_leaves_autocast_nothing_to_reuse() -> None:
+def test_the_canary_does_not_stop_the_gradient_under_autocast() -> None:
     model, engine = tiny(), TinyEngine()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         Canary(engine, range(1, 20), 10.0).check(model, 0)
