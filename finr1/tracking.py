@@ -40,6 +40,8 @@ METRICS: Mapping[str, str] = {
     "grpo/grade_s": "seconds of rewards and advantages",
     "grpo/train_s": "seconds of training",
     "grpo/sync_s": "seconds of putting weights into the engine",
+    "grpo/canary": "mean |log p(trainer) - log p(engine)| a token of a fixed text, after the step's weight sync",
+    "grpo/canary_s": "seconds of the canary",
     "grpo/mismatch": "mean |log p(trainer) - log p(engine)| over sampled tokens",
     "grpo/kl": "mean k3 divergence from the reference a token (grpo.beta > 0)",
     "grpo/corrected": "share of tokens whose importance correction was cut or masked (grpo.correction)",

@@ -11,6 +11,8 @@ from finr1.types import Verdict
 class Spread:
     """See above."""
 
+    full = None  # a right answer earns what its length gives
+
     def __init__(self, weight: float = 1.0) -> None:
         self.name, self.weight = "spread", weight
 

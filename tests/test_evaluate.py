@@ -54,6 +54,7 @@ class ScriptedPolicy:
 
     name = "scripted"
     weights_version = ""
+    weight_names: frozenset[str] = frozenset()
 
     def __init__(self, die_after: int | None = None) -> None:
         self.die_after, self.asked, self.loaded = die_after, Counter[tuple[str, float]](), list[str]()
@@ -66,6 +67,9 @@ class ScriptedPolicy:
 
     def load_weights(self, weights: Any, version: str) -> None:
         raise AssertionError("evaluation loads folders")
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        raise AssertionError("evaluation samples")
 
     def rest(self) -> bool:
         return False

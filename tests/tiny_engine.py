@@ -30,6 +30,7 @@ class TinyEngine:
     def __init__(self, short: Sequence[str] = (), stale: bool = False) -> None:
         self.model = tiny()
         self.weights_version = ""
+        self.weight_names: frozenset[str] = frozenset()
         self.short, self.stale = short, stale
         self.asked: list[list[str]] = []  # the questions of each call
 
@@ -68,7 +69,14 @@ class TinyEngine:
         taken = {name: tensor.float().clone() for name, tensor in weights}
         if not self.stale:
             self.model.load_state_dict(taken)
-        self.weights_version = version
+        self.weights_version, self.weight_names = version, frozenset(taken)
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """See PolicyEngine."""
+        with torch.no_grad():
+            row = make_row([Group(list(token_ids[:1]), [list(token_ids[1:])], [0])])
+            scores: list[float] = completion_stats(self.model, row).logprobs_N.tolist()
+        return scores
 
     def load_folder(self, folder: Path) -> None:
         """See PolicyEngine."""

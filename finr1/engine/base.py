@@ -130,9 +130,14 @@ class PolicyEngine(Engine, Protocol):
     """An engine whose weights can be replaced while it lives: what GRPO samples from and evaluation reuses."""
 
     weights_version: str
+    weight_names: frozenset[str]  # checkpoint names of the weights that were put in last; none before
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
+        ...
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """Natural-log probability, at temperature 1, of each token but the first given those before it."""
         ...
 
     def rest(self) -> bool:

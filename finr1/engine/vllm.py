@@ -62,6 +62,7 @@ class VllmEngine:
         self.tensor_parallel_size = tensor_parallel_size
         self.dtype = dtype or model.dtype
         self.weights_version = ""
+        self.weight_names: frozenset[str] = frozenset()
         self._llm: Any = None
         self._asleep = False
 
@@ -166,6 +167,17 @@ class VllmEngine:
         tokenizer = self.llm.get_tokenizer()
         return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probs of a given text, in one prefill; the one token that vLLM insists on writing is dropped."""
+        llm, ids = self.llm, list(token_ids)
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        with _random_state_kept():
+            (output,) = llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+        found = output.prompt_logprobs[1:]  # the first token has none
+        return [entry[token].logprob for entry, token in zip(found, ids[1:], strict=True)]
+
     def rest(self) -> bool:
         """Sleep at level 2 (weights and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
         if self.sleep_enabled and not self._asleep:
@@ -175,16 +187,17 @@ class VllmEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Reload all weights in place; `version` names them from now on."""
+        names: list[str] = []
         with _random_state_kept():
             if self._asleep:  # room for the weights first, for the cache when they are in
                 self.llm.wake_up(tags=["weights"])
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _untied(weights)})
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _named(_untied(weights), names)})
             if self._asleep:
                 self.llm.wake_up(tags=["kv_cache"])
                 self._asleep = False
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("vLLM did not clear its prefix cache: requests are still running")
-        self.weights_version = version
+        self.weights_version, self.weight_names = version, frozenset(names)
 
     def load_folder(self, folder: Path) -> None:
         """Reload from a model folder's safetensors; nothing happens if they are in already."""
@@ -214,6 +227,13 @@ def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
         logprobs=logprobs,
         prompt_token_ids=prompt_ids,
     )
+
+
+def _named(weights: Iterable[tuple[str, Tensor]], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """The weights; their names are noted as they pass."""
+    for name, tensor in weights:
+        names.append(name)
+        yield name, tensor
 
 
 def _untied(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

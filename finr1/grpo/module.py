@@ -15,6 +15,7 @@ from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
 from finr1.data.rows import Group, make_row
 from finr1.grpo.advantage import Advantages, centre, down_sample, first_groups
+from finr1.grpo.canary import Canary, check_names
 from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
 from finr1.grpo.reference import Reference
 from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade, join, refill
@@ -58,18 +59,23 @@ class GrpoModule(StepModule):
         reference: Reference | None = None,
         spare: Callable[[int], Sequence[Question]] = lambda _: (),
         seed: int = 0,
+        canary: Canary | None = None,
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
-        self.spare, self.seed, self.failures_before = spare, seed, 0
+        self.spare, self.seed, self.canary, self.failures_before = spare, seed, canary, 0
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar = folder, tracker, bar
 
     def on_train_start(self) -> None:
         """The engine gets the weights of the checkpoint; samples of steps that will be done again are dropped."""
+        before = self.sampler.engine.weight_names
         self.sampler.load_weights(self.model, f"step {self.steps_done}")
+        check_names(before, self.sampler.engine.weight_names)
+        if self.canary:
+            self.canary.check(self.model, self.steps_done)
         path = self.folder / SAMPLES
         if path.exists():
             write_jsonl(path, [row for row in take_rows(path, ["step"]) if row["step"] < self.steps_done])
@@ -93,11 +99,17 @@ class GrpoModule(StepModule):
         batch = collate(graded.groups, advantages, s, int(digest([self.seed, "updates", step]), 16) % 2**63)
         stats = self.update(batch, step)
         clock.lap("train_s")
-        if stats.n_tokens or resting:
-            self.sampler.load_weights(self.model, f"step {step + 1}")
-        clock.lap("sync_s")
+        gap = self.sync(step + 1, clock) if stats.n_tokens or resting else None
         self.steps_done = step + 1
-        self.record(step, graded, advantages, stats, version, clock)
+        self.record(step, graded, advantages, stats, version, clock, gap)
+
+    def sync(self, steps_done: int, clock: _Clock) -> float | None:
+        """The policy's weights into the engine; returns what the canary says, if there is one."""
+        self.sampler.load_weights(self.model, f"step {steps_done}")
+        clock.lap("sync_s")
+        gap = self.canary.check(self.model, steps_done) if self.canary else None
+        clock.lap("canary_s")
+        return gap
 
     def centre(self, graded: Graded, wanted: int) -> Advantages:
         """Advantages of the groups asked so far; at most the first `wanted` groups with spread enter the loss."""
@@ -127,8 +139,6 @@ class GrpoModule(StepModule):
             logprobs_N = completion_stats(self.model, make_row(groups), self.settings.sampling.temperature).logprobs_N
             pieces: Any = torch.split(logprobs_N, batch.lengths_C[numbers].tolist())
             found |= zip(numbers, pieces, strict=True)
-        # Autocast would keep the bf16 weights that it made here, without gradient, for the pass with one.
-        torch.clear_autocast_cache()
         return found
 
     def losses(
@@ -161,7 +171,14 @@ class GrpoModule(StepModule):
             yield result.loss
 
     def record(
-        self, step: int, graded: Graded, adv: Advantages, stats: UpdateStats, version: str, clock: _Clock
+        self,
+        step: int,
+        graded: Graded,
+        adv: Advantages,
+        stats: UpdateStats,
+        version: str,
+        clock: _Clock,
+        canary: float | None,
     ) -> None:
         """Metrics to the tracker, a few samples to the run folder."""
         completions = [c for group in graded.groups for c in group.completions]
@@ -181,6 +198,8 @@ class GrpoModule(StepModule):
             "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
             **clock.laps,
         }
+        if canary is not None:
+            metrics["canary"] = canary
         if s.refill_rounds:
             metrics["groups_asked"] = float(len(graded.groups))
         if stats.n_tokens:

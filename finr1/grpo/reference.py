@@ -33,6 +33,4 @@ class Reference:
             if self._frozen is None:
                 self._frozen = self._load().requires_grad_(False).to(next(policy.parameters()).device)
             logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
-        # Autocast would keep the bf16 copies that it made here, without gradient, for the policy's own pass.
-        torch.clear_autocast_cache()
         return logprobs_N

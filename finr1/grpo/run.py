@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finr1.answer import grade, parse
 from finr1.context import Context, build, build_all
@@ -15,6 +15,9 @@ from finr1.prompt import chat
 from finr1.store import JsonlWriter, check_known, digest, take_rows, write_jsonl
 from finr1.types import Completion, Question
 
+if TYPE_CHECKING:
+    from finr1.grpo.canary import Canary
+
 PASS_RATES = "pass_rates.jsonl"
 
 
@@ -23,6 +26,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.data.attention import register
     from finr1.data.loop import CHECKPOINT, fit
     from finr1.grpo.module import GrpoModule
+    from finr1.grpo.preflight import preflight
     from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
     from finr1.grpo.workers import guarded
@@ -31,33 +35,35 @@ def run(ctx: Context) -> dict[str, Any]:
     cfg = ctx.cfg
     start = _start(ctx)
     candidates = _candidates(ctx)
-    engine = ctx.engines.policy()
-    engine.load_folder(start)
-    chosen = _select(ctx, candidates, engine)
-    plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
-    model = load_trainable(start, cfg.model, register())
-    sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
-    sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
-    with (
-        guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards,
-        ctx.progress("steps", cfg.grpo.steps) as bar,
-    ):
-        module = GrpoModule(
-            model,
-            build(cfg.trainer["optimizer"]),
-            cfg.grpo,
-            plan,
-            sampler,
-            rewards,
-            ctx.folder,
-            ctx.tracker,
-            bar,
-            Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
-            lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
-            cfg.seed,
-        )
-        fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
+    with guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards:
+        limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
+        if n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
+            ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
+        engine = ctx.engines.policy()
+        engine.load_folder(start)
+        chosen = _select(ctx, candidates, engine)
+        plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
+        model = load_trainable(start, cfg.model, register())
+        sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
+        sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
+        with ctx.progress("steps", cfg.grpo.steps) as bar:
+            module = GrpoModule(
+                model,
+                build(cfg.trainer["optimizer"]),
+                cfg.grpo,
+                plan,
+                sampler,
+                rewards,
+                ctx.folder,
+                ctx.tracker,
+                bar,
+                Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
+                lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
+                cfg.seed,
+                _canary(ctx, chosen[0], tokenizer, engine),
+            )
+            fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
     return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
@@ -85,6 +91,20 @@ def _candidates(ctx: Context) -> list[Question]:
         raise DataError(path, "no question for GRPO: every one has a good trace", "ask more questions")
     check_known(path, ids, questions)
     return [questions[question_id] for question_id in ids]
+
+
+def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngine) -> Canary | None:
+    """The end of a question's prompt with its gold completion, or with none where it has no gold."""
+    from finr1.grpo.canary import Canary
+    from finr1.grpo.preflight import render_gold
+    from finr1.model.load import prompt_ids
+
+    n = ctx.cfg.grpo.canary_tokens
+    if n == 0:
+        return None
+    ids = prompt_ids(tokenizer, chat(question, ctx.cfg.prompt.system))
+    ids += render_gold(question, tokenizer, ctx.cfg.prompt.system).token_ids if question.gold else []
+    return Canary(engine, ids[-n:], ctx.cfg.grpo.canary_bound)
 
 
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:

@@ -74,6 +74,9 @@ class GrpoSettings:
     mask_truncated: bool = False  # completions cut by the limit leave the loss
     updates_per_rollout: int = 1  # optimiser steps, each on its share of the shuffled groups
     row_tokens: int = 2048  # token budget of a prompt-shared row (one micro-batch)
+    preflight_questions: int = 32  # whose gold must earn full reward before the first step; 0: no check
+    canary_tokens: int = 48  # scored by engine and trainer after every weight sync; 0: off
+    canary_bound: float = 0.15  # mean |log p| difference a token, nats; measured with a bf16 engine: 0.03-0.09
     workers: WorkerSettings = field(default_factory=WorkerSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     checkpoint_every_steps: int = 10
@@ -85,6 +88,8 @@ class GrpoSettings:
                 raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
         if self.refill_rounds < 0:
             raise ConfigError("grpo.refill_rounds", self.refill_rounds, "it cannot be negative", "use 0 for none")
+        if self.canary_tokens != 0 and self.canary_tokens < 2:
+            raise ConfigError("grpo.canary_tokens", self.canary_tokens, "too few to score one", "use 0, or 2 and more")
         if self.group_size < 2:
             raise ConfigError("grpo.group_size", self.group_size, "a group of one has no advantage", "use 2 or more")
         if self.train_per_group is not None and not 2 <= self.train_per_group <= self.group_size:

@@ -48,6 +48,7 @@ class Guarded:
     def __init__(self, key: str, reward: Reward, pool: Pool | None = None) -> None:
         self.key, self.reward, self.pool = key, reward, pool
         self.name, self.weight = reward.name, reward.weight
+        self.full: float | None = getattr(reward, "full", 1.0)
         self.failures = 0
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:

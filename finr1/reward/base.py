@@ -19,6 +19,9 @@ class RewardItem(NamedTuple):
 class Reward(Protocol):
     """Scores completions; a verdict of None takes the completion out of its group.
 
+    A class may say by `full` what a perfect completion earns (1 where it does not say; None: that depends): before the
+    first step a gold completion of every kind must earn it.
+
     The run's reward is the sum over rewards of `weight * value` (`grpo.combine`).
     """
 

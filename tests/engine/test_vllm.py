@@ -21,6 +21,7 @@ from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, make_row
 from finr1.engine.base import Request, Sampling
 from finr1.engine.vllm import VllmEngine
+from finr1.grpo.canary import Canary
 from finr1.model.load import checkpoint_weights, load_trainable, resolve
 from finr1.model.settings import ModelSettings
 from finr1.types import Message, Question
@@ -34,6 +35,7 @@ def main():
     requests = [ask("What is 3 percent of 200?"), ask("Name a bank."), ask("Why do bonds fall when yields rise?")]
     sampling = Sampling(n=2, temperature=0.8, max_new_tokens=24)
     engine.llm
+    first_names = engine.weight_names
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
     before = random.random(), numpy.random.rand(), torch.rand(1).item()
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
@@ -61,13 +63,25 @@ def main():
                 differences.append((ours - torch.tensor(c.logprobs)).abs().max().item())
         return max(differences)
 
+    gap_after_sync, gap_before_sync = gap(moved), gap(first)
+    ids = list(moved[0][0].prompt_token_ids) + list(moved[0][0].token_ids)
+    canary = Canary(engine, ids[-48:], 1e9)
+    after_sync = canary.check(model, 1)
+    synced = engine.weight_names
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * p.std() * 0.02)
+    stale = canary.check(model, 2)
+
     cut = engine.generate([requests[0]], Sampling(temperature=0, max_new_tokens=3))[0][0]
     long = engine.generate([ask("long " * 300), requests[1]], Sampling(temperature=0, max_new_tokens=4))
     form = Sampling(temperature=1, max_new_tokens=20, regex=r"<answer>\\\\boxed\\{[012]\\}</answer>")
     labels = engine.generate(requests, form)
     print("RESULT" + json.dumps({
         "same": texts(first) == texts(again), "differ": texts(first)[0] != texts(first)[1], "seen": sorted(seen),
-        "random_kept": before == after, "gap_after_sync": gap(moved), "gap_before_sync": gap(first),
+        "random_kept": before == after, "gap_after_sync": gap_after_sync, "gap_before_sync": gap_before_sync,
+        "canary": [after_sync, stale], "names": [len(first_names), first_names == synced],
         "version": engine.weights_version, "lengths": [len(c.token_ids) == len(c.logprobs) for o in moved for c in o],
         "cut": [cut.finish_reason, len(cut.token_ids)], "long": [long[0][0].finish_reason, long[0][0].error],
         "beside_long": len(long[1][0].token_ids), "labels": texts(labels),
@@ -95,6 +109,14 @@ def test_engine_and_trainer_agree_after_a_sync(result: dict[str, Any]) -> None:
     assert result["gap_after_sync"] <= 1e-4  # fp32 on both sides
     assert result["gap_before_sync"] > 1e-2  # the old samples are another model's: the bound above can fail
     assert result["version"] == "moved"
+
+
+def test_the_canary_tells_synced_weights_from_stale_ones(result: dict[str, Any]) -> None:
+    synced, stale = result["canary"]
+    assert synced <= 1e-4  # fp32 on both sides
+    assert stale > 1e-2
+    n_names, alike = result["names"]
+    assert n_names > 250 and alike  # the folder's names are the trainer's, the head's own one included
 
 
 def test_same_weights_and_requests_give_the_same_samples(result: dict[str, Any]) -> None:

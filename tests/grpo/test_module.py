@@ -219,8 +219,8 @@ def test_the_reference_of_a_whole_model_is_loaded_once_and_only_when_asked(tmp_p
 
 
 @pytest.mark.parametrize("settings", [{"beta": 0.2}, {"updates_per_rollout": 2}], ids=str)
-def test_passes_without_gradient_leave_autocast_nothing_to_reuse(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """Under autocast a cast weight is kept for the whole step: one made without gradient would stop the gradient."""
+def test_passes_without_gradient_leave_the_gradient_under_autocast(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Autocast keeps cast weights for the whole step: none made without gradient may be taken for those with one."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, _ = gradients(module(tmp_path, **settings), rollout(), REWARDS)
     assert all(float(g.abs().max()) > 0 for g in found.values())

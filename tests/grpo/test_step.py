@@ -13,7 +13,11 @@ from tiny_engine import TinyEngine, weights
 from tiny_model import tiny
 
 from finr1.data import loop
+from finr1.data.rows import Group as RowGroup
+from finr1.data.rows import make_row
 from finr1.engine.base import Sampling
+from finr1.errors import ConfigError
+from finr1.grpo.canary import Canary, check_names
 from finr1.grpo.module import GrpoModule, UpdateStats
 from finr1.grpo.rollout import Batch, Sampler, refill
 from finr1.grpo.run import make_plan, spare_questions
@@ -60,7 +64,8 @@ def walk(folder: Path, engine: TinyEngine, kind: type[GrpoModule] = GrpoModule, 
     sampler = Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
     spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
     arguments = (options, plan, sampler, {"odd": Odd()}, folder, Tracker(folder), Bar())
-    module = kind(tiny(), torch.optim.SGD, *arguments, None, spare)  # type: ignore[arg-type]
+    canary = Canary(engine, range(1, 20), bound=0.01)
+    module = kind(tiny(), torch.optim.SGD, *arguments, None, spare, 0, canary)  # type: ignore[arg-type]
     loop.fit(module, 3, folder, TRAINER, every=1)
     return module
 
@@ -142,3 +147,55 @@ def test_the_engine_has_the_trainers_weights_after_every_step(tmp_path: Path) ->
         assert torch.equal(engine.model.state_dict()[name], tensor)
     for _, row in read_metrics(tmp_path, "grpo"):
         assert row.get("mismatch", 0.0) < 1e-5
+
+
+def test_the_canary_sings_after_every_sync(tmp_path: Path) -> None:
+    walk(tmp_path, TinyEngine())
+    metrics = [row for _, row in read_metrics(tmp_path, "grpo")]
+    assert len(metrics) == 3 and all(row["canary"] < 1e-5 and row["canary_s"] > 0 for row in metrics)
+
+
+def test_an_engine_that_keeps_its_old_weights_ends_the_run_and_the_step_is_named(tmp_path: Path) -> None:
+    engine = TinyEngine(stale=True)
+    with pytest.raises(
+        ConfigError, match=r"grpo\.canary_bound=0\.01: with the weights after step 1 engine and trainer"
+    ):
+        walk(tmp_path, engine)
+    assert len(engine.asked) == 1  # nothing was sampled from the wrong policy
+
+
+def test_a_canary_by_hand() -> None:
+    """Engine scores shifted by 0.3 and -0.1 in turn: a mean absolute difference of 0.2."""
+    model, engine = tiny(), TinyEngine()
+    true = engine.score(range(1, 6))
+    engine.score = lambda ids: [x + (0.3, -0.1)[i % 2] for i, x in enumerate(true)]  # type: ignore[method-assign]
+    assert Canary(engine, range(1, 6), 0.21).check(model, 4) == pytest.approx(0.2, abs=1e-6)
+    with pytest.raises(ConfigError, match=r"canary_bound=0\.19: with the weights after step 4 .* differ by 0\.2 nats"):
+        Canary(engine, range(1, 6), 0.19).check(model, 4)
+    engine.score = lambda ids: [float("nan")] * 4  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="differ by nan"):
+        Canary(engine, range(1, 6), 10.0).check(model, 4)
+
+
+def test_the_canary_does_not_stop_the_gradient_under_autocast() -> None:
+    model, engine = tiny(), TinyEngine()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Canary(engine, range(1, 20), 10.0).check(model, 0)
+        model(
+            input_ids=torch.tensor([[1, 2, 3]]), layout=make_row([RowGroup([1], [[2, 3]], [0])]).layout
+        ).logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_parameter_names_are_compared_once_at_the_start(tmp_path: Path) -> None:
+    names = frozenset(tiny().state_dict())
+    check_names(names, names)
+    check_names(names | {"model.layers.0.self_attn.rotary_emb.inv_freq"}, names)  # computed, not loaded
+    check_names(frozenset(), names)  # an engine that has loaded nothing yet
+    with pytest.raises(ConfigError, match=r"1 missing \(lm_head\.weight …\) to the engine"):
+        check_names(names, names - {"lm_head.weight"})
+    engine = TinyEngine()
+    engine.weight_names = frozenset(name.replace("model.", "model.language_model.") for name in names)
+    with pytest.raises(ConfigError, match=r"\d+ missing \(model\.language_model\..* and \d+ unknown \(model\."):
+        walk(tmp_path, engine)
+    assert engine.asked == []
