@@ -159,8 +159,8 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
 def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_path: Path) -> None:
     """`grpo_fin` on another run's rows and SFT weights, as its comment says, cut to what two cores can do."""
     small = ("model=smollm2_135m", "trainer=cpu", "engine@engine.policy=vllm", "logger=local")
-    short = ("grpo.steps=2", "grpo.questions_per_step=2", "grpo.group_size=4", "grpo.sampling.max_new_tokens=24")
-    lengths = ("model.max_model_len=512", "evaluate.sampling.max_new_tokens=24", "engine.policy.kv_cache_gib=0.25")
+    short = ("grpo.steps=2", "grpo.questions_per_step=2", "grpo.group_size=4", "grpo.sampling.max_new_tokens=64")
+    lengths = ("model.max_model_len=512", "evaluate.sampling.max_new_tokens=64", "engine.policy.kv_cache_gib=0.25")
     rows_from = (f"grpo.rows={tiny_run}", f"grpo.init_from={tiny_run / '4_sft' / 'model'}")
     result = runner.run(tmp_path, "+experiment=grpo_fin", *small, *short, *lengths, *rows_from, SPREAD)
     assert result.returncode == 0, result.stderr[-3000:]
