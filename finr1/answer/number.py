@@ -121,7 +121,7 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         if most is not None and len(numbers) >= most:
             return numbers
     if han:
-        numbers = _merged(numbers, list(islice(numeral.written(text, not numbers), tries)))
+        numbers = _merged(numbers, list(numeral.written(text, not numbers, tries)))
     if "角" in text or "毛" in text:
         numbers = _joined_coins(numbers, text)
     return numbers if most is None else numbers[:most]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from finr1.answer.quantity import PER, PERCENT, Number, fraction_half_unit
 
@@ -36,9 +37,12 @@ _AFTER_ONE = "元块圆角个個倍年月日天次家只股份人名位项項条
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 
 
-def written(text: str, also_plain: bool) -> Iterator[Number]:
-    """The Chinese numerals of a cleaned text; without `also_plain` only those that are divided (百分之二十)."""
-    for match in _WRITTEN.finditer(text):
+def written(text: str, also_plain: bool, most: int | None = None) -> Iterator[Number]:
+    """The Chinese numerals of a cleaned text; without `also_plain` only those that are divided (百分之二十).
+
+    `most` bounds the runs of numerals that are looked at.
+    """
+    for match in islice(_WRITTEN.finditer(text), most):
         if also_plain or match["under"]:
             number = _number(match, text)
             if number:
@@ -96,7 +100,7 @@ def _number(match: re.Match[str], text: str) -> Number | None:
 
 def _alone(match: re.Match[str], text: str) -> bool:
     """Whether a single numeral counts something, and is no part of a word (一切, 第一, 十分)."""
-    before, after = text[: match.start()].strip(), text[match.end() : match.end() + 1]
+    before, after = text[max(match.start() - 8, 0) : match.start()].strip(), text[match.end() : match.end() + 1]
     if match["body"] not in _DIGIT and match["body"] not in "十拾":
         return False
     if after in ("角", "毛", "分") and before[-1:] in ("元", "块", "圆", "角", "毛"):

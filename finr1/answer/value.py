@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import NamedTuple
 
 from finr1.answer import numeral
@@ -17,6 +16,7 @@ from finr1.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
 MOST = 40  # numbers read of an answer
+LONGEST_SENTENCE = 1000  # characters in which asides are told from what is said
 _RELATIVE = 1e-14  # of floating point, not of rounding
 _SCALED_RELATIVE = 0.005
 _DIGIT = re.compile(r"\d")
@@ -268,12 +268,12 @@ def _one_or_more(part: str) -> list[Number]:
         if lone:
             return [lone]
     han = not part.isascii() and numeral.HAN.search(part) is not None
-    if (len(numbers) == 1 and not han) or len(numbers) > MOST:
+    if (len(numbers) == 1 and not han) or len(numbers) > MOST or len(part) > LONGEST_SENTENCE:
         return numbers
     spans = date_spans(part)
     apart = [number for number in numbers if not _is_aside(number, part, spans)]
     if not apart and han:  # 2019年为五千
-        apart = [n for n in islice(numeral.written(part, True), MOST) if not _is_aside(n, part, spans)]
+        apart = [n for n in numeral.written(part, True, MOST) if not _is_aside(n, part, spans)]
     if all(map(_may_be_year, apart)) and len(numbers) > 1:
         apart = [number for number in numbers if _may_be_year(number)]  # "2019 and 2018": years are what is said
     return apart or numbers
