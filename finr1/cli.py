@@ -77,7 +77,7 @@ def help_text() -> str:
     lines += ["", "Commands (stage=<command>):"]
     lines += [f"  {name:<11}{what}" for name, what in _COMMANDS.items()]
     lines += ["", "Experiments:"]
-    lines += [f"  {path.stem:<11}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+    lines += [f"  {path.stem:<14}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
     lines += ["", "Groups (those shown in brackets take a list):"]
     for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "stage")):
         choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
