@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from finr1.context import build
 from finr1.errors import ConfigError
 from finr1.pipeline import TRAINING, Stage, outside_of, subtree
 
@@ -40,6 +41,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
+    check_judge(cfg, values, names)
     for key in dict.fromkeys(key for stage in stages for key in stage.settings):
         check_nodes(subtree(values, key), key)
         check_engine(subtree(values, key), key)
@@ -177,6 +179,26 @@ def check_lengths(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[st
         if stage in names and sampling.max_new_tokens >= limit:
             why = f"with model.max_model_len={limit} it leaves no room for a prompt"
             raise ConfigError(f"{key}.max_new_tokens", sampling.max_new_tokens, why, "lower it, or raise max_model_len")
+
+
+def check_judge(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """What asks a model needs one: an engine of role `judge`, and for rewards one whose weights stay as they are."""
+    reasoning = {"judge.reasoning": cfg.judge.reasoning} if cfg.filter.reasoning else {}
+    groups = {"filter": {"judge.answer": cfg.judge.answer, **reasoning}, "grpo": {"reward": cfg.reward}}
+    node = cfg.engine.get("judge")
+    for stage, group in groups.items():
+        parts = {f"{key}.{name}": part for key, nodes in group.items() for name, part in nodes.items()}
+        for key, part in parts.items() if stage in names else ():
+            check_nodes(subtree(values, key), key)
+            if not hasattr(resolve_target(part["_target_"], f"{key}._target_"), "ask_through"):
+                continue
+            build(part)  # light, and says what its settings lack
+            if not node:
+                remedy = "choose one, as in engine@engine.judge=http engine.judge.model=<its name there>"
+                raise ConfigError("engine.judge", "null", f"{key} asks a model", remedy)
+            if stage == "grpo" and str(node.get("_target_")).startswith("finr1.engine.vllm"):
+                why = f"{key} would ask the engine whose weights are trained"
+                raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

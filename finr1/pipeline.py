@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import finr1
 from finr1 import store
 from finr1.clock import Clock
-from finr1.context import Context, Engines, build_all, console
+from finr1.context import Context, Engines, build_all, console, deciding_of
 from finr1.errors import ConfigError
 from finr1.source.reading import HUB
 from finr1.store import RunLock, Spent, StageKey
@@ -67,7 +67,7 @@ STAGES: Mapping[str, Stage] = {
             "3_filtered",
             ("questions", "distil"),
             ("judge", "engine.judge", "filter"),
-            (*_TEXT, "filter.py", "judge"),
+            (*_TEXT, "filter.py", "index.py", "judge", "engine", "model"),
             "finr1.filter.run",
         ),
         Stage(
@@ -82,8 +82,8 @@ STAGES: Mapping[str, Stage] = {
             "grpo",
             "5_grpo",
             ("questions", "filter", "sft"),
-            ("model", "trainer", "engine.policy", "reward", "prompt", "grpo", "seed"),
-            (*_TRAIN, "grpo", "reward"),
+            ("model", "trainer", "engine.policy", "engine.judge", "reward", "prompt", "grpo", "seed"),
+            (*_TRAIN, "grpo", "reward", "judge"),
             "finr1.grpo.run.run",
         ),
         Stage(
@@ -221,11 +221,8 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 def deciding(values: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key, an engine's without its `operational` settings: those do not make results stale."""
     node = subtree(values, key)
-    if not key.startswith("engine.") or not isinstance(node, Mapping) or "_target_" not in node:
-        return node
-    module, _, name = node["_target_"].rpartition(".")
-    operational = getattr(getattr(importlib.import_module(module), name), "operational", ())
-    return {setting: value for setting, value in node.items() if setting not in operational}
+    engine = key.startswith("engine.") and isinstance(node, Mapping) and "_target_" in node
+    return deciding_of(node) if engine else node
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:

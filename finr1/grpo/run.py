@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1.answer import grade, parse
-from finr1.context import Context, build, build_all
+from finr1.context import Context, build
 from finr1.engine.base import PolicyEngine, Request
 from finr1.errors import DataError
 from finr1.prompt import chat
@@ -28,6 +28,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
     cfg = ctx.cfg
     start = _start(ctx)
+    rewards = ctx.parts(cfg.reward)
     candidates = _candidates(ctx)
     engine = ctx.engines.policy()
     engine.load_folder(start)
@@ -44,7 +45,7 @@ def run(ctx: Context) -> dict[str, Any]:
             cfg.grpo,
             plan,
             sampler,
-            build_all(cfg.reward),
+            rewards,
             ctx.folder,
             ctx.tracker,
             bar,
@@ -52,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
-    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
+    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps, **ctx.count_judge()}
 
 
 def _start(ctx: Context) -> Path:

@@ -16,9 +16,10 @@ from finr1.answer import final_answer, grade
 from finr1.answer.compare import candidates, labels_named, letters_named, normalise, polarity, same_number
 from finr1.answer.extract import last_box
 from finr1.answer.number import Number, clean, read_numbers, unit_factor
+from finr1.errors import ConfigError
 from finr1.judge._equations import Equation, comparisons, equations
 from finr1.judge._terms import han_share, is_financial, is_working, steps, words
-from finr1.judge.base import JudgeItem
+from finr1.judge.base import CRITERIA, JudgeItem
 from finr1.types import Question, Verdict
 
 # Figures a calculation may use without having read them: anywhere, and only as what it divides or multiplies by.
@@ -47,6 +48,7 @@ class ReasoningRules:
     - `closing_steps`: the last steps, in which the final answer must appear.
     - `max_unsourced`: numbers that may enter the calculation from nowhere; raise it for questions that need outside
       figures, such as tax brackets.
+    - `only_faults`: criteria in which the rules only find faults: what passes is left open, for a judge after this one.
     """
 
     name = "reasoning_rules"
@@ -60,13 +62,24 @@ class ReasoningRules:
         max_off_topic: float = 0.1,
         closing_steps: int = 2,
         max_unsourced: int = 0,
+        only_faults: Sequence[str] = (),
     ) -> None:
+        for name in only_faults:
+            if name not in CRITERIA:
+                key = "judge.reasoning.reasoning_rules.only_faults"
+                raise ConfigError(key, name, "no such criterion", f"use some of {', '.join(CRITERIA)}")
+        self.only_faults = tuple(only_faults)
         self.min_steps, self.min_overlap, self.enough_figures = min_steps, min_overlap, enough_figures
         self.max_repeated, self.max_off_topic = max_repeated, max_off_topic
         self.closing_steps, self.max_unsourced = closing_steps, max_unsourced
 
     def judge(self, items: Sequence[JudgeItem]) -> list[dict[str, Verdict]]:
-        return [self._one(item) for item in items]
+        found = [self._one(item) for item in items]
+        for verdicts in found if self.only_faults else ():
+            for name in self.only_faults:
+                if verdicts[name].value == 1:
+                    verdicts[name] = verdicts[name]._replace(value=None)
+        return found
 
     def _one(self, item: JudgeItem) -> dict[str, Verdict]:
         found, taken = equations(item.reasoning), steps(item.reasoning)
