@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from operator import add
 
 from finr1.answer.number import clean
 
@@ -14,6 +16,7 @@ _MARKER = re.compile(
 )
 _LATIN = re.compile(r"[a-z][a-z'&-]*[a-z]|[a-z]")
 _HAN = re.compile(r"[\u3400-\u9fff]+")
+_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -73,12 +76,13 @@ def steps(text: str) -> list[str]:
     return [piece for piece in pieces if any(c.isalnum() for c in piece)]
 
 
-def words(text: str) -> set[str]:
+def words(text: str, cleaned: bool = False) -> set[str]:
     """Content words: English ones without endings, Chinese as pairs of characters."""
-    text = clean(text).casefold()
+    text = (text if cleaned else clean(text)).casefold()
     found = {_stem(word) for word in _LATIN.findall(text) if word not in _STOP and len(word) > 1}
-    for run in _HAN.findall(text):
-        found.update(run[i : i + 2] for i in range(len(run) - 1))
+    if not text.isascii():
+        for run in _HAN.findall(text):
+            found.update(map(add, run, run[1:]))
     return found - _STOP
 
 
@@ -94,10 +98,11 @@ def is_financial(word: str) -> bool:
 
 def han_share(text: str) -> float | None:
     """Chinese characters among the letters; None where there are fewer than 8 letters to tell from."""
-    han, latin = sum("\u3400" <= c <= "\u9fff" for c in text), sum(c.isascii() and c.isalpha() for c in text)
+    han, latin = (sum(map(len, letters.findall(text))) for letters in (_HAN, _LETTERS))
     return han / (han + latin) if han + latin >= 8 else None
 
 
+@lru_cache(1 << 15)
 def _stem(word: str) -> str:
     for ending in ("ing", "ies", "ed", "es", "s", "'s", "ly"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
