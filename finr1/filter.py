@@ -36,6 +36,8 @@ Outcome = Literal["good", "bad", "undecided"]
 OUTCOMES: tuple[Outcome, ...] = ("good", "bad", "undecided")
 OBJECTIVE = ("number", "choice", "yes_no", "label")  # kinds whose answer a rule can check: what GRPO may be rewarded on
 
+ANSWERS = ("answer", "answer_strict", "answer_scaled")  # columns of a verdict row that hold one on the answer
+
 FAULTS_NOTE = (
     "The faults were planted at a set rate by the teacher engine, of kinds that the filter was written to catch: the "
     "figures say how well it catches these, not how well it would catch the mistakes of a language model."
@@ -134,8 +136,9 @@ _TRACE_FIELDS = [field.name for field in fields(Trace)]
 def _traces(path: Path) -> Iterator[tuple[bytes, Trace]]:
     """The traces, each with the line that says all of it."""
     for row in raw_rows(path, ["id", *Trace.needed()]):
-        trace = Trace.from_json(row.values)
-        whole = list(row.values) == _TRACE_FIELDS and row.values["id"] == trace.id
+        whole = list(row.values) == _TRACE_FIELDS
+        trace = Trace(**row.values) if whole else Trace.from_json(row.values)
+        whole = whole and row.values["id"] == trace.id
         yield row.line if whole else to_line(trace.to_json()).encode(), trace
 
 
@@ -145,11 +148,13 @@ def check_traces(path: Path, questions: QuestionIndex) -> int:
     Eight bytes a trace are held for it. A mistake is known before anything is judged, and paid for.
     """
     keys = array("Q")
+    last = None  # traces of a question stand together
     for number, row in enumerate(raw_rows(path, ["id", *Trace.needed()]), 1):
         keys.append(number_of(row.values["id"] or Trace.from_json(row.values).id))
-        if row.values["question_id"] not in questions:
-            why = f"line {number} has an unknown question {row.values['question_id']}"
-            raise DataError(path, why, "run its stage again")
+        question_id = row.values["question_id"]
+        if question_id != last and question_id not in questions:
+            raise DataError(path, f"line {number} has an unknown question {question_id}", "run its stage again")
+        last = question_id
     if not keys:
         raise DataError(path, "no trace", "run stage=distil again")
     if (twice := repeated(keys)) is not None:
@@ -231,15 +236,17 @@ class Judges:
         """
         nobody = (Verdict(None, why="no judge decided"), "")
         found: list[dict[str, tuple[Verdict, str]]] = [dict.fromkeys(CRITERIA, nobody) for _ in items]
+        todo: Sequence[int] = range(len(items))
         for name, judge in self.reasoning.items():
-            todo = [i for i, row in enumerate(found) if self.outcome(Verdict(1.0), row)[0] == "undecided"]
+            for i, verdicts in zip(todo, judge.judge([items[i] for i in todo]), strict=True):
+                row = found[i]
+                for criterion in CRITERIA:
+                    if row[criterion][0].value is None:
+                        verdict = verdicts.get(criterion, nobody[0])
+                        row[criterion] = (verdict, name if verdict.value is not None else "")
+            todo = [i for i in todo if self.outcome(Verdict(1.0), found[i])[0] == "undecided"]
             if not todo:
                 break
-            for i, verdicts in zip(todo, judge.judge([items[i] for i in todo]), strict=True):
-                for criterion in CRITERIA:
-                    verdict = verdicts.get(criterion, nobody[0])
-                    if found[i][criterion][0].value is None:
-                        found[i][criterion] = (verdict, name if verdict.value is not None else "")
         return found
 
     @staticmethod
@@ -287,34 +294,36 @@ class Audit:
     """What the filter did: outcomes by source, language and kind, reasons, criteria, judges, planted faults."""
 
     def __init__(self) -> None:
-        self.by: dict[str, dict[str, Counter[str]]] = {k: defaultdict(Counter) for k in ("source", "language", "kind")}
-        self.criteria: dict[str, Counter[str]] = {name: Counter() for name in CRITERIA}
-        self.reasons: Counter[str] = Counter()
-        self.judges: Counter[str] = Counter()
-        self.answers: dict[str, Counter[str]] = defaultdict(Counter)
-        self.planted: Counter[tuple[str | None, Outcome]] = Counter()
+        self._traces: Counter[tuple[Any, ...]] = Counter()  # by all that is counted of one
+        self._planted: Counter[tuple[str | None, Outcome]] = Counter()
 
     def add(self, question: Question, trace: Trace, row: Mapping[str, Any]) -> None:
         """Count one trace and its verdict row."""
-        for key, table in self.by.items():
-            table[getattr(question, key)][row["outcome"]] += 1
-        if row["why"]:
-            self.reasons[row["why"]] += 1
-        if row["answer"]["judge"]:
-            self.judges[row["answer"]["judge"]] += 1
-        for column in ("answer", "answer_strict", "answer_scaled"):
-            self.answers[column][_word(row[column]["value"], "right", "wrong")] += 1
-        for name, verdict in row["criteria"].items():
-            self.criteria[name][_word(verdict["value"], "held", "failed")] += 1
+        values = tuple(row[column]["value"] for column in ANSWERS)
+        criteria = tuple((name, verdict["value"]) for name, verdict in row["criteria"].items())
+        of_question = (question.source, question.language, question.kind)
+        self._traces[of_question, row["outcome"], row["why"], row["answer"]["judge"], values, criteria] += 1
         if "fault" in trace.meta and trace.finish_reason == "stop":
-            self.planted[trace.meta["fault"], row["outcome"]] += 1
+            self._planted[trace.meta["fault"], row["outcome"]] += 1
 
     def to_json(self) -> dict[str, Any]:
         """As kept in `audit.json`."""
-        audit: dict[str, Any] = {f"by_{key}": table for key, table in self.by.items()}
-        audit |= {"reasons": self.reasons, "answers": self.answers, "criteria": self.criteria}
-        audit |= {"decided_by": self.judges}
-        return {**audit, "faults": confusion(self.planted.elements())} if self.planted else audit
+        by: dict[str, dict[str, Counter[str]]] = {k: defaultdict(Counter) for k in ("source", "language", "kind")}
+        reasons, judges = Counter[str](), Counter[str]()
+        answers: dict[str, Counter[str]] = defaultdict(Counter)
+        criteria: dict[str, Counter[str]] = {name: Counter() for name in CRITERIA}
+        for (of_question, outcome, why, judge, values, verdicts), n in self._traces.items():
+            for table, name in zip(by.values(), of_question, strict=True):
+                table[name][outcome] += n
+            reasons.update({why: n} if why else {})
+            judges.update({judge: n} if judge else {})
+            for column, value in zip(ANSWERS, values, strict=True):
+                answers[column][_word(value, "right", "wrong")] += n
+            for name, value in verdicts:
+                criteria[name][_word(value, "held", "failed")] += n
+        audit: dict[str, Any] = {f"by_{name}": table for name, table in by.items()}
+        audit |= {"reasons": reasons, "answers": answers, "criteria": criteria, "decided_by": judges}
+        return {**audit, "faults": confusion(self._planted.elements())} if self._planted else audit
 
 
 def confusion(planted: Iterable[tuple[str | None, Outcome]]) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class Row(NamedTuple):
 
 def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of a JSONL file with their lines, one at a time; faults as those of `read_jsonl` and `each_row`."""
-    parts = [(key, key.split(".")) for key in keys]
+    needed = frozenset(key for key in keys if "." not in key)
+    inner = [key for key in keys if "." in key]
     start = 0
     try:
         file = path.open("rb")
@@ -108,22 +109,35 @@ def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
                 values = json.loads(line)
             except ValueError as error:  # no JSON, or no UTF-8
                 raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
-            for key, names in parts:
-                node: Any = values
-                for name in names:
-                    if not isinstance(node, dict) or name not in node:
-                        raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
-                    node = node[name]
+            if (
+                not isinstance(values, dict)
+                or not needed <= values.keys()
+                or not all(_has(values, key) for key in inner)
+            ):
+                lacking = next((key for key in keys if not _has(values, key)), "object")
+                raise DataError(path, f"line {number} has no `{lacking}`", "run the stage that writes it again")
             yield Row(line, start, values)
             start += len(line)
+
+
+def _has(values: Any, key: str) -> bool:
+    """Whether a row has this key (`trace.answer`: inside another)."""
+    for name in key.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
 
 
 _BLOCK = 1 << 16  # bytes read at a time
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
 def to_line(row: Mapping[str, Any]) -> str:
     """One row as a line of a JSONL file."""
-    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return _encode(row) + "\n"
 
 
 class JsonlWriter:

@@ -113,11 +113,11 @@ def _tokenise(line: str) -> list[Token]:
 
 
 def _number(match: re.Match[str]) -> Token:
-    digits, power = match["digits"].replace(",", ""), float(f"1{match['power'] or 'e0'}")
-    unit = match["unit"] or ""
-    factor = UNITS[unit.lower()] if unit else LETTER[match["letter"].lower()] if match["letter"] else 1.0
+    text, digits, exponent, unit, letter = match.group("number", "digits", "power", "unit", "letter")
+    digits, power = digits.replace(",", ""), float(f"1{exponent}") if exponent else 1.0
+    factor = UNITS[unit.lower()] if unit else LETTER[letter.lower()] if letter else 1.0
     half_unit = 0.5 * 10.0 ** -len(digits.partition(".")[2])
-    return Token("number", match["number"].strip(), float(digits) * power * factor, half_unit * power * factor, factor)
+    return Token("number", text.strip(), float(digits) * power * factor, half_unit * power * factor, factor)
 
 
 def _without_names(tokens: Sequence[Token]) -> list[Token]:
@@ -125,20 +125,22 @@ def _without_names(tokens: Sequence[Token]) -> list[Token]:
     if not any(token.kind == "word" for token in tokens):
         return list(tokens)
     kept: list[Token] = []
-    i = 0
-    while i < len(tokens):
-        j = i
-        while j < len(tokens) and tokens[j].kind == "word":
+    i, n = 0, len(tokens)
+    while i < n:
+        if tokens[i].kind != "word":
+            kept.append(tokens[i])
+            i += 1
+            continue
+        j = i + 1
+        while j < n and tokens[j].kind == "word":
             j += 1
         before = kept[-1].kind if kept else ""
-        after = tokens[j].kind if j < len(tokens) else ""
+        after = tokens[j].kind if j < n else ""
         unit = before in ("number", "close") and after in ("op", "close", "equals")
         name = before in ("op", "open") and after in ("number", "open")
-        if j > i and not (j - i <= 6 and (unit or name)):
+        if not (j - i <= 6 and (unit or name)):
             kept.extend(tokens[i:j])
-        if j < len(tokens):
-            kept.append(tokens[j])
-        i = j + 1
+        i = j
     return kept
 
 

@@ -22,6 +22,7 @@ _COUNTS = (*range(3, 13), 0.5, 0.25, 24, 30, 52, 250, 252, 364)
 _UNITS = (1e3, 1e-3, 1e4, 1e-4, 1e6, 1e-6, 1e8, 1e-8, 1e9, 1e-9)  # between which a report's figures may be restated
 _CLAUSE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])|\n")
 _PERCENT_COLUMN = re.compile(r"[(（|,]\s?(?:in )?(?:%|percent)")
+_BOX_ASKED = re.compile(r"\\boxed|\bbox(?:ed)?\b")
 _CALCULATES = re.compile(r"[=≈><≥≤]|above|below|than|exceed|高于|低于|大于|小于|超过|等于")
 
 
@@ -120,6 +121,10 @@ class Asked:
         """The given numbers in other units."""
         factors = (1.0, *_UNITS, 0.01) if _PERCENT_COLUMN.search(self.question.text) else (1.0, *_UNITS)
         return {key(value * factor) for value in self.values for factor in factors}
+
+    @once
+    def wants_box(self) -> bool:
+        return _BOX_ASKED.search(self.question.text) is not None
 
     @once
     def unit(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from operator import add
 
@@ -84,6 +84,21 @@ def words(text: str, cleaned: bool = False) -> set[str]:
         for run in _HAN.findall(text):
             found.update(map(add, run, run[1:]))
     return found - _STOP
+
+
+def touches(text: str, topic: Container[str]) -> bool:
+    """Whether a content word of a text, other than those of working things out, is in the topic or a financial one."""
+    text = clean(text).casefold()
+    for word in _LATIN.findall(text):
+        if word not in _STOP and len(word) > 1:
+            stem = _stem(word)
+            if (stem in topic or stem in _FINANCE_STEMS) and stem not in _WORKING_STEMS and stem not in _STOP:
+                return True
+    for run in () if text.isascii() else _HAN.findall(text):
+        for pair in map(add, run, run[1:]):
+            if (pair in topic or pair in _FINANCE_STEMS) and pair not in _WORKING_STEMS:
+                return True
+    return False
 
 
 def is_working(word: str) -> bool:

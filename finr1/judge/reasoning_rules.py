@@ -17,7 +17,7 @@ from finr1.answer.number import Number, clean, read_numbers
 from finr1.errors import ConfigError
 from finr1.judge._equations import Equation
 from finr1.judge._reading import Asked, Reading, asked_part, figures_of, key, read
-from finr1.judge._terms import han_share, is_financial, is_working, words
+from finr1.judge._terms import han_share, is_working, touches, words
 from finr1.judge.base import CRITERIA, JudgeItem
 from finr1.types import Question, Verdict
 
@@ -28,7 +28,6 @@ _SAYS = {
     "no": re.compile(r"\b(?:no|not|false|incorrect)\b|否|不|错", re.IGNORECASE),
 }
 _CONCLUDES = re.compile(r"(?:answer\s?(?:is|:)|答案\s?(?:是|为|:))([^\n]*)", re.IGNORECASE)
-_BOX_ASKED = re.compile(r"\\boxed|\bbox(?:ed)?\b")
 
 
 class ReasoningRules:
@@ -118,10 +117,9 @@ class ReasoningRules:
         off: list[str] = []
         on = 0
         for step in taken:
-            terms = {word for word in words(step) if not is_working(word)}
-            if any(word in topic or is_financial(word) for word in terms) or figures_of(read(step)) & numbers:
+            if touches(step, topic) or figures_of(read(step)) & numbers:
                 on += 1
-            elif _bulk(terms) >= 2.5:
+            elif _bulk({word for word in words(step) if not is_working(word)}) >= 2.5:
                 off.append(step)
         if not on:
             return _verdict(False, "no step has a word or number of the question or of finance")
@@ -159,7 +157,7 @@ def instruction_following(trace: Reading) -> Verdict:
     question = trace.question
     if not trace.answer:
         return _verdict(False, "no answer")
-    if _BOX_ASKED.search(question.text) and last_box(trace.item.answer) is None:
+    if trace.asked.wants_box and last_box(trace.item.answer) is None:
         return _verdict(False, "no box, though one is asked for")
     share = han_share(trace.item.reasoning)
     if share is not None and (share < 0.3) == (question.language == "zh"):
