@@ -10,6 +10,7 @@ import pytest
 from fault_server import good, serve
 
 from experiments.benchmarks import distil_http, figures, questions
+from experiments.benchmarks import filter as filter_bench
 
 
 def test_a_figure_is_a_line_with_its_ratio_and_the_last_ones_are_kept(
@@ -42,3 +43,11 @@ def test_pages_plants_what_it_says() -> None:
     held = [q.text for q in questions.Pages(0).load()]
     leak = next(q.text for q in rows if q.meta["planted"] == "leak").split()[50:70]
     assert any(" ".join(leak) in text for text in held)
+
+
+def test_filter_measures_the_stage_on_its_own_rows(tmp_path: Path) -> None:
+    filter_bench.make(tmp_path, 40)
+    seconds, memory = filter_bench.measure(tmp_path)
+    assert 0 < seconds < 60 and 0.01 < memory < 64
+    rows = (tmp_path / "3_filtered" / "verdicts.jsonl").read_text().splitlines()
+    assert len(rows) == 40 and len({json.loads(row)["question_id"] for row in rows}) == 4
