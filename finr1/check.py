@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.context import build_all
+from finr1.context import build, build_all
 from finr1.errors import ConfigError
 from finr1.pipeline import TRAINING, Stage, outside_of, settings_of, subtree
 
@@ -44,6 +44,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     for stage in stages:
         outside_of(stage, cfg, values)
     check_ranks(cfg, names)
+    check_judge(cfg, values, names)
     for key in dict.fromkeys(key for stage in stages for key in settings_of(stage, cfg)):
         check_nodes(subtree(values, key), key)
         check_engine(subtree(values, key), key)
@@ -204,6 +205,26 @@ def check_sampling(cfg: RootConfig, names: Sequence[str]) -> None:
     if "grpo" in names and penalty != 1:
         why = "the policy gradient would be biased: log-probs are of the whole distribution"
         raise ConfigError("grpo.sampling.repetition_penalty", penalty, why, "use 1")
+
+
+def check_judge(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """What asks a model needs one: an engine of role `judge`, and for rewards one whose weights stay as they are."""
+    reasoning = {"judge.reasoning": cfg.judge.reasoning} if cfg.filter.reasoning else {}
+    groups = {"filter": {"judge.answer": cfg.judge.answer, **reasoning}, "grpo": {"reward": cfg.reward}}
+    node = cfg.engine.get("judge")
+    for stage, group in groups.items():
+        parts = {f"{key}.{name}": part for key, nodes in group.items() for name, part in nodes.items()}
+        for key, part in parts.items() if stage in names else ():
+            check_nodes(subtree(values, key), key)
+            if not hasattr(resolve_target(part["_target_"], f"{key}._target_"), "ask_through"):
+                continue
+            build(part)  # light, and says what its settings lack
+            if not node:
+                remedy = "choose one, as in engine@engine.judge=http engine.judge.model=<its name there>"
+                raise ConfigError("engine.judge", "null", f"{key} asks a model", remedy)
+            if stage == "grpo" and str(node.get("_target_")).startswith("finr1.engine.vllm"):
+                why = f"{key} would ask the engine whose weights are trained"
+                raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

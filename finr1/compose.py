@@ -34,8 +34,12 @@ def compose(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConf
 
 
 def with_default(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the quickstart experiment before them where they choose none; `experiment=` gets its `+`."""
+    """The overrides, with the quickstart experiment before them where they choose none; `experiment=` gets its `+`.
+
+    The judge's engine is a choice that no default makes; a `+` before it, as Hydra wants it for a new one, is dropped.
+    """
     known = [f"+{override}" if override.startswith("experiment=") else override for override in overrides]
+    known = [override.removeprefix("+") if "engine@engine.judge=" in override else override for override in known]
     chosen = any(override.startswith("+experiment=") for override in known)
     return known if chosen else ["+experiment=quickstart", *known]
 

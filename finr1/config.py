@@ -30,6 +30,7 @@ class PathsSettings:
 
     runs: str = "runs"
     data: str = "data"  # the folder of real data sets, one folder a source
+    judge_cache: str | None = None  # the judge's answers, for every run that asks it the same; null: not kept
 
 
 @dataclass
@@ -38,6 +39,7 @@ class JudgeSettings:
 
     answer: dict[str, Any] = field(default_factory=dict)
     reasoning: dict[str, Any] = field(default_factory=dict)
+    stop_after_failed_calls: int = 128  # end the stage when so many calls of engine.judge in a row failed; 0: never
 
 
 @dataclass

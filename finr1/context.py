@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,11 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from finr1.cache import AnswerCache, CachedEngine
 from finr1.engine.base import Engine, PolicyEngine
 from finr1.errors import ConfigError
-from finr1.store import canonical, take_rows
+from finr1.judge.base import AsksModel
+from finr1.store import BEGUN, canonical, read_json, take_rows
 from finr1.tracking import Tracker
 from finr1.types import Question
 
@@ -60,12 +62,17 @@ class Engines:
     def __init__(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
         self._nodes = nodes
         self._built: dict[str, Engine] = {}
+        self._cached: list[CachedEngine] = []
+
+    def node(self, role: str) -> Mapping[str, Any]:
+        """The settings of the engine of this role; ConfigError where there is none."""
+        if role not in self._nodes:
+            raise ConfigError(f"engine.{role}", None, "no engine has this role", f"add engine@engine.{role}=<name>")
+        return self._nodes[role]
 
     def get(self, role: str) -> Engine:
         """The engine of this role."""
-        if role not in self._nodes:
-            raise ConfigError(f"engine.{role}", None, "no engine has this role", f"add engine@engine.{role}=<name>")
-        node = self._nodes[role]
+        node = self.node(role)
         key = canonical(node)
         if key not in self._built:
             in_process = [e for e in self._built.values() if isinstance(e, PolicyEngine)]
@@ -86,10 +93,17 @@ class Engines:
             raise ConfigError("engine.policy", engine.name, "its weights cannot be replaced", "use engine.policy=vllm")
         return engine
 
+    def cached(self, role: str, start: Callable[[], Engine], cache: Path | None, **more: Any) -> CachedEngine:
+        """The engine of this role behind a cache of its answers; `start` is called when it is first needed."""
+        engine = CachedEngine(start, dict(identity(self.node(role))), AnswerCache(cache), **more)
+        self._cached.append(engine)
+        return engine
+
     def close(self) -> None:
         """Close all that were built."""
-        for engine in self._built.values():
+        for engine in (*self._cached, *self._built.values()):
             engine.close()
+        self._cached.clear()
         self._built.clear()
 
 
@@ -105,6 +119,62 @@ class Context:
     tracker: Tracker
     engines: Engines
     notes: list[str] = field(default_factory=list)
+    _judge: CachedEngine | None = None
+
+    def parts(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """`build_all`, with the judge's engine given to those that ask a model."""
+        built = build_all(nodes)
+        for part in built.values():
+            if isinstance(part, AsksModel):
+                part.ask_through(self.judge)
+        return built
+
+    @property
+    def judge(self) -> CachedEngine:
+        """The engine of role `judge` behind `paths.judge_cache`; started when it must answer.
+
+        An in-process engine judges with the model as it came, never with weights of this run.
+        """
+        if self._judge is None:
+            in_process = self.engines.node("judge")["_target_"].startswith("finr1.engine.vllm")
+            if in_process and self.stage == "grpo":
+                why = "the engine in this process samples from the policy, whose weights change"
+                raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
+            begun = self.folder / BEGUN
+            began = read_json(begun)["began"] if begun.exists() else ""
+            self._judge = self.engines.cached(
+                "judge",
+                self._start_judge,
+                Path(self.cfg.paths.judge_cache) if self.cfg.paths.judge_cache else None,
+                payer=f"{self.run_dir.name}/{self.stage}/{began}",
+                stop_after=self.cfg.judge.stop_after_failed_calls,
+            )
+        return self._judge
+
+    def _start_judge(self) -> Engine:
+        engine = self.engines.get("judge")
+        if isinstance(engine, PolicyEngine):
+            from finr1.model.load import resolve
+
+            engine.load_folder(resolve(self.cfg.model))
+        return engine
+
+    @property
+    def judge_fails(self) -> bool:
+        """Whether the last call of the judge's engine failed."""
+        return self._judge is not None and self._judge.failed_in_a_row > 0
+
+    def count_judge(self) -> dict[str, int]:
+        """What the judge's engine was asked, over all attempts at this stage; empty where no judge asks a model."""
+        if self._judge is None:
+            return {}
+        account = self._judge.account
+        if account.failed:
+            why = "what they would have decided is undecided"
+            self.note(f"{account.failed} of {account.asked} calls of the judge failed: {why}")
+        counts = {"judge_asked": account.asked, "judge_failed": account.failed}
+        paid = (account.prompt_tokens, account.completion_tokens)
+        return counts | ({"paid_prompt_tokens": paid[0], "paid_completion_tokens": paid[1]} if any(paid) else {})
 
     def questions(self) -> dict[str, Question]:
         """The run's questions by id, in their order; DataError names the line of one that lacks something."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from finr1.check import check_lengths, check_nodes, check_parts
+from finr1.check import check_judge, check_lengths, check_nodes, check_parts
 from finr1.context import build_all
 from finr1.errors import ConfigError
 from finr1.pipeline import STAGES, Stage, is_done, is_hub_id, outside_of, subtree
@@ -27,6 +27,7 @@ def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage])
     check_lengths(cfg, values, names)
     for key in ("trainer", "engine", "logger", *_GROUPS):
         check_nodes(subtree(values, key), key)
+    check_judge(cfg, values, names)
     for key in _GROUPS:
         group: Any = cfg
         for part in key.split("."):

@@ -68,7 +68,7 @@ STAGES: Mapping[str, Stage] = {
             "3_filtered",
             ("questions", "distil"),
             ("judge", "engine.judge", "filter"),
-            (*_TEXT, "filter.py", "audit.py", "judge"),
+            (*_TEXT, "filter.py", "audit.py", "index.py", "judge", "engine", "model"),
             "finr1.filter.run",
         ),
         Stage(
@@ -91,8 +91,8 @@ STAGES: Mapping[str, Stage] = {
             "grpo",
             "5_grpo",
             ("questions", "filter", "sft"),
-            ("model", "trainer", "engine.policy", "reward", "prompt", "grpo", "seed"),
-            (*_TRAIN, "grpo", "reward"),
+            ("model", "trainer", "engine.policy", "engine.judge", "reward", "prompt", "grpo", "seed"),
+            (*_TRAIN, "grpo", "reward", "judge"),
             "finr1.grpo.run.run",
         ),
         Stage(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TextIO
+from typing import Any, BinaryIO, Literal, NamedTuple, Self, TextIO
 
 from finr1.errors import BusyError, DataError
 
@@ -88,6 +88,22 @@ def read_json(path: Path) -> Any:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file. A torn last line (a killed writer) is left out; any other fault is a DataError."""
+    return (row.values for row in raw_rows(path))
+
+
+class Row(NamedTuple):
+    """One row of a JSONL file: its line as it stands there, where that begins (bytes), and what it says."""
+
+    line: bytes
+    start: int
+    values: dict[str, Any]
+
+
+def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a JSONL file with their lines, one at a time; faults as those of `read_jsonl` and `each_row`."""
+    needed = frozenset(key for key in keys if "." not in key)
+    inner = [key for key in keys if "." in key]
+    start = 0
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -97,9 +113,38 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                values = json.loads(line)
             except ValueError as error:  # no JSON, or no UTF-8
                 raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
+            if (
+                not isinstance(values, dict)
+                or not needed <= values.keys()
+                or not all(_has(values, key) for key in inner)
+            ):
+                lacking = next((key for key in keys if not _has(values, key)), "object")
+                raise DataError(path, f"line {number} has no `{lacking}`", "run the stage that writes it again")
+            yield Row(line, start, values)
+            start += len(line)
+
+
+def _has(values: Any, key: str) -> bool:
+    """Whether a row has this key (`trace.answer`: inside another)."""
+    for name in key.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
+
+
+_BLOCK = 1 << 16  # bytes read at a time
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """One row as a line of a JSONL file."""
+    return _encode(row) + "\n"
 
 
 class JsonlWriter:
@@ -116,14 +161,26 @@ class JsonlWriter:
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def _mend(self) -> None:
-        data = self.path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with self.path.open("r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
+        with self.path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = end
+            while start > 0:  # block by block from the end: the file may be larger than the memory
+                length = min(_BLOCK, start)
+                start = file.seek(start - length)
+                newline = file.read(length).rfind(b"\n")
+                if newline >= 0:
+                    start += newline + 1
+                    break
+            if start < end:
+                file.truncate(start)
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Append these rows with one write to the kernel."""
-        self._file.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+        self.write_lines(map(to_line, rows))
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Append rows that are lines already, each with its newline."""
+        self._file.write("".join(lines))
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -139,9 +196,30 @@ class JsonlWriter:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write a whole JSONL file atomically; returns the number of rows."""
-    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+    lines = list(map(to_line, rows))
     write_atomic(path, "".join(lines))
     return len(lines)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the block ends well: any size, and whole or not at all.
+
+    Its name until then is fixed: the next process overwrites what a killed one left; the run's lock keeps others out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def count_lines(path: Path) -> int:
+    """Whole lines of a file."""
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
 
 
 @dataclass(frozen=True)
@@ -276,14 +354,7 @@ class RunLock:
 
 def each_row(path: Path, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All rows, each checked to have these keys (`trace.answer`: inside another); DataError names the first fault."""
-    for number, row in enumerate(read_jsonl(path), 1):
-        for key in keys:
-            node: Any = row
-            for part in key.split("."):
-                if not isinstance(node, Mapping) or part not in node:
-                    raise DataError(path, f"line {number} has no `{key}`", "run the stage that writes it again")
-                node = node[part]
-        yield row
+    return (row.values for row in raw_rows(path, keys))
 
 
 def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from stages import question, stage_context, write_rows
 
-from finr1.audit import LEFT_OPEN, every_answer, is_audited
+from finr1.audit import is_audited
 from finr1.config import JudgeSettings
 from finr1.errors import ConfigError
 from finr1.filter import FilterSettings, run
-from finr1.judge.base import JudgeItem, cascade
+from finr1.judge.base import JudgeItem, ask_all, cascade
+from finr1.judge.base import decided as decide
 from finr1.reporting.agreement import KINDS, agreement, other_judges, pairs, short
 from finr1.stats import cohen_kappa
 from finr1.store import canonical, read_json, read_jsonl
@@ -55,7 +56,7 @@ def judges(**answers: str) -> dict[str, Says]:
     return {name: At(int(place)) for name, place in answers.items()}
 
 
-def test_only_judges_after_the_deciding_one_are_asked_again() -> None:
+def test_an_audited_item_is_asked_of_every_judge_once() -> None:
     of = question("q", "1")
     items = [JudgeItem(of, words, "a") for words in ("10?", "?01", "??0", "???", "111")]
     three = judges(a="1", b="2", c="3")
@@ -63,15 +64,15 @@ def test_only_judges_after_the_deciding_one_are_asked_again() -> None:
     assert [(verdict.value, by) for verdict, by in decided] == [
         (1.0, "a"), (0.0, "b"), (0.0, "c"), (None, ""), (1.0, "a"),
     ]  # fmt: skip
-    before = {name: len(judge.asked) for name, judge in three.items()}
-    assert before == {"a": 5, "b": 3, "c": 2}
-    rows = every_answer(three, items, decided)
+    assert {name: len(judge.asked) for name, judge in three.items()} == {"a": 5, "b": 3, "c": 2}
+    rows = ask_all(judges(a="1", b="2", c="3"), items, every=range(5))
     assert [[row[name].value for name in "abc"] for row in rows] == [
         [1.0, 0.0, None], [None, 0.0, 1.0], [None, None, 0.0], [None, None, None], [1.0, 1.0, 1.0],
     ]  # fmt: skip
-    assert rows[1]["a"] == LEFT_OPEN and [list(row) for row in rows] == [["a", "b", "c"]] * 5
-    assert {name: len(judge.asked) - before[name] for name, judge in three.items()} == {"a": 0, "b": 2, "c": 3}
-    assert every_answer(three, [], []) == []
+    assert [decide(row)[1] for row in rows] == ["a", "b", "c", "", "a"], "an audit changed who decides"
+    one = judges(a="1", b="2", c="3")
+    assert [list(row) for row in ask_all(one, items, every=[4])] == [["a"], ["a", "b"], [*"abc"], [*"abc"], [*"abc"]]
+    assert {name: len(judge.asked) for name, judge in one.items()} == {"a": 5, "b": 4, "c": 3}
 
 
 def test_the_share_is_a_seeded_choice_that_grows() -> None:

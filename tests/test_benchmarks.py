@@ -11,6 +11,7 @@ from fault_server import good, serve
 from stages import stage_context
 
 from experiments.benchmarks import distil_http, export, figures, questions
+from experiments.benchmarks import filter as filter_bench
 
 
 def test_a_figure_is_a_line_with_its_ratio_and_the_last_ones_are_kept(
@@ -52,3 +53,11 @@ def test_the_export_benchmark_makes_a_run_that_the_stage_reads(tmp_path: Path) -
     with stage_context(tmp_path, "export") as ctx:
         assert run(ctx)["rows"] == 5
     assert export.cpu_s() >= 0
+
+
+def test_filter_measures_the_stage_on_its_own_rows(tmp_path: Path) -> None:
+    filter_bench.make(tmp_path, 40)
+    seconds, memory = filter_bench.measure(tmp_path)
+    assert 0 < seconds < 60 and 0.01 < memory < 64
+    rows = (tmp_path / "3_filtered" / "verdicts.jsonl").read_text().splitlines()
+    assert len(rows) == 40 and len({json.loads(row)["question_id"] for row in rows}) == 4

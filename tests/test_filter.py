@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,45 @@ def test_verdict_rows_are_json_and_hold_no_text_of_the_trace(tmp_path: Path, que
     rows = _rows(tmp_path, "verdicts")
     assert "a secret phrase" not in json.dumps(rows)
     assert len(rows[0]["criteria"]) == 7
+
+
+def test_a_verdict_that_belongs_to_no_trace_is_one_line(tmp_path: Path, questions: list[Question]) -> None:
+    traces = [_trace(q, "\\boxed{25%}") for q in questions]
+    _run(tmp_path, questions, traces, FilterSettings())
+    with pytest.raises(
+        DataError, match=r"does not stand where it stood in .*; delete .*3_filtered and run stage=filter"
+    ):
+        _run(tmp_path, questions, traces[::-1], FilterSettings())
+
+
+def test_traces_without_their_defaults_and_with_more_are_kept_whole(tmp_path: Path, questions: list[Question]) -> None:
+    """A file that was written by hand: fewer fields than ours, or others besides."""
+    short = {"question_id": questions[0].id, "sample": 0, "teacher": "t", "reasoning": "sound", "answer": "25%"}
+    short |= {"text": "", "id": "by hand"}
+    rows = [short, {**_trace(questions[1], "26%").to_json(), "more": "x"}]
+    write_rows(tmp_path / "1_questions" / "questions.jsonl", questions)
+    with JsonlWriter(tmp_path / "2_traces" / "traces.jsonl") as writer:
+        writer.write(*rows)
+    with stage_context(tmp_path, "filter", judge=JudgeSettings(EXACT, WORD_JUDGE)) as ctx:
+        assert run(ctx)["traces"] == 2
+    (good,), (bad,) = _rows(tmp_path, "good"), _rows(tmp_path, "bad")
+    assert good["trace"] == Trace.from_json(short).to_json() and good["trace_id"] == "by hand"
+    assert bad["trace"] == _trace(questions[1], "26%").to_json()
+
+
+def test_memory_does_not_grow_with_the_traces(tmp_path: Path) -> None:
+    """Eight bytes a trace are held to see that none is there twice; a trace is some 1,000 bytes here."""
+    peaks = []
+    for n in (2000, 6000):  # from some 2,000 on Python's own collector keeps up
+        made = [question(f"q{i}", "25") for i in range(20)]
+        traces = [_trace(made[i * 20 // n], "\\boxed{25}", "word " * 100, sample=i) for i in range(n)]
+        folder = tmp_path / str(n)
+        write_rows(folder / "1_questions" / "questions.jsonl", made)
+        write_rows(folder / "2_traces" / "traces.jsonl", traces)
+        settings = {"judge": JudgeSettings(EXACT), "filter": FilterSettings(reasoning=False, chunk=50)}
+        with stage_context(folder, "filter", **settings) as ctx:
+            tracemalloc.start()
+            assert run(ctx)["good"] == n
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 4000 * 50  # the files grow by some 10 MB

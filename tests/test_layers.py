@@ -20,20 +20,21 @@ MAY_BE_HEAVY = ("model/", "data/", "sft/", "grpo/")  # but for their settings
 PLUGINS = ("source", "judge", "reward", "benchmark", "engine")
 GROUND = {"errors", "types"}
 BASES = {*GROUND, "answer", "prompt", "store", "tracking", "stats", "model.settings", *(f"{p}.base" for p in PLUGINS)}
-SHARED = {*BASES, "model", "data", "context", "scoring"}
+SHARED = {*BASES, "model", "data", "cache", "context", "scoring"}
 TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve", "chat")},
     **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
     "overlap.py": "questions",
     "audit.py": "filter",
+    "index.py": "filter",
     "asking.py": "evaluate",
     "leakage.py": "evaluate",
 }
 PARTS = {
     "report": ("reporting",),
     "questions": ("overlap",),
-    "filter": ("audit",),
+    "filter": ("audit", "index"),
     "evaluate": ("asking", "leakage"),
 }
 
@@ -47,7 +48,11 @@ def allowed(module: str) -> set[str] | None:
         return GROUND
     if first in ("answer", "prompt", "stats"):
         return {*GROUND, "answer", "prompt"} if first != "stats" else GROUND
-    if first in ("store", "tracking", "wandb_sink") or module.endswith("/base.py") or module.endswith("/settings.py"):
+    if (
+        first in ("store", "tracking", "cache", "wandb_sink")
+        or module.endswith("/base.py")
+        or module.endswith("/settings.py")
+    ):
         return BASES
     if first in PLUGINS:
         own = {f"{first}.{Path(m).stem}" for m in MODULES if m.startswith(f"{first}/") and "/_" in m}

@@ -343,9 +343,13 @@ def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> 
     repo = Path(__file__).parents[1]
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import time\nfrom finr1.engine.scripted import ScriptedEngine\n"
+        "import time\nfrom pathlib import Path\nfrom finr1.engine.scripted import ScriptedEngine\n"
         "class Slow(ScriptedEngine):\n"
-        "    def generate(self, *a, **k):\n        time.sleep(0.2)\n        return super().generate(*a, **k)\n"
+        "    calls = 0\n"
+        "    def generate(self, *a, **k):\n"
+        "        Slow.calls += 1\n"
+        "        while Slow.calls > 5 and not Path('go').exists():\n            time.sleep(0.05)\n"
+        "        return super().generate(*a, **k)\n"
     )
     few = [
         "source.worked.n_train=40",
@@ -369,6 +373,7 @@ def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> 
             assert second.stderr is not None and f"(pid {first.pid})" in second.stderr.read()
         assert second.returncode == 2
         first.send_signal(signal.SIGKILL)
+    (tmp_path / "go").touch()
     kept = traces.read_text().splitlines()[:6]
     with start("stage=distil") as third, contextlib.suppress(subprocess.TimeoutExpired):
         assert third.wait(120) == 0

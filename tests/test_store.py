@@ -211,3 +211,39 @@ def test_rows_are_sorted_in_place_and_lines_stay_as_they_were(tmp_path: Path) ->
     inode = path.stat().st_ino
     store.sort_jsonl(path, lambda row: row["i"])
     assert path.stat().st_ino == inode and [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("length", [0, 10, 65_535, 65_536, 200_000])
+def test_a_torn_line_of_any_length_is_cut_off(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    for before in (b"", b'{"a": 1}\n', b"x" * 70_000 + b"\n"):
+        path.write_bytes(before + b"y" * length)
+        with JsonlWriter(path) as writer:
+            writer.write({"b": 2})
+        assert path.read_bytes() == before + b'{"b": 2}\n'
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="stop"), store.replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError("stop")
+    assert path.read_text() == "old"
+    with store.replacing(path) as file:
+        file.write(b"new\n" * 3)
+    assert path.read_text() == "new\n" * 3 and store.count_lines(path) == 3 and list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_come_with_their_lines_and_places(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with JsonlWriter(path) as writer:
+        writer.write({"a": {"b": "亿"}}, {"a": {"c": 1}})
+    first = next(store.raw_rows(path, ["a.b"]))
+    assert first.values == {"a": {"b": "亿"}} and first.start == 0 and path.read_bytes().startswith(first.line)
+    assert [row.start for row in store.raw_rows(path)] == [0, len(first.line)]
+    with pytest.raises(DataError, match=r"line 2 has no `a.b`"):
+        list(store.raw_rows(path, ["a", "a.b"]))
+    path.write_text("[1]\n")
+    with pytest.raises(DataError, match=r"line 1 has no `a`"):
+        list(store.raw_rows(path, ["a"]))

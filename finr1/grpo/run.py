@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.answer import grade, parse
-from finr1.context import Context, build, build_all
+from finr1.context import Context, build
 from finr1.engine.base import PolicyEngine, Request
 from finr1.errors import DataError
 from finr1.prompt import chat
@@ -36,7 +36,7 @@ def run(ctx: Context) -> dict[str, Any]:
     start = _start(ctx)
     candidates = _candidates(ctx)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
-    with guarded(build_all(cfg.reward), cfg.grpo.workers) as rewards:
+    with guarded(ctx.parts(cfg.reward), cfg.grpo.workers) as rewards:
         limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
         if n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
             ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
@@ -66,7 +66,7 @@ def run(ctx: Context) -> dict[str, Any]:
             fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
-    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
+    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps, **ctx.count_judge()}
 
 
 def _start(ctx: Context) -> Path:

@@ -8,6 +8,7 @@ bullet, a bracket after a number an aside), a link is wrong only if every readin
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -33,11 +34,17 @@ _TOKEN = re.compile(
     r"|(?P<word>/?[A-Za-z_][A-Za-z_0-9'’&-]*|/?[\u3400-\u9fff])|(?P<stop>[^\s&$\\])",
     re.IGNORECASE,
 )
+# What can begin a link, and what it needs on both sides: a line without them is not taken apart.
+_LINKING = re.compile(
+    r"[=≈]|\b(?:equals?|or|i\.e|that is|is|gives|makes|comes to|yields)\b|等于|即|也就是|得|为", re.IGNORECASE
+)
+_DIGIT = re.compile(r"\d")
 _OPS = {
     "**": "^", "×": "*", "·": "*", "x": "*", "÷": "/", "plus": "+", "minus": "-", "times": "*", "multiplied by": "*",
     "divided by": "/", "over": "/", "of": "*", "的": "*", "加上": "+", "加": "+", "减去": "-", "减": "-", "乘以": "*",
     "乘": "*", "除以": "/",
 }  # fmt: skip
+_ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4, "root": 5}
 
 
@@ -67,11 +74,13 @@ class Equation(NamedTuple):
     line: int
 
 
-def equations(text: str) -> list[Equation]:
+def equations(text: str, cleaned: bool = False) -> list[Equation]:
     """Every link of a trace that can be computed, in order."""
     found: list[Equation] = []
     exact: dict[float, float] = {}  # a rounded result as shown -> the value before rounding, which may be carried on
-    for number, line in enumerate(lines(text)):
+    for number, line in enumerate(lines(text, cleaned)):
+        if not (_LINKING.search(line) and _DIGIT.search(line)):
+            continue
         tokens = _without_names(_tokenise(_HEAD.sub("", line, count=1)))
         for equation in _links(tokens, number, exact):
             found.append(equation)
@@ -80,10 +89,10 @@ def equations(text: str) -> list[Equation]:
     return found
 
 
-def lines(text: str) -> list[str]:
+def lines(text: str, cleaned: bool = False) -> list[str]:
     """The cleaned lines of a trace; a line that begins with `=` goes on with the one before."""
     joined: list[str] = []
-    for line in clean(text).splitlines():
+    for line in (text if cleaned else clean(text)).splitlines():
         if joined and line.lstrip(" &").startswith(("=", "≈")):
             joined[-1] += " " + line.strip()
         elif line.strip():
@@ -94,46 +103,49 @@ def lines(text: str) -> list[str]:
 def _tokenise(line: str) -> list[Token]:
     tokens = []
     for match in _TOKEN.finditer(line):
-        kind, text = match.lastgroup or "", match.group().strip()
-        if match["number"] is not None:
+        kind = match.lastgroup or ""
+        if kind == "number":
             tokens.append(_number(match))
-        elif match["op"] is not None:
-            tokens.append(Token("op", _OPS.get(text.lower(), text)))
-        else:
-            tokens.append(Token(kind, text))
+            continue
+        text = match.group().strip()
+        tokens.append(Token(kind, _OPS.get(text.lower(), text) if kind == "op" else text))
     return tokens
 
 
 def _number(match: re.Match[str]) -> Token:
-    digits, power = match["digits"].replace(",", ""), float(f"1{match['power'] or 'e0'}")
-    unit = match["unit"] or ""
-    factor = UNITS[unit.lower()] if unit else LETTER[match["letter"].lower()] if match["letter"] else 1.0
+    text, digits, exponent, unit, letter = match.group("number", "digits", "power", "unit", "letter")
+    digits, power = digits.replace(",", ""), float(f"1{exponent}") if exponent else 1.0
+    factor = UNITS[unit.lower()] if unit else LETTER[letter.lower()] if letter else 1.0
     half_unit = 0.5 * 10.0 ** -len(digits.partition(".")[2])
-    return Token("number", match["number"].strip(), float(digits) * power * factor, half_unit * power * factor, factor)
+    return Token("number", text.strip(), float(digits) * power * factor, half_unit * power * factor, factor)
 
 
 def _without_names(tokens: Sequence[Token]) -> list[Token]:
     """Drop the words that stand for a unit (`20 shares -`) or name a quantity (`- cost 100`) inside an expression."""
+    if not any(token.kind == "word" for token in tokens):
+        return list(tokens)
     kept: list[Token] = []
-    i = 0
-    while i < len(tokens):
-        j = i
-        while j < len(tokens) and tokens[j].kind == "word":
+    i, n = 0, len(tokens)
+    while i < n:
+        if tokens[i].kind != "word":
+            kept.append(tokens[i])
+            i += 1
+            continue
+        j = i + 1
+        while j < n and tokens[j].kind == "word":
             j += 1
         before = kept[-1].kind if kept else ""
-        after = tokens[j].kind if j < len(tokens) else ""
+        after = tokens[j].kind if j < n else ""
         unit = before in ("number", "close") and after in ("op", "close", "equals")
         name = before in ("op", "open") and after in ("number", "open")
-        if j > i and not (j - i <= 6 and (unit or name)):
+        if not (j - i <= 6 and (unit or name)):
             kept.extend(tokens[i:j])
-        if j < len(tokens):
-            kept.append(tokens[j])
-        i = j + 1
+        i = j
     return kept
 
 
-_EQUAL = ("equals", "alias", "says")
-_EXPRESSION = ("number", "op", "root", "open", "close", "percent")
+_EQUAL = frozenset(("equals", "alias", "says"))
+_EXPRESSION = frozenset(("number", "op", "root", "open", "close", "percent"))
 
 
 def _links(tokens: Sequence[Token], line: int, exact: dict[float, float]) -> Iterable[Equation]:
@@ -181,17 +193,20 @@ def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: di
     results = [token for token in right if token.kind == "number"]
     if not results:
         return None
-    first = None
+    first, calculated = None, _computes(left)
     for right_side in _right_readings(right):
         value = evaluate(right_side)
         if value is None:
             continue
         shown = right_side[-1] if len(right_side) <= 2 and right_side[-1].kind == "number" else None
         for left_side in _left_readings(left):
-            if _computes(left) and not _computes(left_side):
+            if calculated and left_side is not left and not _computes(left_side):
                 continue
-            for carried in (False, True):
-                side = [t._replace(value=exact.get(t.value, t.value)) for t in left_side] if carried else left_side
+            # a value that was rounded before is tried as shown, then as it was before
+            carried = [left_side]
+            if any(t.value in exact for t in left_side):
+                carried.append([t._replace(value=exact.get(t.value, t.value)) for t in left_side])
+            for side in carried:
                 computed = evaluate(side)
                 if computed is None:
                     continue
@@ -206,6 +221,9 @@ def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: di
     return first
 
 
+_BEFORE_FIGURE = re.compile(r"^[^1-9]*|[^\d]")
+
+
 def _same(left: float, right: float, shown: Token | None, inputs: Sequence[Token]) -> bool:
     """Equal to the last digit shown on the right, within 1% if it is the only one; expressions to their rounding."""
     if shown is None:
@@ -213,11 +231,14 @@ def _same(left: float, right: float, shown: Token | None, inputs: Sequence[Token
             (t.half_unit / abs(t.value) for t in inputs if t.value and t.half_unit < 0.5 * t.factor), default=0.0
         )
         return abs(left - right) <= max(_RELATIVE, min(rounding, 0.01)) * max(abs(left), abs(right))
-    rough = len(re.sub(r"^[^1-9]*|[^\d]", "", shown.text.replace(".", ""))) < 2  # 7 for 7.2 would hide a slip
 
     def near(left: float, right: float, half_unit: float) -> bool:
-        room = min(half_unit, 0.01 * abs(left)) if rough else half_unit
-        return abs(left - right) <= room * (1 + 1e-6) + 1e-9 * abs(right)
+        gap, slack = abs(left - right), 1e-9 * abs(right)
+        if gap > half_unit * (1 + 1e-6) + slack:
+            return False
+        if gap <= min(half_unit, 0.01 * abs(left)) * (1 + 1e-6) + slack:
+            return True
+        return len(_BEFORE_FIGURE.sub("", shown.text.replace(".", ""))) >= 2  # 7 for 7.2 would hide a slip
 
     if near(left, right, shown.half_unit):
         return True
@@ -246,6 +267,8 @@ def _left_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
 def _right_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
     """The whole side; up to a bracket that follows a number (an aside); without what is left open at the end."""
     readings: list[Sequence[Token]] = [tokens]
+    if len(tokens) == 1:
+        return readings
     for i in range(1, len(tokens)):
         if tokens[i - 1].kind == "number" and tokens[i].kind in ("open", "number", "close"):
             readings.append(tokens[:i])
@@ -260,6 +283,9 @@ def _right_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
 
 def evaluate(tokens: Sequence[Token]) -> float | None:
     """The value of an expression by two stacks; None if it is no whole expression or leaves the finite numbers."""
+    if len(tokens) == 1:
+        value = tokens[0].value
+        return value if tokens[0].kind == "number" and math.isfinite(value) else None
     values: list[float] = []
     pending: list[str] = []
     operand_next = True
@@ -322,7 +348,7 @@ def _apply(op: str, values: list[float]) -> bool:
                 return False
             values.append(power)
         else:
-            values.append({"+": left + right, "-": left - right, "*": left * right}[op] if op != "/" else left / right)
+            values.append(_ARITHMETIC[op](left, right))
         return True
     except (IndexError, OverflowError, ValueError, ZeroDivisionError):
         return False
@@ -335,13 +361,20 @@ _COMPARISON = re.compile(
     rf"|高于|低于|大于|小于|超过|不到)\s?(?P<right>{_SIDE})",
     re.IGNORECASE,
 )
+_COMPARING = re.compile(r"[<>≥≤]|above|below|than|exceeds|高于|低于|大于|小于|超过|不到", re.IGNORECASE)
 _ABOVE = ("above", "greater than", "more than", "higher than", "exceeds", ">", "高于", "大于", "超过")
 
 
-def comparisons(text: str) -> list[tuple[str, bool, tuple[float, float]]]:
+Comparison = tuple[str, bool, tuple[float, float]]
+
+
+def comparisons(text: str, cleaned: bool = False) -> list[Comparison]:
     """Every comparison of two numbers in a trace (`0.05 is not above 0.3`): its text, whether it holds, the numbers."""
-    found = []
-    for match in _COMPARISON.finditer(clean(text)):
+    found: list[Comparison] = []
+    text = text if cleaned else clean(text)
+    if not _COMPARING.search(text):
+        return found
+    for match in _COMPARISON.finditer(text):
         sides = [read_numbers(match[side], cleaned=True) for side in ("left", "right")]
         if not all(len(side) == 1 for side in sides):
             continue

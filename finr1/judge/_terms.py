@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from functools import lru_cache
+from operator import add
 
 from finr1.answer.number import clean
 
@@ -14,6 +16,7 @@ _MARKER = re.compile(
 )
 _LATIN = re.compile(r"[a-z][a-z'&-]*[a-z]|[a-z]")
 _HAN = re.compile(r"[\u3400-\u9fff]+")
+_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -73,13 +76,29 @@ def steps(text: str) -> list[str]:
     return [piece for piece in pieces if any(c.isalnum() for c in piece)]
 
 
-def words(text: str) -> set[str]:
+def words(text: str, cleaned: bool = False) -> set[str]:
     """Content words: English ones without endings, Chinese as pairs of characters."""
-    text = clean(text).casefold()
+    text = (text if cleaned else clean(text)).casefold()
     found = {_stem(word) for word in _LATIN.findall(text) if word not in _STOP and len(word) > 1}
-    for run in _HAN.findall(text):
-        found.update(run[i : i + 2] for i in range(len(run) - 1))
+    if not text.isascii():
+        for run in _HAN.findall(text):
+            found.update(map(add, run, run[1:]))
     return found - _STOP
+
+
+def touches(text: str, topic: Container[str]) -> bool:
+    """Whether a content word of a text, other than those of working things out, is in the topic or a financial one."""
+    text = clean(text).casefold()
+    for word in _LATIN.findall(text):
+        if word not in _STOP and len(word) > 1:
+            stem = _stem(word)
+            if (stem in topic or stem in _FINANCE_STEMS) and stem not in _WORKING_STEMS and stem not in _STOP:
+                return True
+    for run in () if text.isascii() else _HAN.findall(text):
+        for pair in map(add, run, run[1:]):
+            if (pair in topic or pair in _FINANCE_STEMS) and pair not in _WORKING_STEMS:
+                return True
+    return False
 
 
 def is_working(word: str) -> bool:
@@ -94,10 +113,11 @@ def is_financial(word: str) -> bool:
 
 def han_share(text: str) -> float | None:
     """Chinese characters among the letters; None where there are fewer than 8 letters to tell from."""
-    han, latin = sum("\u3400" <= c <= "\u9fff" for c in text), sum(c.isascii() and c.isalpha() for c in text)
+    han, latin = (sum(map(len, letters.findall(text))) for letters in (_HAN, _LETTERS))
     return han / (han + latin) if han + latin >= 8 else None
 
 
+@lru_cache(1 << 15)
 def _stem(word: str) -> str:
     for ending in ("ing", "ies", "ed", "es", "s", "'s", "ly"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
+from finr1.answer import Grade, grade
+from finr1.engine.base import Engine
 from finr1.types import Question, Verdict
 
 # The seven criteria of Fin-R1's reasoning score (arXiv 2503.16252 v5, App. B.3), in the paper's order.
@@ -19,12 +23,18 @@ CRITERIA = (
 )
 
 
-class JudgeItem(NamedTuple):
-    """What a judge sees: the question, the reasoning inside <think>, and the text of the final answer."""
+@dataclass(frozen=True)
+class JudgeItem:
+    """What a judge sees: the question, the reasoning inside <think>, and the text of the answer block."""
 
     question: Question
     reasoning: str
     answer: str
+
+    @cached_property
+    def grades(self) -> Grade:
+        """The rule's verdicts on the answer, worked out once for all who look."""
+        return grade(self.answer, self.question)
 
 
 class AnswerJudge(Protocol):
@@ -43,19 +53,42 @@ class ReasoningJudge(Protocol):
     def judge(self, items: Sequence[JudgeItem]) -> list[dict[str, Verdict]]: ...
 
 
-def cascade(judges: Mapping[str, AnswerJudge], items: Sequence[JudgeItem]) -> list[tuple[Verdict, str]]:
-    """Ask the judges in order; each sees only what those before it left undecided.
+@runtime_checkable
+class AsksModel(Protocol):
+    """A judge or a reward that asks a model: it is given the engine of role `judge` before it is first called."""
 
-    Returns each item's verdict with the name of the judge that gave it; an item that nobody decides keeps the last
-    judge's words and the name "".
+    def ask_through(self, engine: Engine) -> None: ...
+
+
+def ask_all(
+    judges: Mapping[str, AnswerJudge], items: Sequence[JudgeItem], every: Collection[int] = ()
+) -> list[dict[str, Verdict]]:
+    """Ask the judges in order; each sees what those before it left undecided, and the items numbered in `every`.
+
+    Returns each item's verdicts by the judge that gave them, in the order of the judges.
     """
-    verdicts: list[tuple[Verdict, str]] = [(Verdict(None, why="no judge"), "")] * len(items)
-    open_items = list(range(len(items)))
+    found: list[dict[str, Verdict]] = [{} for _ in items]
+    undecided: Sequence[int] = range(len(items))
     for name, judge in judges.items():
-        answers = judge.judge([items[i] for i in open_items])
-        for i, verdict in zip(open_items, answers, strict=True):
-            verdicts[i] = (verdict, name if verdict.value is not None else "")
-        open_items = [i for i in open_items if verdicts[i][0].value is None]
-        if not open_items:
+        asked = sorted({*undecided, *every}) if every else undecided
+        if not asked:
             break
-    return verdicts
+        for i, verdict in zip(asked, judge.judge([items[i] for i in asked]), strict=True):
+            found[i][name] = verdict
+        undecided = [i for i in undecided if found[i][name].value is None]
+    return found
+
+
+def decided(verdicts: Mapping[str, Verdict]) -> tuple[Verdict, str]:
+    """The first verdict that decides, and its judge's name; where none does, the last judge's words and the name ""."""
+    last = Verdict(None, why="no judge")
+    for name, verdict in verdicts.items():
+        if verdict.value is not None:
+            return verdict, name
+        last = verdict
+    return last, ""
+
+
+def cascade(judges: Mapping[str, AnswerJudge], items: Sequence[JudgeItem]) -> list[tuple[Verdict, str]]:
+    """Each item's verdict with the name of the judge that gave it: `ask_all`, then `decided`."""
+    return [decided(verdicts) for verdicts in ask_all(judges, items)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer import grade
 from finr1.judge.base import JudgeItem
 from finr1.types import Verdict
 
@@ -22,5 +21,4 @@ class Exact:
         self.scale_tolerant = scale_tolerant
 
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        grades = [grade(item.answer, item.question) for item in items]
-        return [grade.scaled if self.scale_tolerant else grade.strict for grade in grades]
+        return [item.grades.scaled if self.scale_tolerant else item.grades.strict for item in items]

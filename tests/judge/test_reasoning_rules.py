@@ -1,5 +1,6 @@
 """The seven criteria on hand-written traces, and on the planted faults of the worked teacher."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from finr1.answer import parse
 from finr1.engine.base import Request, Sampling
 from finr1.engine.worked import WorkedEngine
-from finr1.judge._terms import steps, words
+from finr1.judge import _equations, _reading
+from finr1.judge._reading import Reading
+from finr1.judge._terms import is_financial, is_working, steps, touches, words
 from finr1.judge.base import CRITERIA, JudgeItem
 from finr1.judge.reasoning_rules import ReasoningRules, asked_part
 from finr1.source.worked import Worked
@@ -201,3 +204,70 @@ def test_hostile_traces_end_soon(piece: str) -> None:
     began = time.process_time()
     ReasoningRules().judge([JudgeItem(RENT, (piece * 30_000)[:30_000], "6.76%")])
     assert time.process_time() - began < 3
+
+
+def worked_items() -> list[JudgeItem]:
+    """Traces with and without faults, of all difficulties, in both languages."""
+    items = []
+    for difficulty in range(4):
+        source = Worked(n_train=12, n_test=0, difficulty=difficulty, chinese_share=0.5)
+        asked = list(source.load())
+        engine = WorkedEngine(fault_rate=0.7, seed=difficulty)
+        answers = engine.generate([Request(q.prompt, q) for q in asked], Sampling(n=3))
+        items += [
+            JudgeItem(q, c.reasoning or "", parse(c.text).answer or "")
+            for q, cs in zip(asked, answers, strict=True)
+            for c in cs
+        ]
+    return items
+
+
+def all_known(item: JudgeItem, reading: Reading) -> list[str]:
+    """`Reading.unsourced` as one would write it: everything that is known, in all its forms, at every input."""
+    given = _reading.read(item.question.text + "\n" + "\n".join(item.question.choices.values()))
+    inputs = {_reading.key(token.value) for equation in reading.equations for token in equation.inputs}
+    known = set(_reading.CONSTANTS) | reading.asked.restated
+    for number in given:
+        known |= _reading.forms(number.value, inputs) | _reading.forms(number.figure, inputs)
+    prose = "\n".join(step for step in reading.steps if not _reading._CALCULATES.search(step))
+    known |= {_reading.key(number.value) for number in _reading.read(prose) if number.factor == 0.01}
+    strangers = []
+    for equation in reading.equations:
+        for token in equation.inputs:
+            name, figure = _reading.key(token.value), _reading.key(token.value / token.factor)
+            counts = token.kind == "by" and name in _reading.COUNTS
+            if not (name in known or figure in reading.asked.shown or counts):
+                strangers.append(token.text)
+        for value in (equation.left, *(token.value for token in equation.results)):
+            known |= _reading.forms(value, inputs)
+    return strangers
+
+
+def test_what_is_looked_at_only_when_needed_would_change_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short cuts of speed against the long way."""
+    everything = re.compile("")
+    strangers = linked = 0
+    for item in worked_items():
+        asked = _reading.Asked(item.question)
+        reading = Reading(item, asked)
+        assert not reading.comparisons or reading.comparisons == _equations.comparisons(item.reasoning)
+        if not reading.comparisons:
+            assert reading.unsourced() == all_known(item, reading)
+        strangers += bool(reading.unsourced())
+        for step in reading.steps:
+            on_topic = any(w in asked.topic or is_financial(w) for w in words(step) if not is_working(w))
+            assert touches(step, asked.topic) == on_topic
+        with monkeypatch.context() as patch:
+            for name in ("_LINKING", "_DIGIT", "_COMPARING"):
+                patch.setattr(_equations, name, everything)
+            assert _equations.equations(item.reasoning) == reading.equations
+            assert _equations.comparisons(item.reasoning) == reading.comparisons
+        linked += len(reading.equations)
+    assert strangers > 5 and linked > 100
+
+
+def test_a_question_s_facts_are_shared_by_its_traces_and_change_no_verdict() -> None:
+    items = worked_items()
+    together = ReasoningRules().judge(items)
+    assert together == [ReasoningRules().judge([item])[0] for item in items]
+    assert {v["logical_consistency"].value for v in together} == {0.0, 1.0}

@@ -1,0 +1,104 @@
+"""The filter by rules: traces a CPU second on one core, and memory at ten times the traces.
+
+    python experiments/benchmarks/filter.py [--traces 50000]
+
+The stage itself is measured, its files included, over traces of engine=worked (source `worked`, all templates, hardest
+numbers, a fifth Chinese, 45% of the traces with a planted fault, ten a question), each size in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from experiments.benchmarks.figures import Figures
+from finr1 import compose
+from finr1.config import RootConfig
+from finr1.context import Context, Engines
+from finr1.distil import to_trace
+from finr1.engine.base import Request, Sampling
+from finr1.engine.worked import WorkedEngine
+from finr1.pipeline import STAGES, function_of
+from finr1.source.worked import Worked
+from finr1.store import JsonlWriter
+from finr1.tracking import Tracker
+
+A_QUESTION = 10  # traces
+DIFFICULTY = 3
+CHINESE_SHARE = 0.2
+FAULT_RATE = 0.45
+
+
+def make(folder: Path, n_traces: int) -> None:
+    """Questions and traces, as the stages before the filter would have left them."""
+    n_questions = n_traces // A_QUESTION
+    source = Worked(n_train=n_questions, n_test=0, difficulty=DIFFICULTY, chinese_share=CHINESE_SHARE)
+    engine, sampling = WorkedEngine(fault_rate=FAULT_RATE), Sampling(n=A_QUESTION)
+    with (
+        JsonlWriter(folder / STAGES["questions"].folder / "questions.jsonl") as questions,
+        JsonlWriter(folder / STAGES["distil"].folder / "traces.jsonl") as traces,
+    ):
+        for question in source.load():
+            questions.write(question.to_json())
+            (completions,) = engine.generate([Request(question.prompt, question)], sampling)
+            rows = (to_trace(question, i, c, engine.name, sampling, "") for i, c in enumerate(completions))
+            traces.write(*(trace.to_json() for trace in rows))
+
+
+def measure(folder: Path) -> tuple[float, float]:
+    """CPU seconds and peak memory (GB) of the stage in this process; the memory is that of all that is imported too."""
+    cfg: RootConfig = compose.typed(compose.compose(["stage=filter"]))
+    stage = STAGES["filter"]
+    inputs = {name: folder / STAGES[name].folder for name in stage.reads}
+    tracker = Tracker(folder, [])
+    context = Context(cfg, folder, stage.name, folder / stage.folder, inputs, tracker, Engines(cfg.engine))
+    (folder / stage.folder).mkdir(exist_ok=True)
+    began = time.process_time()
+    counts = function_of(stage)(context)
+    seconds = time.process_time() - began
+    tracker.close()
+    assert counts["good"] + counts["bad"] + counts["undecided"] == counts["traces"]
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def filtered(n_traces: int) -> tuple[float, float]:
+    """`measure` in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), n_traces)
+        command = [sys.executable, __file__, "--measure", folder]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    return seconds, memory
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--traces", type=int, default=50_000)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    few, many = arguments.traces, 10 * arguments.traces
+    seconds, memory = filtered(few)
+    many_seconds, many_memory = filtered(many)
+    figures = Figures("filter")
+    figures.add("traces_a_second", few / seconds, "> 5000", f"traces a CPU second on one core, of {few}")
+    figures.add("traces_a_second_10x", many / many_seconds, "> 5000", f"traces a CPU second on one core, of {many}")
+    figures.add("memory", memory, "", f"GB at {few} traces")
+    figures.add("memory_10x", many_memory, "", f"GB at {many} traces")
+    figures.add("memory_growth", many_memory / memory, "< 1.2", f"memory at {many} traces over that at {few}")
+    figures.write()
+
+
+if __name__ == "__main__":
+    main()
