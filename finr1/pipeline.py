@@ -76,7 +76,7 @@ STAGES: Mapping[str, Stage] = {
             "export",
             ("questions", "distil", "filter"),
             ("export",),
-            (*_TEXT, "export", "judge/base.py", "model"),
+            (*_TEXT, "export", "judge/base.py", "engine/base.py", "model"),
             "finr1.export.run.run",
         ),
         Stage(

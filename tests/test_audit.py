@@ -51,7 +51,9 @@ def judges(**answers: str) -> dict[str, Says]:
             self.place = place
 
         def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-            return super().judge([item._replace(reasoning=item.reasoning[: self.place]) for item in items])
+            return super().judge(
+                [JudgeItem(item.question, item.reasoning[: self.place], item.answer) for item in items]
+            )
 
     return {name: At(int(place)) for name, place in answers.items()}
 
