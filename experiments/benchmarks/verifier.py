@@ -9,7 +9,7 @@ A right answer is the gold by another writing, with the same value to the last d
 sign, a decimal point moved by one, another leading digit, another last digit), another option, label or answer, in the
 same writings. Truth is made with `decimal` and `fractions`, without the verifier. Speed counts CPU seconds of one pass
 in one process, imports aside. Math-Verify is given its own extraction of strings for options, labels, and yes or no,
-and no timeouts, without which it is a fifth faster.
+and runs without its timeouts.
 """
 
 from __future__ import annotations
