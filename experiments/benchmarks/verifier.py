@@ -1,7 +1,7 @@
 """The answer verifier on 60,000 pairs of gold and answer whose truth is known, beside Math-Verify on the same pairs.
 
-    python3 -m venv /tmp/venv_mv && /tmp/venv_mv/bin/pip install "math-verify[antlr4_13_2]==0.9.0"
-    FINR1_DATA=<folder> python experiments/benchmarks/verifier.py --peer-python /tmp/venv_mv/bin/python
+    python3 -m venv .venv-mv && .venv-mv/bin/pip install "math-verify[antlr4_13_2]==0.9.0"
+    FINR1_DATA=<folder> python experiments/benchmarks/verifier.py --peer-python .venv-mv/bin/python
 
 Half of the pairs are generated (source `worked`), half come from real rows (FinQA, ConvFinQA, TFNS, FinanceIQ,
 FinCUGE).
