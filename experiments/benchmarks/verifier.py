@@ -1,7 +1,7 @@
 """The answer verifier on 60,000 pairs of gold and answer whose truth is known, beside Math-Verify on the same pairs.
 
-    python3 -m venv /tmp/venv_mv && /tmp/venv_mv/bin/pip install "math-verify[antlr4_13_2]==0.9.0"
-    FINR1_DATA=<folder> python experiments/benchmarks/verifier.py --peer-python /tmp/venv_mv/bin/python
+    python3 -m venv .venv-mv && .venv-mv/bin/pip install "math-verify[antlr4_13_2]==0.9.0"
+    FINR1_DATA=<folder> python experiments/benchmarks/verifier.py --peer-python .venv-mv/bin/python
 
 Half of the pairs are generated (source `worked`), half come from real rows (FinQA, ConvFinQA, TFNS, FinanceIQ,
 FinCUGE).
@@ -9,7 +9,7 @@ A right answer is the gold by another writing, with the same value to the last d
 sign, a decimal point moved by one, another leading digit, another last digit), another option, label or answer, in the
 same writings. Truth is made with `decimal` and `fractions`, without the verifier. Speed counts CPU seconds of one pass
 in one process, imports aside. Math-Verify is given its own extraction of strings for options, labels, and yes or no,
-and no timeouts, without which it is a fifth faster.
+and runs without its timeouts.
 """
 
 from __future__ import annotations
