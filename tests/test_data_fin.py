@@ -41,7 +41,8 @@ def test_its_settings_are_those_that_fin_r1_published() -> None:
              "what is missing: '~source.finqa' '~source.convfinqa' "),
         (tuple(f"~source.{name}" for name in SOURCES if name not in ("finpee", "tfns")),
          "source.tfns.path={0}/tfns: no such file or folder; set paths.data=<folder> or FINR1_DATA, or leave out what "
-         "is missing: '~source.tfns' '~benchmark.finqa' '~benchmark.tfns' '~benchmark.financeiq'\n"),
+         "is missing: '~source.tfns' '~benchmark.finqa' '~benchmark.convfinqa' '~benchmark.ant_finance' "
+         "'~benchmark.tfns' '~benchmark.finance_instruct'\n"),
         ((*(f"~source.{name}" for name in SOURCES if name != "finpee"), "benchmark=[]"),
          "source.finpee.path=None: FinPEE is closed (Fin-R1 lists it so): its rows cannot be had; give a file of your "
          "own, or leave it out: '~source.finpee'\n"),
@@ -103,7 +104,8 @@ def test_real_rows_go_through_to_a_data_set_that_loads(tmp_path: Path) -> None:
         "+experiment=data_fin",
         f"paths.data={runner.DATA}",
         *(f"~source.{name}" for name in SOURCES if name not in (*there, "finpee")),
-        *(f"~benchmark.{name}" for name in ("finqa", "tfns", "financeiq") if name not in there),
+        *(f"~benchmark.{name}" for name in ("finqa", "convfinqa", "ant_finance", "tfns") if name not in there),
+        "~benchmark.finance_instruct",  # of the one row at hand its tenth is that row
         f"source.finpee.path={mine}",
         f"questions.limit_per_source={PER_SOURCE}",
         "engine.teacher.backoff_s=0.01",

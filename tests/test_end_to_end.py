@@ -161,8 +161,9 @@ def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_pat
     small = ("model=smollm2_135m", "trainer=cpu", "engine@engine.policy=vllm", "logger=local")
     short = ("grpo.steps=2", "grpo.questions_per_step=2", "grpo.group_size=4", "grpo.sampling.max_new_tokens=64")
     lengths = ("model.max_model_len=512", "evaluate.sampling.max_new_tokens=64", "engine.policy.kv_cache_gib=0.25")
+    checked = ("benchmark=[worked]", "benchmark.worked.limit=4")  # as the rows were
     rows_from = (f"grpo.rows={tiny_run}", f"grpo.init_from={tiny_run / '4_sft' / 'model'}")
-    result = runner.run(tmp_path, "+experiment=grpo_fin", *small, *short, *lengths, *rows_from, SPREAD)
+    result = runner.run(tmp_path, "+experiment=grpo_fin", *small, *short, *lengths, *checked, *rows_from, SPREAD)
     assert result.returncode == 0, result.stderr[-3000:]
     run = tmp_path / "runs" / "grpo_fin"
     metrics = [m for _, m in read_metrics(run, "grpo")]
