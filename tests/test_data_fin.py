@@ -12,11 +12,13 @@ import runner
 from fault_server import Reply, Seen, chat, serve
 
 from finr1.compose import CONF, compose, plain, typed
+from finr1.judge.base import CRITERIA
 from finr1.pipeline import subtree
 from finr1.store import read_json, read_jsonl
 
 SOURCES = list(compose(["+experiment=data_fin"]).source)
 PER_SOURCE = 4
+JUDGE, WRONG = "Qwen/Qwen2.5-72B-Instruct", "-987654321"
 
 
 def test_its_settings_are_those_that_fin_r1_published() -> None:
@@ -57,14 +59,19 @@ def test_what_is_missing_is_one_line_that_says_how_to_leave_it_out(
     assert done.stderr.startswith("error: " + words.format(nowhere))
 
 
-class Teacher:
-    """Knows the golds of the run's questions; by turns right, wrong, right with its reasoning apart, and cut."""
+class Server:
+    """Teacher and judge. The teacher knows the golds of the run's questions; by turns it is right, wrong, right with
+    its reasoning apart, and cut. The judge holds every reasoning for good, and every answer but `WRONG` for right."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[str, dict[str, Any]] = {}
 
     def __call__(self, seen: Seen) -> Reply:
+        if seen.body["model"] == JUDGE:
+            if all(name in seen.text for name in CRITERIA):
+                return Reply(body=chat("\n".join(f"{name}: \\boxed{{1}}" for name in CRITERIA)))
+            return Reply(body=chat(f"\\boxed{{{int(WRONG not in seen.text)}}}"))
         if not self.known:
             self.known = {row["prompt"][-1]["content"]: row for row in read_jsonl(self.path)}
         row = next(row for text, row in self.known.items() if seen.text.startswith(text))
@@ -76,7 +83,7 @@ class Teacher:
         )
         right = f"\\boxed{{{row['gold']}}}"
         if place % 4 == 1:
-            return Reply(body=chat(f"{reasoning}\n</think>\n\\boxed{{-987654321}}"))
+            return Reply(body=chat(f"{reasoning}\n</think>\n\\boxed{{{WRONG}}}"))
         if place % 4 == 2:
             return Reply(body=chat(right, reasoning_content=reasoning))
         if place % 4 == 3:
@@ -111,23 +118,27 @@ def test_real_rows_go_through_to_a_data_set_that_loads(tmp_path: Path) -> None:
         "engine.teacher.backoff_s=0.01",
         "export.outcomes=[good,bad,undecided]",
     ]
-    with serve(Teacher(run / "1_questions" / "questions.jsonl")) as server:
-        done = runner.run(tmp_path, *arguments, f"engine.teacher.base_url={server.url}")
+    with serve(Server(run / "1_questions" / "questions.jsonl")) as server:
+        urls = (f"engine.teacher.base_url={server.url}", f"engine.judge.base_url={server.url}")
+        done = runner.run(tmp_path, *arguments, *urls)
         assert done.returncode == 0, done.stderr
-        asked = len(server.seen)
-        again = runner.run(tmp_path, *arguments, f"engine.teacher.base_url={server.url}")
-    assert again.stderr.count("done before") == 5 and len(server.seen) == asked
+        n_requests = len(server.seen)
+        again = runner.run(tmp_path, *arguments, *urls)
+    assert again.stderr.count("done before") == 5 and len(server.seen) == n_requests
+    taught = [seen for seen in server.seen if seen.body["model"] != JUDGE]
+    asked = len(taught)
+    assert any(all(name in seen.text for name in CRITERIA) for seen in server.seen), "no reasoning was judged"
     assert not (run / "4_sft").exists() and (run / "7_report" / "report.html").is_file()
     counts = {name: read_json(run / name / "manifest.json")["counts"] for name in ("1_questions", "3_filtered")}
     questions = {row["id"]: row for row in read_jsonl(run / "1_questions" / "questions.jsonl")}
     by_source = Counter(row["source"] for row in questions.values())
     assert by_source.keys() == {*there, "finpee"} and max(by_source.values()) <= PER_SOURCE
     assert asked == len(questions) == sum(counts["3_filtered"][name] for name in ("good", "bad", "undecided"))
-    body = server.seen[0].body
+    body = taught[0].body
     assert (body["temperature"], body["max_tokens"], body["model"]) == (0.6, 16384, "deepseek-ai/DeepSeek-R1")
     assert [message["role"] for message in body["messages"]] == ["user", "assistant"], "no system prompt"
     assert body["messages"][-1]["content"] == "<think>\n" and body["continue_final_message"]
-    assert all("boxed" in seen.text for seen in server.seen)
+    assert all("boxed" in seen.text for seen in taught)
 
     from datasets import load_dataset
 
