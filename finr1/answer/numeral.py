@@ -178,10 +178,11 @@ def spoken(text: str) -> Number | None:
             plain, factor = plain.removesuffix(f" {unit}"), size
             break
     tokens = re.findall(r"[a-z]+|[^a-z\s-]", plain)
-    for word in reversed(tokens):
-        if word not in _THOUSANDS:
-            break
-        factor *= _THOUSANDS[word]
+    while tokens and tokens[-1] in _THOUSANDS:
+        size = _THOUSANDS[tokens[-1]]
+        if any(_THOUSANDS.get(word, 0.0) > size for word in tokens):
+            break  # two million five thousand: added, not multiplied
+        factor *= size
         tokens.pop()
     tokens = ["one"] if tokens in (["a"], ["an"]) and factor > 1 else tokens  # a million
     found = _spoken_value(tokens)
@@ -226,4 +227,4 @@ def _spoken_value(tokens: list[str]) -> tuple[float, float] | None:
         elif word != "and" or i == 0 or i + 1 == len(tokens):
             return None
         last = word
-    return (total + section, 0.5) if tokens else None
+    return (total + section, 0.5 * _THOUSANDS.get(last, 1.0)) if tokens else None
