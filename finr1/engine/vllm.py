@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CPU_BLOCK_TOKENS = 32  # of the key-value cache, the smallest that vLLM's CPU attention takes
+
+
 class VllmEngine:
     """One vLLM engine in this process, built on first use and kept.
 
@@ -93,6 +96,9 @@ class VllmEngine:
 
             quiet()
             options: dict[str, Any] = {"dtype": self.dtype}
+            if not torch.cuda.is_available():
+                # vLLM's 128 on CPU would let the completions of a shorter prompt share nothing of it: each prefills it.
+                options["block_size"] = CPU_BLOCK_TOKENS
             if self.gpu_memory_utilization is not None:
                 options["gpu_memory_utilization"] = self.gpu_memory_utilization
             llm = LLM(
