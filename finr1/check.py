@@ -37,6 +37,7 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     """Check what these stages will use. Raises ConfigError for the first fault."""
     names = [stage.name for stage in stages]
     check_name(cfg.name)
+    check_seed(cfg.seed)
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
     check_model(cfg, names)
@@ -51,6 +52,12 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_nodes(values.get("logger"), "logger")
     if "questions" in names:
         build_all(cfg.source)  # a source says at once what its settings lack; it reads nothing yet
+
+
+def check_seed(seed: int) -> None:
+    """NumPy takes 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError("seed", seed, "not within 0 and 2^32 - 1", "give such a number")
 
 
 def check_name(name: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from finr1.check import check_judge, check_lengths, check_nodes, check_parts
+from finr1.check import check_engine, check_judge, check_lengths, check_name, check_nodes, check_parts, check_seed
 from finr1.context import build_all
 from finr1.errors import ConfigError
 from finr1.pipeline import STAGES, Stage, is_done, is_hub_id, outside_of, subtree
@@ -23,10 +23,14 @@ def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage])
     """Check every node, build sources, judges, rewards, benchmarks and the model's shape; ConfigError for a fault."""
     screen = Console(highlight=False, soft_wrap=True)
     names = [stage.name for stage in stages]
+    check_name(cfg.name)
+    check_seed(cfg.seed)
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
     for key in ("trainer", "engine", "logger", *_GROUPS):
         check_nodes(subtree(values, key), key)
+    for role in cfg.engine:
+        check_engine(subtree(values, f"engine.{role}"), f"engine.{role}")
     check_judge(cfg, values, names)
     for key in _GROUPS:
         group: Any = cfg

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, Self, TextIO
 
-from finr1.errors import BusyError, DataError
+from finr1.errors import BusyError, ConfigError, DataError
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
@@ -331,8 +331,15 @@ class RunLock:
         self.path = run_dir / ".lock"
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+")
+        except PermissionError:
+            raise
+        except OSError as error:
+            remedy = "give another paths.runs=<folder>, or mend this one"
+            why = f"the run's folder cannot be made there ({error.strerror})"
+            raise ConfigError("paths.runs", self.path.parent.parent, why, remedy) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -43,7 +43,7 @@ def _table(benchmark: str, scores: Mapping[str, Any]) -> Table:
     labels = {"macro_f1": "F1", "majority_accuracy": "major."}
     extra = [n for n in labels if any(n in c.get("figures", {}) for modes in scores.values() for c in modes.values())]
     names = {**_FIGURES, **{name: labels[name] for name in extra}}
-    gap = (0, 0) if extra else (0, 1)
+    gap = (0, 0) if extra else (0, 1, 0, 0)
     table = Table(title=benchmark, box=box.SIMPLE, pad_edge=False, padding=gap)
     for column in ("model", "mode", *names.values(), "interval", "n"):
         table.add_column(column)

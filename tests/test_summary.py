@@ -39,6 +39,15 @@ def test_the_tables_show_seconds_scores_and_the_report(cfg: RootConfig, capsys: 
     assert max(map(len, out.splitlines()[:-1])) <= 80
 
 
+def test_no_figure_is_cut_at_eighty_columns(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    every = {**CELLS, "accuracy_scaled": 0.73, "undecided": 0.5, "truncated": 0.25}
+    body = {"a": {"scores": {"base": {"sampled": every}}}}
+    write_json(Path(cfg.paths.runs) / "r" / "6_scores" / "scores.json", body)
+    show(cfg, {"evaluate": Spent(1.0, 1.0)}, 1.0)
+    (base,) = (line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("base"))
+    assert base.split() == ["base", "sampled", "1.000", "0.725", "0.730", "0.500", "0.250", "0.69–0.75", "1,024"]
+
+
 def test_a_light_stage_alone_shows_no_table(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:
     show(cfg, {"filter": Spent(1.0, 1.0)}, 1.0)
     assert capsys.readouterr().out == ""

@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,17 @@ class VllmEngine:
     """
 
     name = "vllm"
+
+    @staticmethod
+    def check_settings(node: Mapping[str, Any], key: str) -> None:
+        """ConfigError for a size that leaves no engine."""
+        for name in ("kv_cache_gib", "max_num_seqs", "tensor_parallel_size"):
+            value = node.get(name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{key}.{name}", value, "must be above 0", "give such a value, or leave it out")
+        share = node.get("gpu_memory_utilization")
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(f"{key}.gpu_memory_utilization", share, "it is a share", "use a value in (0, 1]")
 
     def __init__(
         self,
