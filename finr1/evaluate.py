@@ -253,7 +253,8 @@ def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
                 for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
                     metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
     ctx.tracker.log("evaluate", metrics, 0)
-    columns = ["benchmark", "model", "mode", "format", "accuracy_strict", "low", "high", "n"]
+    leads = next(iter(scores.values()))["headline"]  # one scorer, one figure
+    columns = ["benchmark", "model", "mode", "format", leads, "low", "high", "n"]
     lines = [
         [name, model, mode, *(row[column] for column in columns[3:])]
         for name, table in scores.items()
