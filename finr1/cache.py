@@ -183,13 +183,16 @@ class CachedEngine:
         self.failed_in_a_row = 0
 
     def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None, repeat: int = 0
     ) -> list[list[Completion]]:
-        """Complete every request, in order: from the cache, or by the engine and then from the cache."""
+        """Complete every request, in order: from the cache, or by the engine and then from the cache.
+
+        What is asked for the `repeat`-th time is an answer of its own; 0 is what everyone shares.
+        """
         if sampling.n != 1:
             raise ValueError(f"the cache keeps one completion a request, not {sampling.n}")
         results: list[list[Completion]] = [[] for _ in requests]
-        settings = digest([self._deciding, asdict(sampling)])
+        settings = digest([self._deciding, asdict(sampling), *([{"repeat": repeat}] if repeat else [])])
         places: dict[Key, list[int]] = {}
         for index, request in enumerate(requests):
             places.setdefault(Key(prompt_hash(request.messages), self.name, settings), []).append(index)
@@ -256,6 +259,22 @@ class CachedEngine:
     def close(self) -> None:
         """Close the cache; the engine belongs to whoever built it."""
         self.cache.close()
+
+
+class Repeat:
+    """A cached engine asked the same once more: its answers are kept apart from those of other repeats."""
+
+    def __init__(self, engine: CachedEngine, number: int) -> None:
+        self.name, self._cached, self.number = engine.name, engine, number
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        """See `CachedEngine.generate`."""
+        return self._cached.generate(requests, sampling, on_done, self.number)
+
+    def close(self) -> None:
+        """Nothing: the cached engine is its owner's."""
 
 
 def _model_name(deciding: Mapping[str, Any]) -> str:

@@ -218,12 +218,17 @@ def check_judge(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[str]
     """What asks a model needs one: an engine of role `judge`, and for rewards one whose weights stay as they are."""
     reasoning = {"judge.reasoning": cfg.judge.reasoning} if cfg.filter.reasoning else {}
     groups = {"filter": {"judge.answer": cfg.judge.answer, **reasoning}, "grpo": {"reward": cfg.reward}}
+    if cfg.evaluate.scorer != "rules":
+        groups["evaluate"] = {"judge.answer": cfg.judge.answer}
+    if "evaluate" in names and "evaluate" in groups and not any(map(_asks, cfg.judge.answer.values())):
+        why = f"of judge.answer=[{','.join(cfg.judge.answer)}] none asks a model"
+        raise ConfigError("evaluate.scorer", cfg.evaluate.scorer, why, "choose judge@judge.answer=[answer_llm]")
     node = cfg.engine.get("judge")
     for stage, group in groups.items():
         parts = {f"{key}.{name}": part for key, nodes in group.items() for name, part in nodes.items()}
         for key, part in parts.items() if stage in names else ():
             check_nodes(subtree(values, key), key)
-            if not hasattr(resolve_target(part["_target_"], f"{key}._target_"), "ask_through"):
+            if not _asks(part, key):
                 continue
             build(part)  # light, and says what its settings lack
             if not node:
@@ -232,6 +237,11 @@ def check_judge(cfg: RootConfig, values: Mapping[str, Any], names: Sequence[str]
             if stage == "grpo" and str(node.get("_target_")).startswith("finr1.engine.vllm"):
                 why = f"{key} would ask the engine whose weights are trained"
                 raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
+
+
+def _asks(part: Mapping[str, Any], key: str = "judge.answer") -> bool:
+    """Whether a node is of a class that asks a model."""
+    return hasattr(resolve_target(part.get("_target_"), f"{key}._target_"), "ask_through")
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:

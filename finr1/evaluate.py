@@ -3,7 +3,8 @@
 Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row a completion),
 `<benchmark>/questions.jsonl` and `scores.json`. Rows are on disk as soon as a question is finished, and a killed
 evaluation goes on at the first question that lacks them. Completions that a changed rule made stale are scored again,
-not asked again (`asking`).
+not asked again (`asking`). Where a judge model scores (`evaluate.scorer`), it is asked when all completions are there
+(`judging`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from finr1.context import Bar, Context
 
 
+SCORERS = ("rules", "llm", "rules_then_llm")
+
+
 @dataclass
 class EvaluateSettings:
     """Which models are scored, and how completions are drawn."""
@@ -33,6 +37,8 @@ class EvaluateSettings:
     sampled: bool = True  # `sampling.n` completions a question
     sampling: Sampling = field(default_factory=lambda: Sampling(n=4, temperature=1.0, max_new_tokens=160))
     samples: dict[str, int] = field(default_factory=dict)  # model -> its `n` when sampled; the others': sampling.n
+    scorer: str = "rules"  # or llm: the judges of judge.answer that ask a model; rules_then_llm: what rules leave open
+    judge_repeats: int = 1  # how often a model judges each answer: the majority counts, the report shows the agreement
     box_anywhere: bool = False  # a reply without an answer block is read in its last \\boxed{}, as Fin-R1's judge would
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = 10_000
@@ -42,6 +48,10 @@ class EvaluateSettings:
             raise ConfigError("evaluate.models", "[]", "there is nothing to score", "name base, sft, grpo or a folder")
         if not (self.greedy or self.sampled):
             raise ConfigError("evaluate.greedy", False, "sampled is off too", "turn one of them on")
+        if self.scorer not in SCORERS:
+            raise ConfigError("evaluate.scorer", self.scorer, "no such scorer", f"use one of {', '.join(SCORERS)}")
+        if self.judge_repeats < 1:
+            raise ConfigError("evaluate.judge_repeats", self.judge_repeats, "nobody would judge", "use 1 or more")
         for model, n in self.samples.items():
             if n < 1:
                 raise ConfigError(f"evaluate.samples.{model}", n, "nothing would be drawn", "use 1 or more")
@@ -89,7 +99,10 @@ def run(ctx: Context) -> dict[str, Any]:
     if kept:
         ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
-    scores = {name: _scores(ctx, name, benchmarks[name], questions[name], list(models), rows) for name in benchmarks}
+    if ctx.cfg.evaluate.scorer != "rules":
+        _judge(ctx, rows, questions)
+
+    scores = {name: _scores(ctx, name, benchmarks[name], questions[name], models, rows) for name in benchmarks}
     for name, asked in questions.items():
         found = {label: leakage(model.folder, name, asked) for label, model in models.items()}
         scores[name]["training_rows"] = {label: leak._asdict() for label, leak in found.items()}
@@ -105,7 +118,21 @@ def run(ctx: Context) -> dict[str, Any]:
         "tokens": sum(row["n_tokens"] for found in rows.values() for row in found),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
         **({"scored_anew": kept} if kept else {}),
+        **ctx.count_judge(),
     }
+
+
+def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequence[Question]]) -> None:
+    """Have the model judge every cell and keep its verdicts; what it answered before is in its cache."""
+    from finr1.judging import Judging
+    from finr1.store import write_jsonl
+
+    judging = Judging(ctx)
+    with ctx.progress("judged", sum(map(len, rows.values()))) as bar:
+        for cell, found in rows.items():
+            judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
+            write_jsonl(ctx.folder / cell.file, found)
+            bar.advance(len(found), " ".join(cell))
 
 
 def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -164,26 +191,39 @@ def _scores(
     name: str,
     benchmark: Benchmark,
     questions: Sequence[Question],
-    models: Sequence[str],
+    models: Mapping[str, Model],
     rows: Mapping[Cell, Rows],
 ) -> dict[str, Any]:
     """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
     from finr1.asking import Cell
-    from finr1.benchmark.base import Outcome
-    from finr1.scoring import at_k, compare, correct_for_many, figures, units_of
+    from finr1.benchmark.base import Categories, Outcome
+    from finr1.breakdown import by_category, by_length, cost
+    from finr1.judging import figures as judge_figures
+    from finr1.scoring import at_k, compare, correct_for_many, figures, headline, units_of, value_of
 
     settings = ctx.cfg.evaluate
     modes = {model: settings.modes(model) for model in models}
     units, by_id = units_of(questions), {question.id: question for question in questions}
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
     scores: dict[str, dict[str, Any]] = {}
+    category = {q.id: benchmark.category(q) for q in questions} if isinstance(benchmark, Categories) else {}
+    leads = headline(next((found for cell, found in rows.items() if cell.benchmark == name), []))
     for model in models:
         scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
+        node = ctx.cfg.engine.get(models[model].role) or {}
+        prices = (float(node.get("price_in", 0.0)), float(node.get("price_out", 0.0)))
+        for mode, cell in scores[model].items():
+            found = rows[Cell(name, model, mode)]
+            cell["length"], cell["cost"] = by_length(found, how[0], units), cost(found, *prices)
+            if any(category.values()):
+                cell["categories"] = by_category(found, category, how[0], units)
+            if settings.scorer != "rules":
+                cell["judge"] = judge_figures(found, how[0])
         if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
             scores[model]["sampled"]["at_k"] = more
         if settings.greedy:
             pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
-            outcomes = [Outcome(question, row["answer"], row["strict"]["value"]) for question, row in pairs]
+            outcomes = [Outcome(question, row["answer"], value_of(row, leads)) for question, row in pairs]
             scores[model]["greedy"]["figures"] = dict(benchmark.figures(outcomes))
     paired = {
         f"{b}_vs_{a}": {
@@ -199,7 +239,7 @@ def _scores(
         for a, b in combinations(models, 2)
     }
     correct_for_many(paired)
-    return {"questions": len(questions), "scores": scores, "paired": paired}
+    return {"questions": len(questions), "headline": leads, "scores": scores, "paired": paired}
 
 
 def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
@@ -213,7 +253,8 @@ def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
                 for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
                     metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
     ctx.tracker.log("evaluate", metrics, 0)
-    columns = ["benchmark", "model", "mode", "format", "accuracy_strict", "low", "high", "n"]
+    leads = next(iter(scores.values()))["headline"]  # one scorer, one figure
+    columns = ["benchmark", "model", "mode", "format", leads, "low", "high", "n"]
     lines = [
         [name, model, mode, *(row[column] for column in columns[3:])]
         for name, table in scores.items()

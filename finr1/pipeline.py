@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 _TEXT = ("types.py", "answer", "prompt")
 _MODEL = ("model", "engine/base.py", "engine/vllm.py")
-_SCORES = ("asking.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
+_SCORES = ("asking.py", "breakdown.py", "judging.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
 _TRAIN = (*_TEXT, *_MODEL, "data")
 
 STAGES: Mapping[str, Stage] = {
@@ -100,7 +100,7 @@ STAGES: Mapping[str, Stage] = {
             "6_scores",
             ("sft", "grpo"),
             ("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
-            (*_TEXT, "model", "engine", *_SCORES, "benchmark", "source"),
+            (*_TEXT, "model", "engine", *_SCORES, "benchmark", "source", "cache.py", "judge"),
             "finr1.evaluate.run",
         ),
         Stage(
@@ -250,9 +250,11 @@ def deciding(values: Mapping[str, Any], key: str) -> Any:
 
 
 def settings_of(stage: Stage, cfg: RootConfig) -> tuple[str, ...]:
-    """The config keys that decide a stage; of `evaluate` also the engines that it asks by their roles."""
-    asked = cfg.evaluate.models if stage.name == "evaluate" else ()
-    return (*stage.settings, *(f"engine.{name}" for name in asked if is_role(name, cfg.engine)))
+    """The config keys that decide a stage; of `evaluate` also the engines it asks by their roles, and its judge."""
+    if stage.name != "evaluate":
+        return stage.settings
+    judge = ("judge.answer", "engine.judge") if cfg.evaluate.scorer != "rules" else ()
+    return (*stage.settings, *judge, *(f"engine.{name}" for name in cfg.evaluate.models if is_role(name, cfg.engine)))
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:

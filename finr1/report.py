@@ -1,6 +1,7 @@
 """Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`).
 
-The scores also stand in `scores.csv`, and as tables for a paper or a README in `scores.md` and `scores.tex`.
+The scores also stand in `scores.csv`, and as tables for a paper or a README in `scores.md` and `scores.tex`; what they
+are made of (categories, lengths, agreement of judges) in `breakdown.csv`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ReportSettings:
 
 def run(ctx: Context) -> dict[str, Any]:
     """Read the stage folders that exist and write the report; returns what it shows."""
+    from finr1.reporting import views
     from finr1.reporting.gather import summarise
     from finr1.reporting.page import render
     from finr1.reporting.samples import collect
@@ -40,6 +42,8 @@ def run(ctx: Context) -> dict[str, Any]:
         tables = {"csv": to_csv, "md": to_markdown, "tex": to_latex} if summary["benchmarks"] else {}
         for ending, table in tables.items():
             write_atomic(ctx.folder / f"scores.{ending}", table(summary["benchmarks"]))
+        if tables:
+            write_atomic(ctx.folder / "breakdown.csv", views.to_csv(summary["benchmarks"]))
         bar.advance()
         samples = collect(folders, ctx.cfg.report.samples)
         bar.advance()

@@ -3,6 +3,9 @@
 A row is one completion. Figures are shares over completions that were decided: an undecided one (None) is counted in
 `undecided` and left out of the accuracy, never taken for right or wrong. Questions that stand for more than one (a
 sample of a large benchmark) count so often; their documents are what is drawn (`Unit`).
+
+Where a judge model scores (`judging`), each row has its verdict as `judged` beside those of the rules, and that is the
+figure that leads (`headline`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from finr1.types import Completion, Question, Verdict
 
 Row = dict[str, Any]
 SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
-TESTED = ("accuracy_strict", "accuracy_scaled", "format")
+TESTED = ("accuracy_strict", "accuracy_scaled", "accuracy_judged", "format")
 
 
 class Unit(NamedTuple):
@@ -130,11 +133,16 @@ def value_of(row: Row, figure: str) -> float | None:
     if figure.startswith("accuracy_"):
         value: float | None = row[figure.removeprefix("accuracy_")]["value"]
         return value
-    if figure == "undecided":
-        return float(row["strict"]["value"] is None)
+    if figure == "undecided":  # by what leads
+        return float(row["judged" if "judged" in row else "strict"]["value"] is None)
     if figure == "truncated":
         return float(row["finish_reason"] == "length")
     return None if row["format"] is None else float(row["format"])
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The figure that stands for accuracy: the judge's where it has scored these rows, else the rules' strict one."""
+    return "accuracy_judged" if rows and "judged" in rows[0] else "accuracy_strict"
 
 
 def _sums(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
@@ -148,12 +156,23 @@ def _sums(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
     return sums
 
 
+def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units | None = None) -> dict[str, Any] | None:
+    """A share with its interval over these rows, and of how many decided rows `n`; None where nobody decided."""
+    sums = _sums(rows, figure)
+    if not sums:
+        return None
+    design = _design(list(sums), units)
+    right_Q, n_Q = [s for s, _ in sums.values()], [n for _, n in sums.values()]
+    value = stats.weighted_mean(right_Q, design) / stats.weighted_mean(n_Q, design)
+    return {"value": value, "n": sum(n_Q), **stats.share(right_Q, n_Q, confidence, design)._asdict()}
+
+
 def figures(
     rows: Sequence[Row], confidence: float, samples: int, seed: int, units: Units | None = None
 ) -> dict[str, Any]:
     """All figures of one model in one mode, each with its interval; a share nobody decided is None.
 
-    `low`, `high` and `method` are those of `accuracy_strict`. Without `units` every question stands for itself.
+    `low`, `high` and `method` are those of the `headline`. Without `units` every question stands for itself.
     """
     out: dict[str, Any] = {
         "n": len(rows),
@@ -161,16 +180,15 @@ def figures(
         "errors": sum(row["finish_reason"] == "error" for row in rows),
     }
     intervals: dict[str, dict[str, Any] | None] = {}
-    for figure in SHARES:
-        sums = _sums(rows, figure)
+    leads = headline(rows)
+    for figure in (*SHARES, *((leads,) if leads not in SHARES else ())):
+        found = accuracy(rows, figure, confidence, units)
         if figure.startswith("accuracy_"):
-            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = sum(n for _, n in sums.values())
+            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = 0 if found is None else found["n"]
         out[figure], intervals[figure] = None, None
-        if sums:
-            design = _design(list(sums), units)
-            right_Q, n_Q = [s for s, _ in sums.values()], [n for _, n in sums.values()]
-            out[figure] = stats.weighted_mean(right_Q, design) / stats.weighted_mean(n_Q, design)
-            intervals[figure] = stats.share(right_Q, n_Q, confidence, design)._asdict()
+        if found is not None:
+            out[figure] = found["value"]
+            intervals[figure] = {key: found[key] for key in ("low", "high", "method")}
     lengths: dict[str, list[int]] = {}
     for row in rows:
         if row["finish_reason"] != "error":
@@ -180,19 +198,19 @@ def figures(
     out["mean_tokens"] = stats.weighted_mean(means, design) if means else None
     resampled = (samples, seed, confidence, design)
     intervals["mean_tokens"] = stats.bootstrap(means, *resampled)._asdict() if means else None
-    strict = intervals["accuracy_strict"] or {"low": None, "high": None, "method": "nothing decided"}
-    return {**out, **strict, "confidence": confidence, "intervals": intervals}
+    leading = intervals[leads] or {"low": None, "high": None, "method": "nothing decided"}
+    return {**out, **leading, "confidence": confidence, "intervals": intervals}
 
 
 def at_k(
     rows: Sequence[Row], questions: Mapping[str, Question], confidence: float, units: Units | None = None
 ) -> dict[str, Any]:
-    """mean@n, pass@k and maj@n of strict accuracy, each with its interval; k: powers of two up to n samples, and n.
+    """mean@n, pass@k and maj@n of the `headline`, each with its interval; k: powers of two up to n samples, and n.
 
     mean@n averages a question's samples; pass@k (`stats.pass_at_k`) is the chance that one of k is right; maj@n that
     the commonest answer is, where ties share. A question with fewer decided samples than k is left out: `n_questions`.
     """
-    sums, groups = _sums(rows, "accuracy_strict"), by_question(rows)
+    sums, groups = _sums(rows, headline(rows)), by_question(rows)
     most = max((n for _, n in sums.values()), default=0)
     if most < 2:
         return {}
@@ -214,15 +232,16 @@ def at_k(
 
 
 def majority(rows: Sequence[Row], question: Question) -> float | None:
-    """The strict verdict on the commonest answer among the samples of one question.
+    """The leading verdict on the commonest answer among the samples of one question.
 
     Tied answers share it equally, as a coin would choose. Samples without an answer do not vote; without any vote the
     outcome is 0. None where nobody decided on a winner.
     """
     verdicts: dict[str, list[float | None]] = {}
+    leads = headline(rows)
     for row in rows:
         if row["finish_reason"] != "error" and row["answer"]:
-            verdicts.setdefault(_answer_key(row["answer"], question), []).append(row["strict"]["value"])
+            verdicts.setdefault(_answer_key(row["answer"], question), []).append(value_of(row, leads))
     if not verdicts:
         return None if all(row["finish_reason"] == "error" for row in rows) else 0.0
     top = max(map(len, verdicts.values()))
@@ -265,11 +284,11 @@ def compare(
 
     Where questions share a document, or stand for unlike numbers, McNemar's test does not hold: paired means by whole
     documents then decide. One completion a question has both tests, as `mcnemar` and `bootstrap`. The fields are those
-    of strict accuracy; `accuracy_scaled` and `format` hold the same tests of those figures. None if there is no
-    question that both decided.
+    of the `headline`; the other figures' tests stand under their names. None if there is no question that both decided.
     """
+    leads = headline(rows_a)
     tests: dict[str, dict[str, Any] | None] = {}
-    for figure in TESTED:
+    for figure in (figure for figure in TESTED if figure in (leads, *SHARES)):
         a, b = _sums(rows_a, figure), _sums(rows_b, figure)
         both = [question for question in a if question in b]
         a_Q, b_Q = ([side[q][0] / side[q][1] for q in both] for side in (a, b))
@@ -283,15 +302,15 @@ def compare(
         else:
             exact = stats.mcnemar(a_Q, b_Q, confidence)._asdict()
             tests[figure] = {**(exact if design is None else means), "mcnemar": exact, "bootstrap": means}
-    strict = tests.pop("accuracy_strict")
-    return None if strict is None else {**strict, **tests}
+    leading = tests.pop(leads)
+    return None if leading is None else {**leading, **tests}
 
 
 def correct_for_many(paired: Mapping[str, Mapping[str, dict[str, Any] | None]]) -> None:
     """Add `p_holm` to every test (pair of models -> mode -> test): Holm's p over all pairs, by mode and figure."""
     for mode in {mode for modes in paired.values() for mode in modes}:
-        strict = [test for modes in paired.values() if (test := modes.get(mode)) is not None]
-        families = [strict] + [[test[f] for test in strict if test.get(f)] for f in TESTED if f != "accuracy_strict"]
+        leading = [test for modes in paired.values() if (test := modes.get(mode)) is not None]
+        families = [leading] + [[test[f] for test in leading if test.get(f)] for f in TESTED]
         for family in families:
             for test, p in zip(family, stats.holm([test["p"] for test in family]), strict=True):
                 test["p_holm"] = p

@@ -182,6 +182,35 @@ def cohen_kappa(both: int, only_a: int, only_b: int, neither: int) -> Kappa:
     return Kappa(n, observed, kappa, a, b)
 
 
+def two_judges(table: Sequence[int], confidence: float = 0.95) -> dict[str, float | None]:
+    """`cohen_kappa` of a table (both, only a, only b, neither) as plain values, with Wilson's interval of the
+    agreement; all None without a case."""
+    both, only_a, only_b, neither = table
+    n = sum(table)
+    if not n:
+        return dict.fromkeys(("agreement", "low", "high", "kappa", "ones_a", "ones_b"))
+    found, interval = cohen_kappa(both, only_a, only_b, neither), wilson(both + neither, n, confidence)
+    more = {"low": interval.low, "high": interval.high, "kappa": found.kappa}
+    return {"agreement": found.agreement, **more, "ones_a": found.ones_a, "ones_b": found.ones_b}
+
+
+def fleiss_kappa(ones_N: Sequence[int], n_N: Sequence[int]) -> tuple[float, float | None]:
+    """Share of agreeing pairs of 0/1 ratings of one case, and Fleiss' kappa (Psychol. Bull. 76, 1971, eq. 7).
+
+    Case i has `ones_N[i]` ones of `n_N[i]` ratings, at least two each. The pairs' share is the mean over cases of
+    (c(c-1) + z(z-1)) / (n(n-1)); chance is p² + (1-p)² at the share p of ones. The kappa is None where all ratings
+    are the same. ValueError without a case.
+    """
+    if not len(n_N) or min(n_N) < 2:
+        raise ValueError(f"{list(n_N)}: cases of at least two ratings are needed")
+    ones, n = np.asarray(ones_N, float), np.asarray(n_N, float)
+    zeros = n - ones
+    observed = float(np.mean((ones * (ones - 1) + zeros * (zeros - 1)) / (n * (n - 1))))
+    p = float(ones.sum() / n.sum())
+    chance = p * p + (1 - p) * (1 - p)
+    return observed, None if p in (0.0, 1.0) else (observed - chance) / (1 - chance)
+
+
 def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> float:
     """Σwv / Σw."""
     weight = np.ones(len(values_Q)) if design is None else np.asarray(design.weight_Q, float)

@@ -43,6 +43,10 @@ def _table(benchmark: str, scores: Mapping[str, Any]) -> Table:
     labels = {"macro_f1": "F1", "majority_accuracy": "major."}
     extra = [n for n in labels if any(n in c.get("figures", {}) for modes in scores.values() for c in modes.values())]
     names = {**_FIGURES, **{name: labels[name] for name in extra}}
+    if any("accuracy_judged" in cells for modes in scores.values() for cells in modes.values()):  # in scaled's place
+        names = {("accuracy_judged" if n == "accuracy_scaled" else n): names[n] for n in names} | {
+            "accuracy_judged": "judged"
+        }
     gap = (0, 0) if extra else (0, 1, 0, 0)
     table = Table(title=benchmark, box=box.SIMPLE, pad_edge=False, padding=gap)
     for column in ("model", "mode", *names.values(), "interval", "n"):
@@ -54,11 +58,16 @@ def _table(benchmark: str, scores: Mapping[str, Any]) -> Table:
     return table
 
 
+def _leading(cells: Mapping[str, Any]) -> Any:
+    """The accuracy that leads: the judge's where one has scored."""
+    return cells.get("accuracy_judged", cells.get("accuracy_strict"))
+
+
 def headline(scores: Mapping[str, Any]) -> str:
-    """The strict accuracies on one line: `base 0.012/0.008, sft …` (greedy/sampled)."""
+    """The leading accuracies on one line: `base 0.012/0.008, sft …` (greedy/sampled)."""
     parts = []
     for model, modes in scores.items():
-        values = [_number(cells.get("accuracy_strict")) for cells in modes.values() if isinstance(cells, Mapping)]
+        values = [_number(_leading(cells)) for cells in modes.values() if isinstance(cells, Mapping)]
         parts.append(f"{model} {'/'.join(values)}")
     return ", ".join(parts)
 

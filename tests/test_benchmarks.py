@@ -11,6 +11,7 @@ from fault_server import good, serve
 from stages import stage_context
 
 from experiments.benchmarks import distil_http, export, figures, questions
+from experiments.benchmarks import evaluate as evaluate_bench
 from experiments.benchmarks import filter as filter_bench
 
 
@@ -61,3 +62,15 @@ def test_filter_measures_the_stage_on_its_own_rows(tmp_path: Path) -> None:
     assert 0 < seconds < 60 and 0.01 < memory < 64
     rows = (tmp_path / "3_filtered" / "verdicts.jsonl").read_text().splitlines()
     assert len(rows) == 40 and len({json.loads(row)["question_id"] for row in rows}) == 4
+
+
+def test_evaluate_scores_its_own_completions_and_the_report_reads_its_run(tmp_path: Path) -> None:
+    pairs = evaluate_bench.completions(24, 1000)
+    rows, seconds = evaluate_bench.scored(pairs)
+    assert seconds > 0 and len(rows) == 24 and {row["strict"]["value"] for row in rows} == {0.0, 1.0}
+    assert all(len(row["text"]) > 1000 for row in rows) and evaluate_bench.scored_again(pairs, rows, tmp_path) > 0
+    evaluate_bench.make_run(tmp_path / "run", pairs, rows)
+    wall, memory = figures.stage("stage=report", "name=run", f"paths.runs={tmp_path}")
+    assert wall > 0 and memory > 0
+    page = (tmp_path / "run" / "7_report" / "report.html").read_text(encoding="utf-8")
+    assert "By category" in page and "Length and accuracy" in page

@@ -29,13 +29,15 @@ STAGE_OF = {
     "audit.py": "filter",
     "index.py": "filter",
     "asking.py": "evaluate",
+    "breakdown.py": "evaluate",
+    "judging.py": "evaluate",
     "leakage.py": "evaluate",
 }
 PARTS = {
     "report": ("reporting",),
     "questions": ("overlap",),
     "filter": ("audit", "index"),
-    "evaluate": ("asking", "leakage"),
+    "evaluate": ("asking", "breakdown", "judging", "leakage"),
 }
 
 

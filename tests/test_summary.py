@@ -56,3 +56,17 @@ def test_a_light_stage_alone_shows_no_table(cfg: RootConfig, capsys: pytest.Capt
 def test_a_run_without_scores_has_no_scores(tmp_path: Path) -> None:
     assert read_scores(tmp_path) == all_scores(tmp_path) == {} and headline({}) == ""
     assert headline({"sft": {"greedy": CELLS, "sampled": {}}}) == "sft 0.725/–"
+
+
+def test_where_a_judge_scored_its_accuracy_is_shown_and_leads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = RootConfig(name="r", stage="evaluate")
+    cfg.paths.runs = str(tmp_path)
+    judged = {**CELLS, "accuracy_judged": 0.875}
+    write_json(tmp_path / "r" / "6_scores" / "scores.json", {"a": {"scores": {"sft": {"greedy": judged}}}})
+    show(cfg, {"evaluate": Spent(1.0, 1.0)}, 1.0)
+    out = capsys.readouterr().out
+    assert " judged " in out and " scaled " not in out and "0.875" in out and "0.725" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert headline({"sft": {"greedy": judged}}) == "sft 0.875"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from finr1.types import Question
 
@@ -27,4 +27,13 @@ class Benchmark(Protocol):
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """Figures beyond accuracy (macro-F1, the majority-class baseline, ...); empty where there are none."""
+        ...
+
+
+@runtime_checkable
+class Categories(Protocol):
+    """A benchmark whose questions have categories, which the report shows apart."""
+
+    def category(self, question: Question) -> str:
+        """The category's name; empty where the question has none."""
         ...

@@ -29,6 +29,10 @@ class Worked:
             raise ConfigError("benchmark.worked.limit", self.limit, why, "lower it, or raise the source's n_test")
         return questions
 
+    def category(self, question: Question) -> str:
+        """The group of templates."""
+        return str(question.meta["group"])
+
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """Accuracy over decided answers by language and by group of templates: `accuracy/en`, `accuracy/bonds`."""
         decided: dict[str, list[float]] = defaultdict(list)

@@ -35,12 +35,12 @@ class Ask(NamedTuple):
 class Judge:
     """What judges that ask a model share: the engine, once it is given, and how it is asked."""
 
-    def __init__(self, name: str, retries: int, max_new_tokens: int) -> None:
+    def __init__(self, name: str, retries: int, max_new_tokens: int, temperature: float = 0.0) -> None:
         self.name = name
         if retries < 0:
             raise ConfigError(f"judge.{name}.retries", retries, "a count cannot be negative", "use 0 or more")
         self.retries = retries
-        self.sampling = Sampling(n=1, temperature=0.0, max_new_tokens=max_new_tokens)
+        self.sampling = Sampling(n=1, temperature=temperature, max_new_tokens=max_new_tokens)
         self._engine: Engine | None = None
 
     def ask_through(self, engine: Engine) -> None:

@@ -23,10 +23,17 @@ class AnswerLlm(Judge):
     - `judge_answer_published.v1`: Fin-R1's README, verbatim (at 0a1c357); it shows the question.
 
     `retries`: how often a reply without a score is asked for again (see `_asking`), before it is undecided.
+    `temperature`: above 0 only where one asks several times to see how far the judge agrees with itself.
     """
 
-    def __init__(self, prompt: str = "judge_answer_of.v1", retries: int = 2, max_new_tokens: int = 512) -> None:
-        super().__init__("answer_llm", retries, max_new_tokens)
+    def __init__(
+        self,
+        prompt: str = "judge_answer_of.v1",
+        retries: int = 2,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+    ) -> None:
+        super().__init__("answer_llm", retries, max_new_tokens, temperature)
         self.prompt = prompt
         self._with_question = "question" in places_of(prompt, "judge.answer.answer_llm.prompt", _NEEDED)
 

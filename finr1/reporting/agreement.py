@@ -102,19 +102,9 @@ def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
     row["one_silent"] = counts["one_silent"]
-    if not row["n"]:
-        return {**row, "agreement": None, "low": None, "high": None, "kappa": None, "rules": None, "judge": None}
-    found = stats.cohen_kappa(*cells)
-    interval = stats.wilson(row["both"] + row["neither"], row["n"])
-    return {
-        **row,
-        "agreement": found.agreement,
-        "low": interval.low,
-        "high": interval.high,
-        "kappa": found.kappa,
-        "rules": found.ones_a,
-        "judge": found.ones_b,
-    }
+    found = stats.two_judges(cells)
+    marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
+    return {**row, **found, **marginals}
 
 
 def _shown(samples: list[tuple[str, Pair]], questions: Path) -> Iterator[dict[str, Any]]:

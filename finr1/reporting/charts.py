@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from markupsafe import Markup
 
@@ -109,6 +110,49 @@ def _segments(curve: Sequence[Point]) -> list[list[tuple[float, float]]]:
         else:
             segments[-1].append((step, value))
     return [segment for segment in segments if segment]
+
+
+def bins(name: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
+    """Shares right over mean tokens, one dot with its interval a group (`finr1.breakdown.by_length`), from 0 to 1."""
+    shown = [group for group in groups if group["value"] is not None]
+    if not shown:
+        return Markup('<p class="none">nothing was decided</p>')
+    tokens = [float(group["mean_tokens"]) for group in shown]
+    first, last = min(tokens), max(tokens)
+
+    def x(value: float) -> float:
+        inner = WIDTH - LEFT - RIGHT - 20  # whole intervals inside the frame
+        return round(LEFT + 10 + ((value - first) / (last - first) if last > first else 0.5) * inner, 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (1 - value) * (HEIGHT - TOP - BOTTOM), 1)
+
+    label = f"{name}: " + "; ".join(f"{number(t)} tokens {g['value']:.0%}" for t, g in zip(tokens, shown, strict=True))
+    pixels = [[x(t), y(g["value"]), _hover(g)] for t, g in zip(tokens, shown, strict=True)]
+    parts = [
+        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-points="{escape(json.dumps(pixels))}">'
+    ]
+    for mark in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark)}" y2="{y(mark)}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4}" text-anchor="end">{mark:.0%}</text>')
+    for at in dict.fromkeys((first, last)):
+        parts.append(f'<text class="tick" x="{x(at)}" y="{HEIGHT - 14}" text-anchor="middle">{number(at)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">tokens</text>')
+    for at, group in zip(tokens, shown, strict=True):
+        ends = f'y1="{y(group["low"])}" y2="{y(group["high"])}"'
+        parts.append(f'<line class="range" x1="{x(at)}" x2="{x(at)}" {ends}/>')
+    path = " ".join(f"{px},{py}" for px, py, _ in pixels)
+    parts.append(f'<polyline class="raw" points="{path}"/>')
+    parts += [f'<circle class="dot" cx="{px}" cy="{py}" r="3.2"/>' for px, py, _ in pixels]
+    parts.append('<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>')
+    return Markup("".join(parts))
+
+
+def _hover(group: Mapping[str, Any]) -> str:
+    low, high = group["tokens"]
+    return f"{low:,} to {high:,} tokens: {group['value']:.1%} of {group['n_decided']:,}"
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> Markup:

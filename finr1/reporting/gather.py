@@ -51,6 +51,9 @@ SETTINGS = (  # shown in the report, as far as the manifests have them
     "grpo.sampling.max_new_tokens",
     "grpo.select.low",
     "grpo.select.high",
+    "evaluate.scorer",
+    "evaluate.judge_repeats",
+    "engine.judge.model",
     "evaluate.sampling.n",
     "evaluate.sampling.temperature",
     "evaluate.sampling.top_p",
@@ -85,6 +88,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
             "scores": first.get("scores", {}),
             "paired": first.get("paired", {}),
             "benchmarks": benchmarks,
+            "judge": judge_cost(manifests.get("evaluate", {}).get("counts", {})),
             "training": {
                 stage: training(run_dir, stage, manifests[stage]["began"])
                 for stage in ("sft", "grpo")
@@ -96,6 +100,14 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
         }
     )
     return summary
+
+
+def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:
+    """Calls and tokens of the judge that scored the evaluation; None where none did."""
+    if "judge_asked" not in counts:
+        return None
+    paid = {key: counts.get(key, 0) for key in ("paid_prompt_tokens", "paid_completion_tokens")}
+    return {"asked": counts["judge_asked"], "failed": counts["judge_failed"], **paid}
 
 
 def lookup(settings: Mapping[str, Any], dotted: str) -> Any:

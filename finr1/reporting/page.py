@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from finr1.reporting import charts, published, tables
+from finr1.reporting import charts, published, tables, views
 from finr1.reporting.gather import STAGES
 from finr1.tracking import METRICS
 
@@ -37,6 +37,7 @@ CURVES = {  # stage -> the metrics drawn, in this order; others follow
 }
 SHARES = ("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency")
 FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
+JUDGED = {"accuracy_judged": "right, as scored"}  # where a model judged
 FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is called, how far it is set in
     ("questions", "questions", "questions", 0),
     ("traces", "distil", "teacher traces", 0),
@@ -76,7 +77,12 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         date=time.strftime("%Y-%m-%d %H:%M", time.localtime(summary["began"])) if summary["began"] else "–",
         peak_gib=max(summary["memory_gib"].values(), default=None),
         findings=findings(summary),
-        figures=FIGURES,
+        figures_of=figures_of,
+        by_category=views.by_category,
+        first_with_length=views.first_with_length,
+        has=views.has,
+        leads=tables.headline,
+        bins_chart=charts.bins,
         funnel=funnel(summary),
         stages=STAGES,
         curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
@@ -99,6 +105,11 @@ def embed(value: object) -> Markup:
     return Markup(text)
 
 
+def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of a benchmark's table with their words; the judge's first, where one scored."""
+    return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
+
+
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The bars of the funnel: count, width in percent of the widest, and whether its stage ran at all."""
     counts = {key: summary["funnel"].get(key) for key, *_ in FUNNEL}
@@ -118,16 +129,17 @@ def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the run showed, on its first benchmark: each model against the one before it."""
     out = []
+    leads = tables.headline(next(iter(summary.get("benchmarks", {}).values()), {}))
     for a, b in pairwise(summary["scores"]):
         tests = summary["paired"].get(f"{b}_vs_{a}") or {}
-        for figure, mode in (("format", "greedy"), ("accuracy_strict", "sampled"), ("accuracy_strict", "greedy")):
+        for figure, mode in (("format", "greedy"), (leads, "sampled"), (leads, "greedy")):
             test = tests.get(mode)
-            test = test and (test if figure == "accuracy_strict" else test.get(figure))
+            test = test and (test if figure == leads else test.get(figure))
             if test:
                 clear = (test["low"] > 0 or test["high"] < 0) and test["p"] < 0.05
                 word = ("rose" if test["diff"] > 0 else "fell") if clear else "no clear change"
                 before, after = (summary["scores"][model][mode][figure] for model in (a, b))
-                title = f"{b} vs {a}: {FIGURES[figure]}, {mode}"
+                title = f"{b} vs {a}: {(FIGURES | JUDGED)[figure]}, {mode}"
                 out.append({"title": title, "word": word, "before": before, "after": after, **test})
     return out
 

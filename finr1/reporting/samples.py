@@ -16,7 +16,8 @@ def collect(folders: Mapping[str, Path], per_model: int) -> Row:
     """`{"questions": {id: {text, gold, kind}}, "samples": [...]}`, about `per_model` samples of each model.
 
     A sample: origin (evaluation | training | filter), group and mode (what the browser filters by), question id, text,
-    answer, outcome (right | wrong | undecided, or good | bad | undecided), and `checks`: [name, value, why].
+    answer, outcome (right | wrong | undecided, or good | bad | undecided), and `checks`: [name, value, why]. Of the
+    evaluation also `disagree`: of rules and judges that decided, some say right and some wrong.
     """
     questions: dict[str, Row] = {}
     samples: list[Row] = []
@@ -62,10 +63,14 @@ def _evaluation(folder: Path, questions: dict[str, Row], per_model: int) -> list
     for path in cells:
         model, mode = path.stem.rsplit(".", 1)
         siblings = sum(other.stem.rsplit(".", 1)[0] == model for other in cells)
-        rows = balanced(list(read_jsonl(path)), lambda row: row["strict"]["value"], max(1, per_model // siblings))
+        rows = balanced(list(read_jsonl(path)), lambda row: (_leading(row), _disagree(row)), per_model // siblings or 1)
         for row in rows:
             checks = [["form", _number(row["format"]), row.get("format_why", "")]]
-            checks += [[name, row[name]["value"], row[name]["why"]] for name in ("strict", "scaled")]
+            checks += [[f"rules, {name}", row[name]["value"], row[name]["why"]] for name in ("strict", "scaled")]
+            for number, verdict in enumerate(row.get("judges", ()), 1):
+                checks.append([f"{verdict['judge'] or 'judge'}, {number}", verdict["value"], verdict["why"]])
+            if "judged" in row:
+                checks.append([f"counts, by {row['judged']['by']}", row["judged"]["value"], row["judged"]["why"]])
             samples.append(
                 {
                     "origin": "evaluation",
@@ -74,12 +79,24 @@ def _evaluation(folder: Path, questions: dict[str, Row], per_model: int) -> list
                     "question": row["question_id"],
                     "text": row["text"],
                     "answer": row["answer"],
-                    "outcome": outcome_of(row["strict"]["value"]),
+                    "outcome": outcome_of(_leading(row)),
+                    "disagree": _disagree(row),
                     "note": f"{row['n_tokens']} tokens, {_ending(row['finish_reason'])}",
                     "checks": checks,
                 }
             )
     return samples
+
+
+def _leading(row: Row) -> float | None:
+    """The verdict that the scores count (`finr1.scoring.headline`)."""
+    value: float | None = row["judged" if "judged" in row else "strict"]["value"]
+    return value
+
+
+def _disagree(row: Row) -> bool:
+    said = {verdict["value"] for verdict in (row["strict"], row["scaled"], *row.get("judges", ()))}
+    return len(said - {None}) > 1
 
 
 def _training(path: Path, questions: dict[str, Row], n: int) -> list[Row]:

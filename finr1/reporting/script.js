@@ -28,6 +28,8 @@ if (form) {
   const more = document.getElementById("more");
   const NAMES = { evaluation: "evaluation", training: "GRPO rollouts", filter: "filtered traces" };
   const FIELDS = ["origin", "group", "mode", "outcome"];
+  const DISAGREE = "disagreement"; // a choice beside the verdicts: rules and judges, or repeats, differ
+  const fits = (s, field, value) => (field === "outcome" && value === DISAGREE ? s.disagree === true : s[field] === value);
   let hits = [];
 
   const make = (tag, className, text) => {
@@ -44,10 +46,11 @@ if (form) {
       const select = form.elements[field];
       const before = select.value;
       const values = [...new Set(left.map((s) => s[field]))];
+      if (field === "outcome" && left.some((s) => s.disagree)) values.push(DISAGREE);
       const options = values.map((v) => new Option(field === "origin" ? NAMES[v] : v, v));
       select.replaceChildren(...(field === "origin" ? [] : [new Option("all", "")]), ...options);
       select.value = values.includes(before) ? before : field === "origin" ? values[0] : "";
-      if (select.value) left = left.filter((s) => s[field] === select.value);
+      if (select.value) left = left.filter((s) => fits(s, field, select.value));
     }
     return left;
   };
@@ -83,7 +86,7 @@ if (form) {
       head.append(
         make("span", `verdict ${sample.outcome}`, sample.outcome),
         make("span", "q", (questions[sample.question]?.text || "").replace(/\s+/g, " ").slice(-160)),
-        make("span", "quiet", `${sample.group}, ${sample.mode}`),
+        make("span", "quiet", `${sample.group}, ${sample.mode}${sample.disagree ? ", judges disagree" : ""}`),
       );
       card.append(head);
       card.addEventListener("toggle", () => card.open && !card.querySelector(".body") && fill(card, sample));

@@ -16,7 +16,10 @@ from finr1.reporting import published
 COLUMNS = (
     *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
     *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
+    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_alike", "kappa_with_rules"),
+    *("tokens", "tokens_a_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
+WORDS = {"accuracy_strict": "Strict accuracy", "accuracy_judged": "Accuracy by evaluate.scorer"}
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
@@ -38,9 +41,10 @@ class Entry(NamedTuple):
 
 
 class Leaders(NamedTuple):
-    """Strict accuracy of one mode: rows by model, ours first, and their mean where a model has all benchmarks."""
+    """Accuracy of one mode: rows by model, ours first, and their mean where a model has all benchmarks."""
 
     mode: str
+    what: str  # which accuracy, in words
     benchmarks: Sequence[str]
     ours: Mapping[str, Sequence[Entry]]
     published: Mapping[str, Sequence[Entry]]
@@ -60,6 +64,11 @@ def _mean(row: Sequence[Entry]) -> Entry:
     return Entry(sum(values) / len(values)) if len(values) == len(row) else Entry(None)
 
 
+def headline(benchmark: Mapping[str, Any]) -> str:
+    """The figure that stands for a benchmark's accuracy, whose interval is `low` to `high`."""
+    return str(benchmark.get("headline", "accuracy_strict"))
+
+
 def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     """One table a mode, from the summary's `benchmarks`."""
     models = list(dict.fromkeys(model for table in benchmarks.values() for model in table["scores"]))
@@ -72,9 +81,10 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     for mode in modes:
         ours = {}
         for model in models:
-            cells = [table["scores"].get(model, {}).get(mode, {}) for table in benchmarks.values()]
-            ours[model] = [Entry(c.get("accuracy_strict"), c.get("low"), c.get("high")) for c in cells]
-        out.append(Leaders(mode, list(benchmarks), ours, theirs))
+            cells = [(table["scores"].get(model, {}).get(mode, {}), headline(table)) for table in benchmarks.values()]
+            ours[model] = [Entry(c.get(leads), c.get("low"), c.get("high")) for c, leads in cells]
+        what = WORDS[next(map(headline, benchmarks.values()))]
+        out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
     return out
 
 
@@ -85,13 +95,23 @@ def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
         for model, modes in table["scores"].items():
             leak = (table.get("training_rows") or {}).get(model) or {}
             for mode, cells in modes.items():
-                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours"}
-                rows.append({**{c: cells.get(c) for c in COLUMNS}, **more, "training_rows": leak.get("state")})
+                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours", "headline": headline(table)}
+                more |= {"training_rows": leak.get("state"), **_judged(cells.get("judge"))}
+                spent = {key: value for key, value in cells.get("cost", {}).items() if key in COLUMNS}
+                rows.append({**{c: cells.get(c) for c in COLUMNS}, **spent, **more})
         for model, scores in published.SCORES.items():
             if name in scores:
                 row = {"benchmark": name, "model": model, "accuracy_strict": scores[name], "method": "judge"}
                 rows.append({**dict.fromkeys(COLUMNS), **row, "source": f"published: {published.SOURCE}"})
     return rows
+
+
+def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The columns of a judge model."""
+    if not judge:
+        return {}
+    agreed = {"repeats_alike": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
+    return {"judge_asked": judge["asked"], "judge_undecided": judge["undecided"], **agreed}
 
 
 def to_csv(benchmarks: Mapping[str, Any]) -> str:
@@ -111,7 +131,7 @@ def to_markdown(benchmarks: Mapping[str, Any]) -> str:
         lines = [head, ["---", *["---:"] * len(table.head())]]
         lines += [[name.replace("|", "\\|"), *(entry.text() for entry in row)] for name, row in table.rows()]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"Strict accuracy, {table.mode}, percent with its interval\n\n{text}\n{_footnote(table)}")
+        parts.append(f"{table.what}, {table.mode}, percent with its interval\n\n{text}\n{_footnote(table)}")
     return "\n".join(parts)
 
 
@@ -124,7 +144,7 @@ def to_latex(benchmarks: Mapping[str, Any]) -> str:
     parts = []
     for table in leaders(benchmarks):
         lines = [
-            rf"% strict accuracy, {table.mode}, percent with its interval",
+            rf"% {table.what}, {table.mode}, percent with its interval",
             rf"\begin{{tabular}}{{l{'r' * len(table.head())}}}",
             r"\toprule",
             " & ".join(map(_tex, ["model", *table.head()])) + r" \\",
