@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from finr1.context import Bar
+from finr1.data.checkpoints import seed_random
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
-from finr1.data.rows import Group, make_row
+from finr1.data.rows import Group as RowGroup
+from finr1.data.rows import make_row
 from finr1.grpo.advantage import Advantages, centre, down_sample, first_groups
 from finr1.grpo.canary import Canary, check_names
 from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
+from finr1.grpo.pending import Pending, Round
 from finr1.grpo.reference import Reference
-from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade, join, refill
+from finr1.grpo.rollout import Batch, Graded, Sampler, ask, collate, join, refill, weigh
 from finr1.grpo.settings import GrpoSettings
 from finr1.grpo.workers import failures
 from finr1.reward.base import Reward
@@ -64,7 +67,7 @@ class GrpoModule(StepModule):
         super().__init__(model, optimizer, settings.weight_decay)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
-        self.spare, self.seed, self.canary, self.failures_before = spare, seed, canary, 0
+        self.spare, self.seed, self.canary, self.pending = spare, seed, canary, Pending(folder)
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar = folder, tracker, bar
@@ -79,31 +82,49 @@ class GrpoModule(StepModule):
         path = self.folder / SAMPLES
         if path.exists():
             write_jsonl(path, [row for row in take_rows(path, ["step"]) if row["step"] < self.steps_done])
+        self.pending.read(self.steps_done)
         self.bar.advance(self.steps_done)
+
+    def checkpoint_kept(self, oldest: int) -> None:
+        """No resume walks the steps before it again."""
+        self.pending.forget_before(oldest)
 
     def training_step(self, step: int, _: int) -> None:
         """Sample, grade, centre, batch, loss, sync."""
-        s, clock, self.failures_before = self.settings, _Clock(), failures(self.rewards)
+        s, clock = self.settings, Clock()
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
-        graded, asked, rounds = None, self.plan[step], 0
+        graded, asked, rounds, lost = None, self.plan[step], 0, 0
         while asked:
-            groups = self.sampler.sample(asked)
-            clock.lap("sample_s")
-            graded = join(graded, grade(groups, self.rewards, s))
+            found = self.pending.take(step, rounds, version, asked) or self.sample(step, rounds, asked)
+            clock.add(found.seconds)
+            graded, lost = join(graded, weigh(found.groups, self.rewards, s)), lost + found.failures
             advantages = self.centre(graded, wanted)
             clock.lap("grade_s")
             asked = refill(advantages.spread_P, wanted, self.spare(step)) if rounds < s.refill_rounds else ()
             rounds += 1
         assert graded is not None
         resting = self.sampler.rest()
-        batch = collate(graded.groups, advantages, s, int(digest([self.seed, "updates", step]), 16) % 2**63)
+        seed = int(digest([self.seed, "updates", step]), 16) % 2**63
+        seed_random(seed)  # whatever sampling and rewards have drawn, or a resumed step has not: the update is the same
+        batch = collate(graded.groups, advantages, s, seed)
         stats = self.update(batch, step)
         clock.lap("train_s")
         gap = self.sync(step + 1, clock) if stats.n_tokens or resting else None
         self.steps_done = step + 1
-        self.record(step, graded, advantages, stats, version, clock, gap)
+        self.record(step, graded, advantages, stats, version, clock, gap, lost)
 
-    def sync(self, steps_done: int, clock: _Clock) -> float | None:
+    def sample(self, step: int, round: int, asked: Sequence[Question]) -> Round:
+        """These questions' completions and verdicts, on disk before they are used."""
+        clock, before = Clock(), failures(self.rewards)
+        sampled = self.sampler.sample(asked)
+        clock.lap("sample_s")
+        groups = ask(sampled, self.rewards)
+        clock.lap("grade_s")
+        done = Round(groups, failures(self.rewards) - before, clock.laps)
+        self.pending.put(step, round, self.sampler.engine.weights_version, done)
+        return done
+
+    def sync(self, steps_done: int, clock: Clock) -> float | None:
         """The policy's weights into the engine; returns what the canary says, if there is one."""
         self.sampler.load_weights(self.model, f"step {steps_done}")
         clock.lap("sync_s")
@@ -142,7 +163,7 @@ class GrpoModule(StepModule):
         return found
 
     def losses(
-        self, batch: Batch, share: list[list[Group]], old: Mapping[int, Tensor] | None, sums: Tensor
+        self, batch: Batch, share: list[list[RowGroup]], old: Mapping[int, Tensor] | None, sums: Tensor
     ) -> Iterator[Tensor]:
         """The loss of each row of a share; what is shown of it is added to `sums`, in the order of `UpdateStats`."""
         s, rule = self.settings, self.rule
@@ -177,8 +198,9 @@ class GrpoModule(StepModule):
         adv: Advantages,
         stats: UpdateStats,
         version: str,
-        clock: _Clock,
+        clock: Clock,
         canary: float | None,
+        lost: int,
     ) -> None:
         """Metrics to the tracker, a few samples to the run folder."""
         completions = [c for group in graded.groups for c in group.completions]
@@ -190,7 +212,7 @@ class GrpoModule(StepModule):
             "format": _mean(graded.format_PG),
             "accuracy": _mean(graded.accuracy_PG),
             "undecided": float(graded.rewards_PG.isnan().float().mean()),
-            "reward_failures": float(failures(self.rewards) - self.failures_before),
+            "reward_failures": float(lost),
             "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
             "completion_tokens": n_generated / len(completions),
             "groups_with_spread": float(adv.spread_P.float().mean()),
@@ -224,11 +246,11 @@ class GrpoModule(StepModule):
         self.bar.advance(text=shown.format_map(metrics))
 
 
-class _Clock:
+class Clock:
     """Seconds of the parts of a step."""
 
     def __init__(self) -> None:
-        self.began = self._last = time.perf_counter()
+        self._last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
@@ -236,9 +258,15 @@ class _Clock:
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
+    def add(self, laps: Mapping[str, float]) -> None:
+        """Time taken elsewhere, which is none of the next lap's."""
+        for name, seconds in laps.items():
+            self.laps[name] = self.laps.get(name, 0.0) + seconds
+        self._last = time.perf_counter()
+
     @property
     def total(self) -> float:
-        return self._last - self.began
+        return sum(self.laps.values())
 
 
 def _mean(values: Tensor) -> float:

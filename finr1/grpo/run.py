@@ -24,7 +24,8 @@ PASS_RATES = "pass_rates.jsonl"
 def run(ctx: Context) -> dict[str, Any]:
     """Choose questions, walk the steps, leave `questions.jsonl`, `samples.jsonl` and `model/`."""
     from finr1.data.attention import register
-    from finr1.data.loop import CHECKPOINT, fit
+    from finr1.data.checkpoints import Checkpoints, seed_random
+    from finr1.data.loop import fit
     from finr1.grpo.module import GrpoModule
     from finr1.grpo.preflight import preflight
     from finr1.grpo.reference import Reference
@@ -44,7 +45,9 @@ def run(ctx: Context) -> dict[str, Any]:
         engine.load_folder(start)
         chosen = _select(ctx, candidates, engine)
         plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
+        seed_random(cfg.seed)  # adapters begin at random
         model = load_trainable(start, cfg.model, register())
+        kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
         sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
         sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
         with ctx.progress("steps", cfg.grpo.steps) as bar:
@@ -63,9 +66,10 @@ def run(ctx: Context) -> dict[str, Any]:
                 cfg.seed,
                 _canary(ctx, chosen[0], tokenizer, engine),
             )
-            fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
+            fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
-    (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
+    kept.clear()
+    module.pending.clear()
     return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps, **ctx.count_judge()}
 
 

@@ -13,8 +13,10 @@ from tiny_engine import TinyEngine, weights
 from tiny_model import tiny
 
 from finr1.data import loop
+from finr1.data.checkpoints import Checkpoints
 from finr1.data.rows import Group as RowGroup
 from finr1.data.rows import make_row
+from finr1.data.settings import CheckpointSettings
 from finr1.engine.base import Sampling
 from finr1.errors import ConfigError
 from finr1.grpo.canary import Canary, check_names
@@ -66,7 +68,7 @@ def walk(folder: Path, engine: TinyEngine, kind: type[GrpoModule] = GrpoModule, 
     arguments = (options, plan, sampler, {"odd": Odd()}, folder, Tracker(folder), Bar())
     canary = Canary(engine, range(1, 20), bound=0.01)
     module = kind(tiny(), torch.optim.SGD, *arguments, None, spare, 0, canary)  # type: ignore[arg-type]
-    loop.fit(module, 3, folder, TRAINER, every=1)
+    loop.fit(module, 3, Checkpoints(folder, CheckpointSettings(), print), TRAINER, every=1)
     return module
 
 
