@@ -32,6 +32,7 @@ from finr1.grpo.pending import Pending
 from finr1.grpo.rollout import Sampler
 from finr1.grpo.run import make_plan, spare_questions
 from finr1.grpo.settings import GrpoSettings
+from finr1.grpo.task import Task
 from finr1.reward.base import RewardItem
 from finr1.sft.module import SftModule
 from finr1.sft.run import make_plan as make_rows
@@ -81,11 +82,13 @@ def train(stage: str, folder: Path) -> None:
     if stage == "grpo":
         known = {"steps": STEPS, "questions_per_step": 3, "group_size": 4, "learning_rate": 0.01, "warmup_steps": 2}
         sampling = Sampling(n=4, max_new_tokens=6)
-        settings = GrpoSettings(**known, sampling=sampling, updates_per_rollout=2, refill_rounds=1)
+        settings = GrpoSettings(**known, sampling=sampling, updates_per_rollout=2, refill_rounds=1, eval_every=3)
         plan = make_plan(QUESTIONS, STEPS, 3, seed=0)
         spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
-        parts = (Sampler(TinyEngine(), sampling, None, "float32"), {"chance": Chance()}, folder, Tracker(folder), Bar())
-        module = GrpoModule(adapted(), optimizer, settings, plan, *parts, None, spare)  # type: ignore[arg-type]
+        sampler = Sampler(TinyEngine(), sampling, None, "float32")
+        task = Task([question("held out")], sampler, settings, folder, said.append)
+        parts = (sampler, {"chance": Chance()}, folder, Tracker(folder), Bar(), None, spare)
+        module = GrpoModule(adapted(), optimizer, settings, plan, *parts, task=task)  # type: ignore[arg-type]
     else:
         generator = torch.Generator().manual_seed(0)
         draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
@@ -134,11 +137,12 @@ def half_saved() -> None:
 # Step 3 is the fourth: the checkpoint of step 2 is there, step 2 has been walked since.
 POINTS: dict[str, tuple[str, Callable[[], None]]] = {
     "grpo before any step": ("grpo", lambda: kill_at(GrpoModule, "training_step", 0)),
-    "grpo in the middle of a rollout": ("grpo", lambda: kill_at(TinyEngine, "_complete", 3 * 12 + 5)),
+    "grpo in the middle of a rollout": ("grpo", lambda: kill_at(TinyEngine, "_complete", 3 * 12 + 6)),
     "grpo with a rollout on disk": ("grpo", lambda: kill_at(Pending, "put", 3, after=True)),
     "grpo between two updates": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7)),
     "grpo with the weights moved": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7, after=True)),
     "grpo with the step logged": ("grpo", lambda: kill_at(GrpoModule, "record", 3, after=True)),
+    "grpo in the middle of an evaluation": ("grpo", lambda: kill_at(Task, "_rows", 1)),
     "grpo with half a checkpoint": ("grpo", half_saved),
     "grpo with a checkpoint, nothing removed yet": ("grpo", lambda: kill_at(Checkpoints, "prune", 1)),
     "sft in the middle of an update": ("sft", lambda: kill_at(SftModule, "manual_backward", 3)),
@@ -165,7 +169,7 @@ def left(stage: str, folder: Path) -> dict[str, Any]:
     metrics = [
         (step, {k: v for k, v in row.items() if not k.endswith(TIMES)}) for step, row in read_metrics(folder, stage)
     ]
-    samples = list(read_jsonl(folder / "samples.jsonl")) if stage == "grpo" else []
+    samples = [list(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl")) if path.name != "metrics.jsonl"]
     state = torch.load(folder / "weights.pt")
     return {"metrics": metrics, "samples": samples} | {name: tensor.tolist() for name, tensor in state.items()}
 

@@ -99,8 +99,8 @@ class Checkpoints:
         if sum(sizes.values()) + extra > self.rule.disk_gib * GIB and not self._over_budget:
             self._over_budget = True
             needed = (sum(sizes.values()) + extra) / GIB
-            why = f"one checkpoint beside the one being written takes {needed:.2g} GiB" if extra else "one takes more"
-            self.say(f"checkpoint.disk_gib={self.rule.disk_gib:g} is less than what must be there: {why}")
+            why = "while the one before must stay" if extra else "by the newest alone, which must stay"
+            self.say(f"checkpoint.disk_gib={self.rule.disk_gib:g}: {needed:.2g} GiB are taken {why}; raise it")
 
     def clear(self) -> None:
         """Remove all of them: the stage is done."""

@@ -14,6 +14,7 @@ from finr1.context import Bar
 from finr1.data.checkpoints import seed_random
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
+from finr1.data.meter import Meter, work_of
 from finr1.data.rows import Group as RowGroup
 from finr1.data.rows import make_row
 from finr1.grpo.advantage import Advantages, centre, down_sample, first_groups
@@ -23,6 +24,7 @@ from finr1.grpo.pending import Pending, Round
 from finr1.grpo.reference import Reference
 from finr1.grpo.rollout import Batch, Graded, Sampler, ask, collate, join, refill, weigh
 from finr1.grpo.settings import GrpoSettings
+from finr1.grpo.task import Task
 from finr1.grpo.workers import failures
 from finr1.reward.base import Reward
 from finr1.store import JsonlWriter, digest, take_rows, write_jsonl
@@ -63,6 +65,7 @@ class GrpoModule(StepModule):
         spare: Callable[[int], Sequence[Question]] = lambda _: (),
         seed: int = 0,
         canary: Canary | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
         if settings.beta > 0 and reference is None:
@@ -70,20 +73,36 @@ class GrpoModule(StepModule):
         self.spare, self.seed, self.canary, self.pending = spare, seed, canary, Pending(folder)
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
-        self.folder, self.tracker, self.bar = folder, tracker, bar
+        self.folder, self.tracker, self.bar, self.task = folder, tracker, bar, task
+        self.meter = Meter(model, tracker.run_dir)
+        self.version = "step 0"  # of the weights at the start; a step without an update leaves it as it was
 
     def on_train_start(self) -> None:
         """The engine gets the weights of the checkpoint; samples of steps that will be done again are dropped."""
         before = self.sampler.engine.weight_names
-        self.sampler.load_weights(self.model, f"step {self.steps_done}")
+        self.sampler.load_weights(self.model, self.version)
         check_names(before, self.sampler.engine.weight_names)
         if self.canary:
             self.canary.check(self.model, self.steps_done)
         path = self.folder / SAMPLES
         if path.exists():
             write_jsonl(path, [row for row in take_rows(path, ["step"]) if row["step"] < self.steps_done])
-        self.pending.read(self.steps_done)
+        if self.task:
+            self.task.forget_after(self.steps_done)
         self.bar.advance(self.steps_done)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was measured so far and the ids under which it is tracked, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["runs"], checkpoint["task"] = self.tracker.run_ids, self.task.state() if self.task else None
+        checkpoint["weights_version"] = self.sampler.engine.weights_version
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See StepModule."""
+        super().on_load_checkpoint(checkpoint)
+        self.version = checkpoint["weights_version"]
+        if self.task and checkpoint["task"]:
+            self.task.resume(checkpoint["task"])
 
     def checkpoint_kept(self, oldest: int) -> None:
         """No resume walks the steps before it again."""
@@ -91,6 +110,7 @@ class GrpoModule(StepModule):
 
     def training_step(self, step: int, _: int) -> None:
         """Sample, grade, centre, batch, loss, sync."""
+        self.meter.prepare()
         s, clock = self.settings, Clock()
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
         graded, asked, rounds, lost = None, self.plan[step], 0, 0
@@ -111,7 +131,8 @@ class GrpoModule(StepModule):
         clock.lap("train_s")
         gap = self.sync(step + 1, clock) if stats.n_tokens or resting else None
         self.steps_done = step + 1
-        self.record(step, graded, advantages, stats, version, clock, gap, lost)
+        measured = self.measure(step, graded, batch, clock)
+        self.record(step, graded, advantages, stats, version, clock, gap, lost, measured)
 
     def sample(self, step: int, round: int, asked: Sequence[Question]) -> Round:
         """These questions' completions and verdicts, on disk before they are used."""
@@ -131,6 +152,16 @@ class GrpoModule(StepModule):
         gap = self.canary.check(self.model, steps_done) if self.canary else None
         clock.lap("canary_s")
         return gap
+
+    def measure(self, step: int, graded: Graded, batch: Batch, clock: Clock) -> dict[str, float]:
+        """How well the update used the machine, and where it is due the task's own metric."""
+        work, seconds = work_of([groups for share in batch.shares for groups in share]), clock.laps["train_s"]
+        speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
+        metrics = self.meter.metrics(work, seconds, self.settings.row_tokens) | speed
+        if self.task:
+            metrics |= self.task.after(step + 1, _mean(graded.rewards_PG))
+            self.best_steps = self.task.best
+        return metrics
 
     def centre(self, graded: Graded, wanted: int) -> Advantages:
         """Advantages of the groups asked so far; at most the first `wanted` groups with spread enter the loss."""
@@ -201,6 +232,7 @@ class GrpoModule(StepModule):
         clock: Clock,
         canary: float | None,
         lost: int,
+        measured: Mapping[str, float],
     ) -> None:
         """Metrics to the tracker, a few samples to the run folder."""
         completions = [c for group in graded.groups for c in group.completions]
@@ -219,6 +251,7 @@ class GrpoModule(StepModule):
             "tokens_per_s": n_generated / clock.total,
             "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
             **clock.laps,
+            **measured,
         }
         if canary is not None:
             metrics["canary"] = canary
@@ -237,11 +270,11 @@ class GrpoModule(StepModule):
             if s.correction != "none":
                 metrics["corrected"] = stats.corrected / stats.n_tokens
         self.tracker.log("grpo", {k: v for k, v in metrics.items() if v == v}, step)
-        rows = _samples(step, graded, adv, version)[: s.samples_kept]
-        with JsonlWriter(self.folder / SAMPLES) as writer:
-            writer.write(*rows)
-        columns = list(rows[0]) if rows else []
-        self.tracker.table("grpo/samples", columns, [[str(row[c]) for c in columns] for row in rows])
+        if step % s.samples_every_steps == 0:
+            rows = _samples(step, graded, adv, version)[: s.samples_kept]
+            with JsonlWriter(self.folder / SAMPLES) as writer:
+                writer.write(*rows)
+            self.tracker.table("grpo/samples", *table(rows))
         shown = "reward {reward:.2f}  accuracy {accuracy:.2f}  {tokens_per_s:.0f} tokens/s"
         self.bar.advance(text=shown.format_map(metrics))
 
@@ -277,6 +310,19 @@ def _mean(values: Tensor) -> float:
 def _std(values_G: Tensor) -> Tensor:
     known = values_G[~values_G.isnan()]
     return known.std(unbiased=False) if len(known) else torch.tensor(float("nan"))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and values of rows of `samples.jsonl`, each reward's verdict and its reason in columns of their own."""
+    flat = []
+    for row in rows:
+        parts = [(name, verdict["value"], verdict["why"]) for name, verdict in row["rewards"].items()]
+        verdicts = {
+            key: v for name, value, why in parts for key, v in ((f"verdict/{name}", value), (f"why/{name}", why))
+        }
+        flat.append({**{key: value for key, value in row.items() if key != "rewards"}, **verdicts})
+    columns = list(flat[0]) if flat else []
+    return columns, [[row[column] for column in columns] for row in flat]
 
 
 def _samples(step: int, graded: Graded, adv: Advantages, version: str) -> list[dict[str, Any]]:

@@ -1,21 +1,22 @@
 """Rollouts that no checkpoint covers yet: what was sampled and graded before a kill is not asked for again.
 
 A checkpoint stands at the end of a step; the steps after it are walked again by a resumed run. Their completions and
-verdicts are in `pending.jsonl`, one row a round of sampling, on disk before the update begins. So a resume costs the
-updates alone, and a reward that would answer differently a second time (a judge behind a server) cannot change the run.
+verdicts are in `pending/<step>.jsonl`, one row a round of sampling, on disk before the update begins. So a resume costs
+the updates alone, and a reward that would answer differently a second time (a judge behind a server) changes nothing.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finr1.store import JsonlWriter, read_jsonl, write_jsonl
+from finr1.store import JsonlWriter, read_jsonl
 from finr1.types import Completion, Group, Question, Verdict
 
-FILE = "pending.jsonl"
+FOLDER = "pending"
 _ROUND = ("step", "round", "weights_version", "question_ids")
 
 
@@ -28,16 +29,15 @@ class Round(NamedTuple):
 
 
 class Pending:
-    """The graded rounds since the oldest checkpoint that is kept."""
+    """The graded rounds since the oldest checkpoint that is kept, a file a step: only one step's are read at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.folder = folder / FOLDER
+        self._step = -1
+        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}  # of that step, as an earlier process left them
 
-    def read(self, first_step: int) -> None:
-        """Take up what an earlier process left for this step and those after it."""
-        rows = list(read_jsonl(self.path)) if self.path.exists() else []
-        self._rows = {self._key(**{key: row[key] for key in _ROUND}): row for row in rows if row["step"] >= first_step}
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{step:08d}.jsonl"
 
     @staticmethod
     def _key(step: int, round: int, weights_version: str, question_ids: Sequence[str]) -> tuple[Any, ...]:
@@ -45,6 +45,10 @@ class Pending:
 
     def take(self, step: int, round: int, version: str, asked: Sequence[Question]) -> Round | None:
         """The round of exactly these questions under these weights; None if it is not there."""
+        if step != self._step:
+            path = self._path(step)
+            rows = read_jsonl(path) if path.exists() else ()
+            self._step, self._rows = step, {self._key(**{key: row[key] for key in _ROUND}): row for row in rows}
         row = self._rows.pop(self._key(step, round, version, [q.id for q in asked]), None)
         if row is None:
             return None
@@ -63,17 +67,18 @@ class Pending:
             "seconds": dict(done.seconds),
             "groups": [_row(group) for group in groups],
         }
-        with JsonlWriter(self.path) as writer:
+        with JsonlWriter(self._path(step)) as writer:
             writer.write(row)
 
     def forget_before(self, step: int) -> None:
         """Drop the rounds that no resume will walk again."""
-        if self.path.exists():
-            write_jsonl(self.path, [row for row in read_jsonl(self.path) if row["step"] >= step])
+        for path in self.folder.glob("*.jsonl"):
+            if path < self._path(step):
+                path.unlink()
 
     def clear(self) -> None:
         """Drop all: the stage is done."""
-        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _row(group: Group) -> dict[str, Any]:
