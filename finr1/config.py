@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from finr1.chat import ChatSettings
+from finr1.data.settings import CheckpointSettings
 from finr1.distil import DistilSettings
 from finr1.evaluate import EvaluateSettings
 from finr1.export.settings import ExportSettings
@@ -61,6 +62,7 @@ class RootConfig:
     export: ExportSettings = field(default_factory=ExportSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     trainer: dict[str, Any] = field(default_factory=dict)  # keywords of pytorch_lightning.Trainer, and the optimiser
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)  # of SFT and GRPO
     sft: SftSettings = field(default_factory=SftSettings)
     reward: dict[str, Any] = field(default_factory=dict)
     grpo: GrpoSettings = field(default_factory=GrpoSettings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Finr1Error(Exception):
     """A mistake the user can mend."""
@@ -15,10 +17,17 @@ class ConfigError(Finr1Error, ValueError):
 
 
 def check_least(prefix: str, settings: object, least: float, *names: str, above: bool = False) -> None:
-    """ConfigError for the first of these fields of a settings object that is below `least` (or at it, with `above`)."""
+    """ConfigError for the first of these fields of a settings object that is below `least` (or at it, with `above`).
+
+    A value that is no finite number is refused too; None is left alone.
+    """
     for name in names:
         value = getattr(settings, name)
-        if value is not None and (value < least or (above and value == least)):
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise ConfigError(f"{prefix}.{name}", value, "not a finite number", "give a number")
+        if value < least or (above and value == least):
             words = f"must be {'above' if above else 'at least'} {least:g}"
             raise ConfigError(f"{prefix}.{name}", value, words, "give such a value")
 

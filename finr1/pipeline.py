@@ -92,7 +92,7 @@ STAGES: Mapping[str, Stage] = {
             "5_grpo",
             ("questions", "filter", "sft"),
             ("model", "trainer", "engine.policy", "engine.judge", "reward", "prompt", "grpo", "seed"),
-            (*_TRAIN, "grpo", "reward", "judge"),
+            (*_TRAIN, "grpo", "reward", "judge", "scoring.py", "stats.py"),
             "finr1.grpo.run.run",
         ),
         Stage(

@@ -21,6 +21,9 @@ METRICS: Mapping[str, str] = {
     "sft/grad_norm": "gradient norm before clipping",
     "sft/tokens_per_s": "trained tokens a second, prompt included",
     "sft/pack_efficiency": "share of a row's token budget that holds tokens",
+    "sft/padding_waste": "share of the attention's places that are padding; rows are padded on a GPU only",
+    "sft/mfu": "FLOPs that the model needs, a second of training, over those of a plain matrix product here",
+    "sft/peak_memory_gib": "highest memory so far: resident in this process, or allocated on the GPU",
     "grpo/reward": "mean reward over decided completions",
     "grpo/reward_std": "mean over groups of the reward's standard deviation within the group",
     "grpo/format": "share of completions in the right form",
@@ -35,6 +38,11 @@ METRICS: Mapping[str, str] = {
     "grpo/grad_norm": "gradient norm before clipping",
     "grpo/groups_with_spread": "share of groups whose rewards differ",
     "grpo/tokens_per_s": "completion tokens a second over the whole step (sampling, training, sync)",
+    "grpo/train_tokens_per_s": "tokens trained on, each prompt once a row, a second of training",
+    "grpo/pack_efficiency": "share of a row's token budget that holds tokens",
+    "grpo/padding_waste": "share of the attention's places that are padding; rows are padded on a GPU only",
+    "grpo/mfu": "FLOPs that the model needs, a second of training, over those of a plain matrix product here",
+    "grpo/peak_memory_gib": "highest memory so far: resident in this process, or allocated on the GPU",
     "grpo/sample_s": "seconds of sampling",
     "grpo/groups_asked": "groups sampled in the step, refills included (grpo.refill_rounds)",
     "grpo/grade_s": "seconds of rewards and advantages",
@@ -46,6 +54,12 @@ METRICS: Mapping[str, str] = {
     "grpo/kl": "mean k3 divergence from the reference a token (grpo.beta > 0)",
     "grpo/corrected": "share of tokens whose importance correction was cut or masked (grpo.correction)",
     "grpo/learning_rate": "learning rate of the step",
+    "grpo/eval_accuracy": "strict greedy accuracy on held-out questions, of decided answers (grpo.eval_every)",
+    "grpo/eval_format": "share of those answers in the right form",
+    "grpo/eval_undecided": "share of those answers that nobody decided",
+    "grpo/eval_truncated": "share of those answers cut by the length limit",
+    "grpo/eval_alarm": "1 while reward is above and accuracy grpo.eval_drop below what they were at the best accuracy",
+    "grpo/eval_s": "seconds of that evaluation",
     "distil/traces": "traces on disk",
     "filter/good": "share of traces kept as good",
     "evaluate/*": "<benchmark>/<model>/<mode>/<figure> of the scores table",
@@ -71,6 +85,12 @@ class Tracker:
         self.run_dir = run_dir
         self.sinks = list(sinks)
         self._mirror = JsonlWriter(run_dir / "metrics.jsonl")
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """Sink -> the id that its service knows this run by, for checkpoints; those without one are left out."""
+        ids = {type(sink).__name__: getattr(sink, "run_id", "") for sink in self.sinks}
+        return {name: run_id for name, run_id in ids.items() if run_id}
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int) -> None:
         """Log a step of a stage. Metric names carry no stage; a value that is not finite goes in as a string."""

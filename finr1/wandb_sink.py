@@ -36,6 +36,7 @@ class WandbSink:
         if mode not in MODES:
             raise ConfigError("logger.wandb.mode", mode, "no such mode", f"use one of {', '.join(MODES)}")
         self.project, self.entity, self.mode, self.tags = project, entity, mode, list(tags)
+        self.run_id = ""
         self._run: Any = None
         self._steps: set[str] = set()
 
@@ -44,13 +45,13 @@ class WandbSink:
         import wandb
 
         id_file = run_dir / "wandb_id"
-        run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
-        write_atomic(id_file, run_id + "\n")
+        self.run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
+        write_atomic(id_file, self.run_id + "\n")
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             name=name,
-            id=run_id,
+            id=self.run_id,
             resume="allow" if self.mode == "online" else None,  # offline parts are joined by their id when synced
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(run_dir),

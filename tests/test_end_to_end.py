@@ -6,6 +6,7 @@ import filecmp
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -126,7 +127,7 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
     def reached() -> bool:
         if stage == "evaluate":
             return any(path.stat().st_size for path in folder.rglob("*.greedy.jsonl"))
-        return (folder / "last.ckpt").exists() and len(read_metrics(run, stage, began)) >= 1
+        return any(folder.glob("checkpoints/*.ckpt")) and len(read_metrics(run, stage, began)) >= 1
 
     while not reached():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -146,6 +147,11 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
         assert steps == list(range(len(steps)))
         redone = [step for step, _ in read_metrics(run, stage, killed_at)]
         assert redone and 0 not in redone, "it began anew instead of at its checkpoint"
+    left_the_same(tiny_run, run)
+
+
+def left_the_same(tiny_run: Path, run: Path) -> None:
+    """To the last bit: weights, rollouts, completions."""
     for name in ("sft", "grpo"):
         weights = Path(STAGES[name].folder, "model", "model.safetensors")
         assert filecmp.cmp(tiny_run / weights, run / weights, shallow=False), f"other weights after {name}"
@@ -154,6 +160,31 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
     for path in (tiny_run / "6_scores").rglob("*.jsonl"):  # questions finish in any order
         found = run / "6_scores" / path.relative_to(tiny_run / "6_scores")
         assert sorted(found.read_text().splitlines()) == sorted(path.read_text().splitlines()), path.name
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_sigkill_at_a_random_moment(tiny_run: Path, tmp_path: Path, stage: str) -> None:
+    """Anywhere in the stage, twice: while it loads, samples, updates or saves. The moments are printed."""
+    run, arguments = tmp_path / "runs" / "tiny", ("+experiment=tiny", SPREAD)
+    subprocess.run(["cp", "-r", str(tiny_run.parent), str(tmp_path)], check=True)
+    for later in ("sft", "grpo", "evaluate", "report")[("sft", "grpo").index(stage) :]:
+        shutil.rmtree(run / STAGES[later].folder)
+    folder = run / STAGES[stage].folder
+    for _ in range(2):
+        began, moment = time.time(), random.random() * manifest(tiny_run, STAGES[stage].folder)["seconds"]
+        print(f"{stage}: SIGKILL {moment:.2f} s after its begin")
+        process = subprocess.Popen(
+            runner.command(*arguments), cwd=tmp_path, env=runner.environment(), stderr=subprocess.DEVNULL
+        )
+        while not (folder / "begun.json").exists() and process.poll() is None:
+            assert time.time() - began < 300
+            time.sleep(0.02)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    result = runner.run(tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    left_the_same(tiny_run, run)
 
 
 def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_path: Path) -> None:

@@ -19,9 +19,19 @@ HEAVY = {"torch", "transformers", "vllm", "wandb", "pytorch_lightning", "pandas"
 MAY_BE_HEAVY = ("model/", "data/", "sft/", "grpo/")  # but for their settings
 PLUGINS = ("source", "judge", "reward", "benchmark", "engine")
 GROUND = {"errors", "types"}
-BASES = {*GROUND, "answer", "prompt", "store", "tracking", "stats", "model.settings", *(f"{p}.base" for p in PLUGINS)}
+BASES = {
+    *GROUND,
+    "answer",
+    "prompt",
+    "store",
+    "clock",
+    "tracking",
+    "stats",
+    "model.settings",
+    *(f"{p}.base" for p in PLUGINS),
+}
 SHARED = {*BASES, "model", "data", "cache", "context", "scoring"}
-TOP = {"__main__", "check", "cli", "clock", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
+TOP = {"__main__", "check", "cli", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve", "chat")},
     **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
@@ -51,7 +61,7 @@ def allowed(module: str) -> set[str] | None:
     if first in ("answer", "prompt", "stats"):
         return {*GROUND, "answer", "prompt"} if first != "stats" else GROUND
     if (
-        first in ("store", "tracking", "cache", "wandb_sink")
+        first in ("store", "clock", "tracking", "cache", "wandb_sink")
         or module.endswith("/base.py")
         or module.endswith("/settings.py")
     ):
@@ -171,7 +181,7 @@ def closure(path: Path) -> Iterator[Path]:
 
 
 # Changes here do not make a stage's results stale.
-INFRASTRUCTURE = ("__init__.py", "config.py", "context.py", "errors.py", "store.py", "tracking.py")
+INFRASTRUCTURE = ("__init__.py", "clock.py", "config.py", "context.py", "errors.py", "store.py", "tracking.py")
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)

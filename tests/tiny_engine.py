@@ -39,10 +39,14 @@ class TinyEngine:
     ) -> list[list[Completion]]:
         """See Engine."""
         self.asked.append([request.question.text for request in requests])
-        return [[self._complete(request, sampling, n) for n in range(sampling.n)] for request in requests]
+        answers = [[self._complete(request, sampling, n) for n in range(sampling.n)] for request in requests]
+        for index, completions in enumerate(answers):
+            if on_done:
+                on_done(index, completions)
+        return answers
 
     def _complete(self, request: Request, sampling: Sampling, sample: int) -> Completion:
-        text = request.question.text
+        text, temperature = request.question.text, sampling.temperature or 1e-3  # as good as greedy
         prompt = [1 + int(digest([text, i]), 16) % (VOCABULARY - 1) for i in range(5)]
         generator = torch.Generator().manual_seed(int(digest([text, sample]), 16) % 2**63)
         # Lengths of both parities in every group but the short ones.
@@ -50,11 +54,11 @@ class TinyEngine:
         ids: list[int] = []
         for _ in range(length):
             with torch.no_grad():
-                logits = self._logits([*prompt, *ids]) / sampling.temperature
+                logits = self._logits([*prompt, *ids]) / temperature
             ids.append(7 if text in self.short else int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
         row = make_row([Group(prompt, [ids], [0])])
         with torch.no_grad():
-            logprobs = completion_stats(self.model, row, sampling.temperature).logprobs_N.tolist()
+            logprobs = completion_stats(self.model, row, temperature).logprobs_N.tolist()
         return Completion(" ".join(map(str, ids)), "stop", ids, logprobs, prompt)
 
     def _logits(self, ids: list[int]) -> Tensor:

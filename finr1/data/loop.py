@@ -1,8 +1,9 @@
 """What SFT and GRPO share of a training loop: learning rate, checkpoints that survive a kill, the Lightning trainer.
 
 A training run is a fixed plan of steps. The module counts the steps it has done (`steps_done`); a checkpoint carries
-that number beside weights and optimiser, and a resumed run walks the rest of the plan. Lightning's own loop position
-is left out of the checkpoint: its `global_step` counts optimiser steps, and a GRPO step may have none.
+that number beside weights, optimiser and random states, and a resumed run walks the rest of the plan; the learning rate
+is a function of the step alone. Lightning's own loop position is left out of the checkpoint: its `global_step` counts
+optimiser steps, and a GRPO step may have none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import ctypes
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from finr1.context import build
-
-CHECKPOINT = "last.ckpt"
+from finr1.data.checkpoints import Checkpoints, random_state, seed_random, set_random_state, whole_file
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
@@ -61,6 +60,8 @@ class StepModule(pl.LightningModule):
         self.make_optimizer = optimizer
         self.weight_decay = weight_decay
         self.steps_done = 0
+        self.best_steps: int | None = None  # steps done at the best task metric so far
+        self._random: dict[str, Any] | None = None  # of a checkpoint, until the first step after it
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The configured optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
@@ -91,13 +92,26 @@ class StepModule(pl.LightningModule):
         return float(norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the own position, leave out Lightning's."""
-        checkpoint["steps_done"] = self.steps_done
+        """Keep the own position and the random states, leave out Lightning's loops."""
+        checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
+        checkpoint["random"] = random_state()
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position up again."""
-        self.steps_done = checkpoint["steps_done"]
+        self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
+        self._random = checkpoint["random"]
+
+    def checkpoint_kept(self, oldest: int) -> None:
+        """Told after each checkpoint how many steps the oldest one kept has done: a resume begins there at most."""
+
+    def set_random(self, seed: int) -> None:
+        """Before the first step of this process: the random states of the checkpoint, or seeded ones."""
+        if self._random is None:
+            seed_random(seed)
+        else:
+            set_random_state(self._random)
+            self._random = None
 
 
 class StreamedCheckpoints(TorchCheckpointIO):
@@ -108,24 +122,31 @@ class StreamedCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the file, make sure that it is on disk, put it in place."""
-        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-        with temporary.open("wb") as file:
+        with whole_file(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
 
 class Checkpoint(pl.Callback):
-    """Saves every `every` steps, but not after the last."""
+    """Saves every `every` steps and at a new best task metric that is to be kept, but not after the last step."""
 
-    def __init__(self, folder: Path, every: int, n_steps: int) -> None:
-        self.path, self.every, self.n_steps = folder / CHECKPOINT, every, n_steps
+    def __init__(self, kept: Checkpoints, every: int, n_steps: int, seed: int) -> None:
+        self.kept, self.every, self.n_steps, self.seed = kept, every, n_steps, seed
+        self.begun = False
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        """The random states are set after all else that a start does: what it draws changes nothing."""
+        if not self.begun:
+            module.set_random(self.seed)
+            self.begun = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         """After each step of the plan."""
-        if module.steps_done % self.every == 0 and module.steps_done < self.n_steps:
-            trainer.save_checkpoint(self.path)
+        done, best = module.steps_done, module.best_steps
+        if done < self.n_steps and (done % self.every == 0 or (self.kept.rule.keep_best and best == done)):
+            self.kept.make_room(best)
+            trainer.save_checkpoint(self.kept.path(done))
+            self.kept.prune(best)
+            module.checkpoint_kept(self.kept.steps()[0])
 
 
 def keep_freed_memory() -> None:
@@ -141,8 +162,10 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[str, Any], every: int) -> None:
-    """Walk the plan from the folder's checkpoint, or from the start."""
+def fit(
+    module: StepModule, n_steps: int, kept: Checkpoints, trainer_node: Mapping[str, Any], every: int, seed: int = 0
+) -> None:
+    """Walk the plan from the newest whole checkpoint, or from the start; `seed` is of what the steps draw."""
     keep_freed_memory()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -152,7 +175,7 @@ def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[st
             trainer_node,
             max_epochs=1,
             logger=False,
-            callbacks=[Checkpoint(folder, every, n_steps)],
+            callbacks=[Checkpoint(kept, every, n_steps, seed)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -161,8 +184,7 @@ def fit(module: StepModule, n_steps: int, folder: Path, trainer_node: Mapping[st
         )
         trainer.strategy.checkpoint_io = StreamedCheckpoints()
         loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
-        checkpoint = folder / CHECKPOINT
-        trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(module, loader, ckpt_path=kept.newest())
     if trainer.interrupted:
         raise KeyboardInterrupt
     if module.steps_done != n_steps:

@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 
 from finr1.context import Bar
+from finr1.data.checkpoints import seed_random
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
-from finr1.data.rows import Group, make_row
+from finr1.data.meter import Meter, work_of
+from finr1.data.rows import Group as RowGroup
+from finr1.data.rows import make_row
 from finr1.grpo.advantage import Advantages, centre, down_sample, first_groups
 from finr1.grpo.canary import Canary, check_names
 from finr1.grpo.loss import Rule, Tokens, policy_loss, token_weights
+from finr1.grpo.pending import Pending, Round
 from finr1.grpo.reference import Reference
-from finr1.grpo.rollout import Batch, Graded, Sampler, collate, grade, join, refill
+from finr1.grpo.rollout import Batch, Graded, Sampler, ask, collate, join, refill, weigh
 from finr1.grpo.settings import GrpoSettings
+from finr1.grpo.task import Task
 from finr1.grpo.workers import failures
 from finr1.reward.base import Reward
 from finr1.store import JsonlWriter, digest, take_rows, write_jsonl
@@ -60,56 +65,103 @@ class GrpoModule(StepModule):
         spare: Callable[[int], Sequence[Question]] = lambda _: (),
         seed: int = 0,
         canary: Canary | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
-        self.spare, self.seed, self.canary, self.failures_before = spare, seed, canary, 0
+        self.spare, self.seed, self.canary, self.pending = spare, seed, canary, Pending(folder)
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
-        self.folder, self.tracker, self.bar = folder, tracker, bar
+        self.folder, self.tracker, self.bar, self.task = folder, tracker, bar, task
+        self.meter = Meter(model, tracker.run_dir)
+        self.version = "step 0"  # of the weights at the start; a step without an update leaves it as it was
 
     def on_train_start(self) -> None:
         """The engine gets the weights of the checkpoint; samples of steps that will be done again are dropped."""
         before = self.sampler.engine.weight_names
-        self.sampler.load_weights(self.model, f"step {self.steps_done}")
+        self.sampler.load_weights(self.model, self.version)
         check_names(before, self.sampler.engine.weight_names)
         if self.canary:
             self.canary.check(self.model, self.steps_done)
         path = self.folder / SAMPLES
         if path.exists():
             write_jsonl(path, [row for row in take_rows(path, ["step"]) if row["step"] < self.steps_done])
+        if self.task:
+            self.task.forget_after(self.steps_done)
         self.bar.advance(self.steps_done)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was measured so far and the ids under which it is tracked, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["runs"], checkpoint["task"] = self.tracker.run_ids, self.task.state() if self.task else None
+        checkpoint["weights_version"] = self.sampler.engine.weights_version
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See StepModule."""
+        super().on_load_checkpoint(checkpoint)
+        self.version = checkpoint["weights_version"]
+        if self.task and checkpoint["task"]:
+            self.task.resume(checkpoint["task"])
+
+    def checkpoint_kept(self, oldest: int) -> None:
+        """No resume walks the steps before it again."""
+        self.pending.forget_before(oldest)
 
     def training_step(self, step: int, _: int) -> None:
         """Sample, grade, centre, batch, loss, sync."""
-        s, clock, self.failures_before = self.settings, _Clock(), failures(self.rewards)
+        self.meter.prepare()
+        s, clock = self.settings, Clock()
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
-        graded, asked, rounds = None, self.plan[step], 0
+        graded, asked, rounds, lost = None, self.plan[step], 0, 0
         while asked:
-            groups = self.sampler.sample(asked)
-            clock.lap("sample_s")
-            graded = join(graded, grade(groups, self.rewards, s))
+            found = self.pending.take(step, rounds, version, asked) or self.sample(step, rounds, asked)
+            clock.add(found.seconds)
+            graded, lost = join(graded, weigh(found.groups, self.rewards, s)), lost + found.failures
             advantages = self.centre(graded, wanted)
             clock.lap("grade_s")
             asked = refill(advantages.spread_P, wanted, self.spare(step)) if rounds < s.refill_rounds else ()
             rounds += 1
         assert graded is not None
         resting = self.sampler.rest()
-        batch = collate(graded.groups, advantages, s, int(digest([self.seed, "updates", step]), 16) % 2**63)
+        seed = int(digest([self.seed, "updates", step]), 16) % 2**63
+        seed_random(seed)  # whatever sampling and rewards have drawn, or a resumed step has not: the update is the same
+        batch = collate(graded.groups, advantages, s, seed)
         stats = self.update(batch, step)
         clock.lap("train_s")
         gap = self.sync(step + 1, clock) if stats.n_tokens or resting else None
         self.steps_done = step + 1
-        self.record(step, graded, advantages, stats, version, clock, gap)
+        measured = self.measure(step, graded, batch, clock)
+        self.record(step, graded, advantages, stats, version, clock, gap, lost, measured)
 
-    def sync(self, steps_done: int, clock: _Clock) -> float | None:
+    def sample(self, step: int, round: int, asked: Sequence[Question]) -> Round:
+        """These questions' completions and verdicts, on disk before they are used."""
+        clock, before = Clock(), failures(self.rewards)
+        sampled = self.sampler.sample(asked)
+        clock.lap("sample_s")
+        groups = ask(sampled, self.rewards)
+        clock.lap("grade_s")
+        done = Round(groups, failures(self.rewards) - before, clock.laps)
+        self.pending.put(step, round, self.sampler.engine.weights_version, done)
+        return done
+
+    def sync(self, steps_done: int, clock: Clock) -> float | None:
         """The policy's weights into the engine; returns what the canary says, if there is one."""
         self.sampler.load_weights(self.model, f"step {steps_done}")
         clock.lap("sync_s")
         gap = self.canary.check(self.model, steps_done) if self.canary else None
         clock.lap("canary_s")
         return gap
+
+    def measure(self, step: int, graded: Graded, batch: Batch, clock: Clock) -> dict[str, float]:
+        """How well the update used the machine, and where it is due the task's own metric."""
+        work, seconds = work_of([groups for share in batch.shares for groups in share]), clock.laps["train_s"]
+        speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
+        metrics = self.meter.metrics(work, seconds, self.settings.row_tokens) | speed
+        if self.task:
+            metrics |= self.task.after(step + 1, _mean(graded.rewards_PG))
+            self.best_steps = self.task.best
+        return metrics
 
     def centre(self, graded: Graded, wanted: int) -> Advantages:
         """Advantages of the groups asked so far; at most the first `wanted` groups with spread enter the loss."""
@@ -142,7 +194,7 @@ class GrpoModule(StepModule):
         return found
 
     def losses(
-        self, batch: Batch, share: list[list[Group]], old: Mapping[int, Tensor] | None, sums: Tensor
+        self, batch: Batch, share: list[list[RowGroup]], old: Mapping[int, Tensor] | None, sums: Tensor
     ) -> Iterator[Tensor]:
         """The loss of each row of a share; what is shown of it is added to `sums`, in the order of `UpdateStats`."""
         s, rule = self.settings, self.rule
@@ -177,8 +229,10 @@ class GrpoModule(StepModule):
         adv: Advantages,
         stats: UpdateStats,
         version: str,
-        clock: _Clock,
+        clock: Clock,
         canary: float | None,
+        lost: int,
+        measured: Mapping[str, float],
     ) -> None:
         """Metrics to the tracker, a few samples to the run folder."""
         completions = [c for group in graded.groups for c in group.completions]
@@ -190,13 +244,14 @@ class GrpoModule(StepModule):
             "format": _mean(graded.format_PG),
             "accuracy": _mean(graded.accuracy_PG),
             "undecided": float(graded.rewards_PG.isnan().float().mean()),
-            "reward_failures": float(failures(self.rewards) - self.failures_before),
+            "reward_failures": float(lost),
             "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
             "completion_tokens": n_generated / len(completions),
             "groups_with_spread": float(adv.spread_P.float().mean()),
             "tokens_per_s": n_generated / clock.total,
             "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
             **clock.laps,
+            **measured,
         }
         if canary is not None:
             metrics["canary"] = canary
@@ -215,20 +270,20 @@ class GrpoModule(StepModule):
             if s.correction != "none":
                 metrics["corrected"] = stats.corrected / stats.n_tokens
         self.tracker.log("grpo", {k: v for k, v in metrics.items() if v == v}, step)
-        rows = _samples(step, graded, adv, version)[: s.samples_kept]
-        with JsonlWriter(self.folder / SAMPLES) as writer:
-            writer.write(*rows)
-        columns = list(rows[0]) if rows else []
-        self.tracker.table("grpo/samples", columns, [[str(row[c]) for c in columns] for row in rows])
+        if step % s.samples_every_steps == 0:
+            rows = _samples(step, graded, adv, version)[: s.samples_kept]
+            with JsonlWriter(self.folder / SAMPLES) as writer:
+                writer.write(*rows)
+            self.tracker.table("grpo/samples", *table(rows))
         shown = "reward {reward:.2f}  accuracy {accuracy:.2f}  {tokens_per_s:.0f} tokens/s"
         self.bar.advance(text=shown.format_map(metrics))
 
 
-class _Clock:
+class Clock:
     """Seconds of the parts of a step."""
 
     def __init__(self) -> None:
-        self.began = self._last = time.perf_counter()
+        self._last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
@@ -236,9 +291,15 @@ class _Clock:
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
+    def add(self, laps: Mapping[str, float]) -> None:
+        """Time taken elsewhere, which is none of the next lap's."""
+        for name, seconds in laps.items():
+            self.laps[name] = self.laps.get(name, 0.0) + seconds
+        self._last = time.perf_counter()
+
     @property
     def total(self) -> float:
-        return self._last - self.began
+        return sum(self.laps.values())
 
 
 def _mean(values: Tensor) -> float:
@@ -249,6 +310,19 @@ def _mean(values: Tensor) -> float:
 def _std(values_G: Tensor) -> Tensor:
     known = values_G[~values_G.isnan()]
     return known.std(unbiased=False) if len(known) else torch.tensor(float("nan"))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and values of rows of `samples.jsonl`, each reward's verdict and its reason in columns of their own."""
+    flat = []
+    for row in rows:
+        parts = [(name, verdict["value"], verdict["why"]) for name, verdict in row["rewards"].items()]
+        verdicts = {
+            key: v for name, value, why in parts for key, v in ((f"verdict/{name}", value), (f"why/{name}", why))
+        }
+        flat.append({**{key: value for key, value in row.items() if key != "rewards"}, **verdicts})
+    columns = list(flat[0]) if flat else []
+    return columns, [[row[column] for column in columns] for row in flat]
 
 
 def _samples(step: int, graded: Graded, adv: Advantages, version: str) -> list[dict[str, Any]]:

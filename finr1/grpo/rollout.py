@@ -58,30 +58,40 @@ class Graded(NamedTuple):
     accuracy_PG: Tensor  # strictly right, NaN undecided: the task's own metric, whatever the rewards are
 
 
-def grade(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
-    """Ask every reward about every completion; `settings` say how they combine and what the last tokens cost."""
-    completions = [c for g in groups for c in g.completions]
+def ask(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
+    """The groups with every reward's verdicts on every completion."""
     items = [RewardItem(g.question, c.text, c.finish_reason == "length") for g in groups for c in g.completions]
     verdicts = {name: reward.grade(items) for name, reward in rewards.items()}
-    values_RC = torch.tensor([[_value(v) for v in verdicts[name]] for name in rewards], dtype=torch.float64)
+    size = len(groups[0].completions)
+    return [
+        Group(g.question, g.completions, {name: found[i * size : (i + 1) * size] for name, found in verdicts.items()})
+        for i, g in enumerate(groups)
+    ]
+
+
+def grade(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
+    """Ask every reward about every completion; `settings` say how they combine and what the last tokens cost."""
+    return weigh(ask(groups, rewards), rewards, settings)
+
+
+def weigh(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
+    """One reward a completion from the verdicts, and the task's own metrics."""
+    completions = [c for g in groups for c in g.completions]
+    values_RC = torch.tensor([[_value(v) for g in groups for v in g.verdicts[r]] for r in rewards], dtype=torch.float64)
     weights_R = torch.tensor([reward.weight for reward in rewards.values()], dtype=torch.float64)
     total_C = combine(values_RC, weights_R, settings.combine)
     if settings.overlong_buffer_tokens:
         lengths_C = torch.tensor([len(c.token_ids) for c in completions])
         limit = settings.sampling.max_new_tokens
         total_C += settings.overlong_weight * overlong_penalty(lengths_C, limit, settings.overlong_buffer_tokens)
-    size = len(groups[0].completions)
-    graded = [
-        Group(g.question, g.completions, {name: found[i * size : (i + 1) * size] for name, found in verdicts.items()})
-        for i, g in enumerate(groups)
-    ]
-    parsed = [parse(item.text) for item in items]
-    form = torch.tensor([float(p.well_formed and not item.truncated) for p, item in zip(parsed, items, strict=True)])
-    right = torch.tensor(
-        [_value(grade_answer(p.answer, item.question).strict) for p, item in zip(parsed, items, strict=True)]
+    parsed = [parse(c.text) for c in completions]
+    form = torch.tensor(
+        [float(p.well_formed and c.finish_reason != "length") for p, c in zip(parsed, completions, strict=True)]
     )
-    shape = (len(groups), size)
-    return Graded(graded, total_C.float().view(shape), form.view(shape), right.view(shape))
+    asked = [g.question for g in groups for _ in g.completions]
+    right = torch.tensor([_value(grade_answer(p.answer, q).strict) for p, q in zip(parsed, asked, strict=True)])
+    shape = (len(groups), len(groups[0].completions))
+    return Graded(groups, total_C.float().view(shape), form.view(shape), right.view(shape))
 
 
 def _value(verdict: Verdict) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from finr1.store import JsonlWriter, check_known, digest, take_rows, write_jsonl
 from finr1.types import Completion, Question
 
 if TYPE_CHECKING:
+    from finr1.data.checkpoints import Checkpoints
     from finr1.grpo.canary import Canary
+    from finr1.grpo.module import GrpoModule
 
 PASS_RATES = "pass_rates.jsonl"
 
@@ -24,17 +26,19 @@ PASS_RATES = "pass_rates.jsonl"
 def run(ctx: Context) -> dict[str, Any]:
     """Choose questions, walk the steps, leave `questions.jsonl`, `samples.jsonl` and `model/`."""
     from finr1.data.attention import register
-    from finr1.data.loop import CHECKPOINT, fit
+    from finr1.data.checkpoints import Checkpoints, seed_random
+    from finr1.data.loop import fit
     from finr1.grpo.module import GrpoModule
     from finr1.grpo.preflight import preflight
     from finr1.grpo.reference import Reference
     from finr1.grpo.rollout import Sampler
+    from finr1.grpo.task import Task, hold_out
     from finr1.grpo.workers import guarded
     from finr1.model.load import export, load_tokenizer, load_trainable
 
     cfg = ctx.cfg
     start = _start(ctx)
-    candidates = _candidates(ctx)
+    held_out, candidates = hold_out(_candidates(ctx), cfg.grpo, cfg.seed)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
     with guarded(ctx.parts(cfg.reward), cfg.grpo.workers) as rewards:
         limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
@@ -44,7 +48,10 @@ def run(ctx: Context) -> dict[str, Any]:
         engine.load_folder(start)
         chosen = _select(ctx, candidates, engine)
         plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
+        seed_random(cfg.seed)  # adapters begin at random
         model = load_trainable(start, cfg.model, register())
+        rule = replace(cfg.checkpoint, keep_best=cfg.checkpoint.keep_best or cfg.grpo.export_step == "best")
+        kept = Checkpoints(ctx.folder, rule, ctx.note)
         sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
         sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
         with ctx.progress("steps", cfg.grpo.steps) as bar:
@@ -62,11 +69,35 @@ def run(ctx: Context) -> dict[str, Any]:
                 lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
                 cfg.seed,
                 _canary(ctx, chosen[0], tokenizer, engine),
+                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note),
             )
-            fit(module, cfg.grpo.steps, ctx.folder, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps)
+            fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
+    exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
-    (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
-    return {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps, **ctx.count_judge()}
+    kept.clear()
+    module.pending.clear()
+    counts = {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
+    if held_out:
+        counts |= {"held_out": len(held_out), "exported_step": exported}
+    return {**counts, **ctx.count_judge()}
+
+
+def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str], None]) -> int:
+    """Put the weights to export into the module's model: the last, or the best's; returns their steps done."""
+    import torch
+
+    from finr1.data.checkpoints import fault_of
+
+    best, last = module.best_steps, module.steps_done
+    if which == "last" or best is None or best == last:
+        return last
+    path = kept.path(best)
+    fault = fault_of(path) if path.exists() else "checkpoint.disk_gib had no room for it"
+    if fault:
+        say(f"the weights of step {best}, the best, are not there ({fault}): those of step {last} are exported")
+        return last
+    module.load_state_dict(torch.load(path, mmap=True, weights_only=True)["state_dict"])
+    return best
 
 
 def _start(ctx: Context) -> Path:

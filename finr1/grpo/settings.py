@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from finr1.engine.base import Sampling
-from finr1.errors import ConfigError
+from finr1.errors import ConfigError, check_least
 
 
 @dataclass
@@ -18,6 +18,8 @@ class SelectSettings:
     max_candidates: int | None = None  # measure at most this many questions
 
     def __post_init__(self) -> None:
+        check_least("grpo.select", self, 0, "samples")
+        check_least("grpo.select", self, 1, "max_candidates")
         if not 0 <= self.low <= self.high <= 1:
             raise ConfigError("grpo.select.low", self.low, f"not within 0 <= low <= high={self.high} <= 1", "mend one")
 
@@ -31,10 +33,8 @@ class WorkerSettings:
     timeout_s: float = 10.0  # a completion and reward; past it the verdict is undecided and the process is replaced
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise ConfigError("grpo.workers.processes", self.processes, "must be at least 1", "use 1 or more")
-        if self.timeout_s <= 0:
-            raise ConfigError("grpo.workers.timeout_s", self.timeout_s, "no time at all", "use some seconds")
+        check_least("grpo.workers", self, 1, "processes")
+        check_least("grpo.workers", self, 0, "timeout_s", above=True)
 
 
 @dataclass
@@ -79,15 +79,23 @@ class GrpoSettings:
     canary_bound: float = 0.15  # mean |log p| difference a token, nats; measured with a bf16 engine: 0.03-0.09
     workers: WorkerSettings = field(default_factory=WorkerSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
+    eval_every: int = 0  # steps between greedy evaluations on held-out questions, with one after the last; 0: off
+    eval_questions: int = 64  # held out of the candidates, with all that share a document with them
+    eval_drop: float = 0.05  # alarm: accuracy so far below its best while the reward is above what it was then
+    export_step: str = "last"  # which weights become the model: last | best (of the held-out accuracy)
     checkpoint_every_steps: int = 10
+    samples_every_steps: int = 1  # a table of completions, for the report and W&B, from the first step on
     samples_kept: int = 16  # completions of each step kept for the report, a whole group first
 
     def __post_init__(self) -> None:
-        for key in ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "updates_per_rollout"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"grpo.{key}", getattr(self, key), "must be at least 1", "use 1 or more")
-        if self.refill_rounds < 0:
-            raise ConfigError("grpo.refill_rounds", self.refill_rounds, "it cannot be negative", "use 0 for none")
+        at_least_1 = ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "updates_per_rollout")
+        check_least("grpo", self, 1, *at_least_1, "samples_every_steps", "eval_questions")
+        check_least("grpo", self, 0, "learning_rate", "max_grad_norm", "canary_bound", above=True)
+        check_least("grpo", self, 0, "correction_low", "correction_high", above=True)
+        check_least("grpo", self, 0, "refill_rounds", "warmup_steps", "weight_decay", "overlong_weight", "eval_every")
+        check_least("grpo", self, 0, "spread_tolerance", "preflight_questions", "samples_kept", "eval_drop")
+        if self.export_step == "best" and not self.eval_every:
+            raise ConfigError("grpo.export_step", "best", "nothing is measured to choose by", "set grpo.eval_every")
         if self.canary_tokens != 0 and self.canary_tokens < 2:
             raise ConfigError("grpo.canary_tokens", self.canary_tokens, "too few to score one", "use 0, or 2 and more")
         if self.group_size < 2:
@@ -117,9 +125,7 @@ class GrpoSettings:
             )
 
     def _check_loss(self) -> None:
-        for key in ("clip_low", "clip_high", "beta", "entropy_bonus"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"grpo.{key}", getattr(self, key), "it cannot be negative", "use 0 or more")
+        check_least("grpo", self, 0, "clip_low", "clip_high", "beta", "entropy_bonus", "dual_clip")
         if self.dual_clip is not None and (self.loss == "cispo" or self.dual_clip <= 1 + self.clip_high):
             why = "cispo has no minimum to bound" if self.loss == "cispo" else "not above 1 + grpo.clip_high"
             raise ConfigError("grpo.dual_clip", self.dual_clip, why, "use null, or about 3 with another loss")
@@ -137,5 +143,6 @@ CHOICES = {
     "combine": ("sum", "product"),
     "baseline": ("group", "leave_one_out"),
     "scale": ("group", "batch", "none"),
+    "export_step": ("last", "best"),
     "schedule": ("constant", "linear", "cosine"),
 }

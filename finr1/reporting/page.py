@@ -22,6 +22,7 @@ CURVES = {  # stage -> the metrics drawn, in this order; others follow
     "grpo": (
         "reward",
         "accuracy",
+        "eval_accuracy",
         "format",
         "completion_tokens",
         "entropy",
@@ -35,7 +36,10 @@ CURVES = {  # stage -> the metrics drawn, in this order; others follow
         "undecided",
     ),
 }
-SHARES = ("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency")
+SHARES = (
+    *("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency"),
+    *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_waste"),
+)
 FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
 JUDGED = {"accuracy_judged": "right, as scored"}  # where a model judged
 FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is called, how far it is set in

@@ -12,6 +12,7 @@ from torch import Tensor
 from finr1.context import Bar
 from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
+from finr1.data.meter import Meter, work_of
 from finr1.data.rows import Group, make_row
 from finr1.sft.settings import SftSettings
 from finr1.tracking import Tracker
@@ -33,18 +34,25 @@ class SftModule(StepModule):
     ) -> None:
         super().__init__(model, optimizer, settings.weight_decay)
         self.settings, self.plan, self.tracker, self.bar = settings, plan, tracker, bar
+        self.meter = Meter(model, tracker.run_dir)
 
     def on_train_start(self) -> None:
         """Show the steps that a checkpoint already holds."""
         if self.steps_done:
             self.bar.advance(self.steps_done)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The ids under which it is tracked, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["runs"] = self.tracker.run_ids
+
     def training_step(self, step: int, _: int) -> None:
         """One optimiser step over the rows of the plan."""
+        self.meter.prepare()
         began = time.perf_counter()
         rows = self.plan[step]
-        n_targets = sum(len(completion) for row in rows for group in row for completion in group.completions)
-        n_tokens = sum(group.n_tokens for row in rows for group in row)
+        work = work_of(rows)
+        n_targets = work.targets
         total = 0.0
 
         def losses() -> Iterator[Tensor]:
@@ -59,13 +67,13 @@ class SftModule(StepModule):
         warmup = round(self.settings.warmup_share * n_steps)
         lr = learning_rate(step, n_steps, warmup, self.settings.learning_rate, "cosine")
         norm = self.optimise(losses(), lr, self.settings.max_grad_norm)
-        self.steps_done = step + 1
+        self.steps_done, seconds = step + 1, time.perf_counter() - began
         metrics = {
             "loss": total,
             "learning_rate": lr,
             "grad_norm": norm,
-            "tokens_per_s": n_tokens / (time.perf_counter() - began),
-            "pack_efficiency": n_tokens / (len(rows) * self.settings.row_tokens),
+            "tokens_per_s": work.tokens / seconds,
+            **self.meter.metrics(work, seconds, self.settings.row_tokens),
         }
         self.tracker.log("sft", metrics, step)
         self.bar.advance(text=f"loss {total:.3f}  {metrics['tokens_per_s']:.0f} tokens/s")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def run(ctx: Context) -> dict[str, Any]:
     """Train on `3_filtered/good.jsonl`; leaves `rows.jsonl` (what was trained on) and `model/`."""
     from finr1.data.attention import register
-    from finr1.data.loop import CHECKPOINT, fit
+    from finr1.data.checkpoints import Checkpoints, seed_random
+    from finr1.data.loop import fit
     from finr1.model.load import export, load_tokenizer, load_trainable, resolve
     from finr1.sft.module import SftModule
 
@@ -27,12 +28,14 @@ def run(ctx: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
     groups, dropped = _rows(ctx, tokenizer)
     plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
+    seed_random(cfg.seed)  # adapters begin at random
     model = load_trainable(base, cfg.model, register())
+    kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar)
-        fit(module, len(plan), ctx.folder, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps)
+        fit(module, len(plan), kept, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
-    (ctx.folder / CHECKPOINT).unlink(missing_ok=True)
+    kept.clear()
     tokens = sum(group.n_tokens for step in plan for row in step for group in row)
     return {"rows": len(groups), "dropped_too_long": dropped, "steps": len(plan), "tokens": tokens}
 

@@ -13,8 +13,10 @@ from tiny_engine import TinyEngine, weights
 from tiny_model import tiny
 
 from finr1.data import loop
+from finr1.data.checkpoints import Checkpoints
 from finr1.data.rows import Group as RowGroup
 from finr1.data.rows import make_row
+from finr1.data.settings import CheckpointSettings
 from finr1.engine.base import Sampling
 from finr1.errors import ConfigError
 from finr1.grpo.canary import Canary, check_names
@@ -55,7 +57,13 @@ class Killed(GrpoModule):
         return stats
 
 
-def walk(folder: Path, engine: TinyEngine, kind: type[GrpoModule] = GrpoModule, **settings: Any) -> GrpoModule:
+def walk(
+    folder: Path,
+    engine: TinyEngine,
+    kind: type[GrpoModule] = GrpoModule,
+    tracker: Tracker | None = None,
+    **settings: Any,
+) -> GrpoModule:
     """Three steps of three questions and four completions, from the folder's checkpoint if it has one."""
     folder.mkdir(exist_ok=True)
     known = {"steps": 3, "questions_per_step": 3, "group_size": 4, "learning_rate": 0.5, "warmup_steps": 0}
@@ -63,10 +71,10 @@ def walk(folder: Path, engine: TinyEngine, kind: type[GrpoModule] = GrpoModule, 
     plan = make_plan(QUESTIONS, 3, 3, seed=0)
     sampler = Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
     spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
-    arguments = (options, plan, sampler, {"odd": Odd()}, folder, Tracker(folder), Bar())
+    arguments = (options, plan, sampler, {"odd": Odd()}, folder, tracker or Tracker(folder), Bar())
     canary = Canary(engine, range(1, 20), bound=0.01)
     module = kind(tiny(), torch.optim.SGD, *arguments, None, spare, 0, canary)  # type: ignore[arg-type]
-    loop.fit(module, 3, folder, TRAINER, every=1)
+    loop.fit(module, 3, Checkpoints(folder, CheckpointSettings(), print), TRAINER, every=1)
     return module
 
 
@@ -87,6 +95,15 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tmp_path: Path, se
     assert samples[0] == samples[1] and [row["step"] for row in samples[0]].count(2) > 0
     start, end = weights(tiny()), weights(whole.model)
     assert max(float((start[name] - end[name]).abs().max()) for name in start) > 1e-3
+
+
+def test_weights_that_stayed_keep_their_version_over_a_kill(tmp_path: Path) -> None:
+    """Without any spread nothing is ever synced: a resumed run must not call the same weights by a later step."""
+    everything = [q.text for q in QUESTIONS]
+    with pytest.raises(RuntimeError, match="killed"):
+        walk(tmp_path, TinyEngine(everything), Killed)
+    walk(tmp_path, TinyEngine(everything))
+    assert [row["weights_version"] for row in read_jsonl(tmp_path / "samples.jsonl")] == ["step 0"] * 3 * 12
 
 
 def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> None:
