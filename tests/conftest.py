@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 import runner
+from hypothesis import settings
+
+# A clean checkout's result must not hang on luck: the same examples each time, and none from a database. The deep ones,
+# at random, are `make fuzz`'s, or `pytest --hypothesis-profile=deep <files>`.
+settings.register_profile("plain", derandomize=True, database=None, deadline=None)
+settings.register_profile("deep", max_examples=20_000, deadline=None)
+settings.load_profile("plain")
 
 
 @pytest.fixture

@@ -154,3 +154,17 @@ def each(*replies: Reply | Behave) -> Behave:
 def good(seen: Seen) -> Reply:
     """Always a right answer."""
     return Reply(body=solved(seen))
+
+
+# What a server can do wrong; the last comes later than a timeout of 1 s.
+WIRE_FAULTS = [
+    Reply(500),
+    Reply(429),
+    Reply(429, headers={"Retry-After": "0.02"}),
+    Reply(reset=True),
+    Reply(body=chat("cut"), cut_at=40),
+    Reply(body=b'{"choices": [{"mess'),
+    Reply(body=chat("")),
+    Reply(body=chat("x", n=0)),
+    Reply(body=chat("late"), delay_s=1.5),
+]

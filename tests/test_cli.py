@@ -194,26 +194,28 @@ def test_options_and_hydras_own_help_pass_through(finr1: Runner) -> None:
     assert "stage/pipeline" in finr1("--info", "defaults").stdout
 
 
-def test_a_dry_run_builds_the_full_size_experiment_without_weights(tmp_path: Path, finr1: Runner) -> None:
-    done = finr1("+experiment=grpo_fin", "dry_run=true", HF_HUB_OFFLINE="1")
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_builds_the_full_size_experiment_without_weights(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert entry.main(["+experiment=grpo_fin", "dry_run=true"]) == 0
+    out = capfd.readouterr().out
     # Qwen2.5-7B: 152064 * 3584 twice (untied), 28 layers of 233,057,792, a last norm of 3584
-    assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in done.stdout
+    assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in out
     for words in (
         "reward: format, accuracy",
         "grpo rows: from grpo.rows=runs/data_fin: NOT there yet",
         "a real run would",
     ):
-        assert words in done.stdout
-    assert not list(tmp_path.iterdir())
+        assert words in out
+    assert not list(here.iterdir())
 
 
-def test_a_dry_run_finds_faults(finr1: Runner) -> None:
-    done = finr1("+experiment=sft_fin", "dry_run=true", "+trainer.fit.acelerator=gpu")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: trainer.fit.acelerator=gpu: pytorch_lightning.Trainer has no"
-    )
+@pytest.mark.usefixtures("here")
+def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["+experiment=sft_fin", "dry_run=true", "+trainer.fit.acelerator=gpu"]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: trainer.fit.acelerator=gpu: pytorch_lightning.Trainer has no")
 
 
 def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:

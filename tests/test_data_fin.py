@@ -32,8 +32,9 @@ def test_its_settings_are_those_that_fin_r1_published() -> None:
     assert values["distil"]["boxed"] and values["engine"]["teacher"]["lead_in"] == "vllm"
     assert values["distil"]["sampling"]["max_new_tokens"] == 16384 and values["filter"]["criteria_needed"] == 7
     assert list(values["judge"]["reasoning"]) and typed(compose(["+experiment=data_fin"])).stage == "data"
+    sources = compose([f"source=[{','.join(SOURCES)}]"]).source
     for name in SOURCES:
-        assert compose([f"source=[{name}]"]).source[name].licence, f"{CONF}/source/{name}.yaml says no licence"
+        assert sources[name].licence, f"{CONF}/source/{name}.yaml says no licence"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import runner
-from fault_server import Behave, Reply, Seen, Server, chat, each, good, serve, solved
+from fault_server import WIRE_FAULTS, Behave, Reply, Seen, Server, chat, each, good, serve, solved
 from stages import question, stage_context, write_rows
 
 from finr1 import context, pipeline
@@ -181,6 +181,8 @@ def overrides(server: Server, name: str) -> list[str]:
         "engine.teacher.model=m",
         f"engine.teacher.base_url={server.url}",
         "engine.teacher.backoff_s=0.01",
+        "engine.teacher.retries=14",
+        "engine.teacher.timeout_s=1",
         "engine.teacher.concurrency=6",
         "distil.sampling.n=2",
         "source.worked.n_train=60",
@@ -224,16 +226,18 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_p
 
 
 def sometimes_bad(seen: Seen) -> Reply:
-    """One request of six fails, whichever it is; the others take a moment."""
-    if random.random() < 1 / 6:
-        return random.choice([Reply(500), Reply(reset=True), Reply(body=chat("")), Reply(429)])
+    """Three requests of ten fail, whichever they are; the others take a moment."""
+    if random.random() < 0.3:
+        return random.choice(WIRE_FAULTS)
     return Reply(body=solved(seen), delay_s=0.02 + random.random() / 20)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behave", [slow_for_some, sometimes_bad])
-def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(tmp_path: Path, behave: Behave) -> None:
-    """Ten points a server: from before the first request to after the last answer."""
+@pytest.mark.parametrize(("behave", "kills"), [(slow_for_some, 10), (sometimes_bad, 20)])
+def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(
+    tmp_path: Path, behave: Behave, kills: int
+) -> None:
+    """From before the first request to after the last answer."""
     rng = random.Random(f"{behave.__name__}")
     random.seed(0)
     with serve(behave) as server:
@@ -243,8 +247,8 @@ def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(tmp_pat
         path = tmp_path / "runs" / "killed" / TRACES
         words = runner.command("stage=distil", *overrides(server, "killed"))
         asked_with: list[tuple[set[str], int]] = []  # what was on disk after each kill, and how many requests had come
-        for _ in range(10):
-            begun, goal = len(server.seen), rng.randint(0, 14)
+        for _ in range(kills):
+            begun, goal = len(server.seen), rng.randint(0, 140 // kills)
             process = subprocess.Popen(words, cwd=tmp_path, env=runner.environment(), stderr=subprocess.DEVNULL)
             while process.poll() is None and len(server.seen) < begun + goal:
                 time.sleep(0.002)

@@ -16,6 +16,7 @@ from finr1.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
 MOST = 40  # numbers read of an answer
+TOO_MANY = f"more than {MOST} numbers"  # why such an answer is undecided
 LONGEST_SENTENCE = 1000  # characters in which asides are told from what is said
 _RELATIVE = 1e-14  # of floating point, not of rounding
 _SCALED_RELATIVE = 0.005
@@ -126,7 +127,7 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
     if len(gold.numbers) == 2:
         return _grade_range(read, numbers, gold.numbers, unit, tolerance)
     if len(numbers) > MOST:
-        many = Verdict(None, read, f"more than {MOST} numbers")
+        many = Verdict(None, read, TOO_MANY)
         return many, many
     wanted = gold.numbers[0]
     pairs = [same_number(number, wanted, unit, tolerance) for number in numbers]
@@ -206,7 +207,8 @@ def _grade_range(
             Verdict(float(scaled), read, "the same range up to scale" if scaled else "another range"),
         )
     inside = any(gold[0].value <= number.value <= gold[1].value for number in numbers)
-    verdict = Verdict(None, read, "inside the range") if inside else Verdict(0.0, read, "not the range")
+    open_ = Verdict(None, read, TOO_MANY if len(numbers) > MOST else "inside the range")
+    verdict = open_ if inside else Verdict(0.0, read, "not the range")
     return verdict, verdict
 
 
@@ -228,6 +230,12 @@ def candidates(text: str) -> tuple[str, list[Number]]:
     What the last "answer is" or `答案是` says counts, and there what follows the last `=`, if it holds a number; years,
     dates, ordinals and the numbers of names (S&P 500) beside other numbers do not.
     """
+    read, numbers = _candidates(text)
+    return read, list(numbers)
+
+
+@lru_cache(maxsize=4096)  # a filter asks for those of a right answer again
+def _candidates(text: str) -> tuple[str, Sequence[Number]]:
     text = clean(text).strip()
     for part in _parts(text):
         numbers = _one_or_more(part)

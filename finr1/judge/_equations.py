@@ -11,9 +11,10 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-from finr1.answer.number import CURRENCY, DIGITS, LETTER, UNITS, clean, one_of, read_numbers
+from finr1.answer.number import CURRENCY, DIGITS, LETTER, UNITS, clean, one_of
 
 MAX_TOKENS = 200  # of one side
 _RELATIVE = 1e-6
@@ -22,14 +23,18 @@ _HEAD = re.compile(
     re.I,
 )
 _AHEAD = r"(?=\s?[\d.($¥€£(])"
+# The guards `(?=[…])` name what an alternative can begin with: most characters are none of it.
 _TOKEN = re.compile(
-    rf"(?P<number>(?:{CURRENCY})?\s?(?P<digits>{DIGITS})(?P<power>[eE][-+]?\d{{1,3}}(?!\w))?"
+    r"(?P<number>(?=[\s\d.$€£¥₹₩A-Z人美港欧英日])"
+    rf"(?:{CURRENCY})?\s?(?P<digits>{DIGITS})(?P<power>[eE][-+]?\d{{1,3}}(?!\w))?"
     rf"(?:\s?(?P<unit>{one_of(UNITS)})|(?P<letter>[kmbKMB])(?![A-Za-z]))?)"
     r"|(?P<equals>[=≈]+|\bequals?\b|等于)"
-    r"|(?P<alias>(?:,\s?)?(?:\bor\b|\bi\.e\.|\bthat is\b|即|也就是)(?=[\s,:]{0,2}[-\d.,]+\s?%))"
-    r"|(?P<says>\b(?:is|gives|makes|comes to|yields)\b(?:\s(?:about|approximately|roughly))?|得到|得出|约为|得|为)"
-    rf"|(?P<op>\*\*|[-+*^×·÷]|/(?![A-Za-z\u3400-\u9fff])|\b(?:plus|minus|times|divided by|multiplied by|over)\b{_AHEAD}"
-    rf"|(?:加上|加|减去|减|乘以|乘|除以){_AHEAD}|(?<=[\d)%\s])[xX](?=\s?[\d($])|(?<=%)\s?of\b{_AHEAD}|的(?=\s?[\d.]+\s?%))"
+    r"|(?P<alias>(?=[,oit即也])(?:,\s?)?(?:\bor\b|\bi\.e\.|\bthat is\b|即|也就是)(?=[\s,:]{0,2}[-\d.,]+\s?%))"
+    r"|(?P<says>(?=[igmcy得约为])"
+    r"(?:\b(?:is|gives|makes|comes to|yields)\b(?:\s(?:about|approximately|roughly))?|得到|得出|约为|得|为))"
+    r"|(?P<op>(?=[-+*^×·÷/pmtdox加减乘除的\s])"
+    rf"(?:\*\*|[-+*^×·÷]|/(?![A-Za-z\u3400-\u9fff])|\b(?:plus|minus|times|divided by|multiplied by|over)\b{_AHEAD}"
+    rf"|(?:加上|加|减去|减|乘以|乘|除以){_AHEAD}|(?<=[\d)%\s])[xX](?=\s?[\d($])|(?<=%)\s?of\b{_AHEAD}|的(?=\s?[\d.]+\s?%)))"
     r"|(?P<root>sqrt|√)|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<percent>%)"
     r"|(?P<word>/?[A-Za-z_][A-Za-z_0-9'’&-]*|/?[\u3400-\u9fff])|(?P<stop>[^\s&$\\])",
     re.IGNORECASE,
@@ -79,9 +84,10 @@ def equations(text: str, cleaned: bool = False) -> list[Equation]:
     found: list[Equation] = []
     exact: dict[float, float] = {}  # a rounded result as shown -> the value before rounding, which may be carried on
     for number, line in enumerate(lines(text, cleaned)):
-        if not (_LINKING.search(line) and _DIGIT.search(line)):
+        if not (_DIGIT.search(line) and ("=" in line or _LINKING.search(line))):
             continue
-        tokens = _without_names(_tokenise(_HEAD.sub("", line, count=1)))
+        head = _HEAD.match(line)
+        tokens = _without_names(_tokenise(line[head.end() :] if head else line))
         for equation in _links(tokens, number, exact):
             found.append(equation)
             if equation.holds and equation.left != equation.right:
@@ -105,15 +111,21 @@ def _tokenise(line: str) -> list[Token]:
     for match in _TOKEN.finditer(line):
         kind = match.lastgroup or ""
         if kind == "number":
-            tokens.append(_number(match))
-            continue
-        text = match.group().strip()
-        tokens.append(Token(kind, _OPS.get(text.lower(), text) if kind == "op" else text))
+            tokens.append(_number(*match.group("number", "digits", "power", "unit", "letter")))
+        else:
+            tokens.append(_mark(kind, match.group()))
     return tokens
 
 
-def _number(match: re.Match[str]) -> Token:
-    text, digits, exponent, unit, letter = match.group("number", "digits", "power", "unit", "letter")
+@lru_cache(1 << 12)
+def _mark(kind: str, text: str) -> Token:
+    """A token that is no number."""
+    text = text.strip()
+    return Token(kind, _OPS.get(text.lower(), text) if kind == "op" else text)
+
+
+@lru_cache(1 << 14)
+def _number(text: str, digits: str, exponent: str | None, unit: str | None, letter: str | None) -> Token:
     digits, power = digits.replace(",", ""), float(f"1{exponent}") if exponent else 1.0
     factor = UNITS[unit.lower()] if unit else LETTER[letter.lower()] if letter else 1.0
     half_unit = 0.5 * 10.0 ** -len(digits.partition(".")[2])
@@ -122,7 +134,7 @@ def _number(match: re.Match[str]) -> Token:
 
 def _without_names(tokens: Sequence[Token]) -> list[Token]:
     """Drop the words that stand for a unit (`20 shares -`) or name a quantity (`- cost 100`) inside an expression."""
-    if not any(token.kind == "word" for token in tokens):
+    if "word" not in [token.kind for token in tokens]:
         return list(tokens)
     kept: list[Token] = []
     i, n = 0, len(tokens)
@@ -176,17 +188,19 @@ def _links(tokens: Sequence[Token], line: int, exact: dict[float, float]) -> Ite
 
 
 def _inputs(tokens: Sequence[Token]) -> tuple[Token, ...]:
-    before = [None, *tokens]
-    return tuple(
-        token._replace(kind="by") if last and last.kind == "op" and last.text not in "+-" else token
-        for last, token in zip(before, tokens, strict=False)
-        if token.kind == "number"
-    )
+    found = []
+    by = False  # the token before multiplies, divides or raises
+    for token in tokens:
+        if token.kind == "number":
+            found.append(Token("by", token.text, token.value, token.half_unit, token.factor) if by else token)
+        by = token.kind == "op" and token.text not in "+-"
+    return tuple(found)
 
 
 def _computes(tokens: Sequence[Token]) -> bool:
     """More than one signed number."""
-    return any(token.kind == "op" for token in tokens[1:]) or any(token.kind == "root" for token in tokens)
+    kinds = [token.kind for token in tokens]
+    return "op" in kinds[1:] or "root" in kinds
 
 
 def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: dict[float, float]) -> Equation | None:
@@ -204,7 +218,7 @@ def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: di
                 continue
             # a value that was rounded before is tried as shown, then as it was before
             carried = [left_side]
-            if any(t.value in exact for t in left_side):
+            if exact and not exact.keys().isdisjoint([t.value for t in left_side]):
                 carried.append([t._replace(value=exact.get(t.value, t.value)) for t in left_side])
             for side in carried:
                 computed = evaluate(side)
@@ -212,8 +226,9 @@ def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: di
                     continue
                 inputs = _inputs(left_side)
                 holds = _same(computed, value, shown, inputs)
-                signed = (shown._replace(value=value),) if shown else tuple(results)
-                text = "".join(t.text for t in left_side) + " = " + "".join(t.text for t in right_side)
+                same = shown is not None and shown.value == value != 0
+                signed = (shown if same else shown._replace(value=value),) if shown else tuple(results)
+                text = "".join([t.text for t in left_side]) + " = " + "".join([t.text for t in right_side])
                 equation = Equation(text, computed, value, holds, inputs, signed, line)
                 if holds:
                     return equation
@@ -232,21 +247,22 @@ def _same(left: float, right: float, shown: Token | None, inputs: Sequence[Token
         )
         return abs(left - right) <= max(_RELATIVE, min(rounding, 0.01)) * max(abs(left), abs(right))
 
-    def near(left: float, right: float, half_unit: float) -> bool:
-        gap, slack = abs(left - right), 1e-9 * abs(right)
-        if gap > half_unit * (1 + 1e-6) + slack:
-            return False
-        if gap <= min(half_unit, 0.01 * abs(left)) * (1 + 1e-6) + slack:
-            return True
-        return len(_BEFORE_FIGURE.sub("", shown.text.replace(".", ""))) >= 2  # 7 for 7.2 would hide a slip
-
-    if near(left, right, shown.half_unit):
+    if _near(left, right, shown.half_unit, shown.text):
         return True
     # `0.2 * 100 = 20%`, `120 - 100 = 20 million`, `12% - 10% = 2`: the unit is written on one side only
     factors = {token.factor for token in inputs}
     if len(factors) != 1 or shown.factor in factors or 1.0 not in (shown.factor, *factors):
         return False
-    return near(left / factors.pop(), right / shown.factor, shown.half_unit / shown.factor)
+    return _near(left / factors.pop(), right / shown.factor, shown.half_unit / shown.factor, shown.text)
+
+
+def _near(left: float, right: float, half_unit: float, text: str) -> bool:
+    gap, slack = abs(left - right), 1e-9 * abs(right)
+    if gap > half_unit * (1 + 1e-6) + slack:
+        return False
+    if gap <= min(half_unit, 0.01 * abs(left)) * (1 + 1e-6) + slack:
+        return True
+    return len(_BEFORE_FIGURE.sub("", text.replace(".", ""))) >= 2  # 7 for 7.2 would hide a slip
 
 
 def _left_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
@@ -286,6 +302,13 @@ def evaluate(tokens: Sequence[Token]) -> float | None:
     if len(tokens) == 1:
         value = tokens[0].value
         return value if tokens[0].kind == "number" and math.isfinite(value) else None
+    if len(tokens) == 3:  # by far the most frequent
+        first, op, second = tokens
+        if first.kind == second.kind == "number" and op.kind == "op" and op.text in _ARITHMETIC:
+            if op.text == "/" and second.value == 0:
+                return None
+            value = _ARITHMETIC[op.text](first.value, second.value)
+            return value if math.isfinite(value) else None
     values: list[float] = []
     pending: list[str] = []
     operand_next = True
@@ -352,36 +375,3 @@ def _apply(op: str, values: list[float]) -> bool:
         return True
     except (IndexError, OverflowError, ValueError, ZeroDivisionError):
         return False
-
-
-_SIDE = rf"-?\s?(?:{CURRENCY})?\s?(?:{DIGITS})(?:\s?(?:{one_of(UNITS)}))?"
-_COMPARISON = re.compile(
-    rf"(?<![\d.,])(?P<left>{_SIDE})\s?(?:is\s|are\s)?(?P<negated>not\s|不)?\s?"
-    r"(?P<sign>(?:above|below|greater than|less than|more than|higher than|lower than|exceeds)\b|>=|<=|≥|≤|>|<"
-    rf"|高于|低于|大于|小于|超过|不到)\s?(?P<right>{_SIDE})",
-    re.IGNORECASE,
-)
-_COMPARING = re.compile(r"[<>≥≤]|above|below|than|exceeds|高于|低于|大于|小于|超过|不到", re.IGNORECASE)
-_ABOVE = ("above", "greater than", "more than", "higher than", "exceeds", ">", "高于", "大于", "超过")
-
-
-Comparison = tuple[str, bool, tuple[float, float]]
-
-
-def comparisons(text: str, cleaned: bool = False) -> list[Comparison]:
-    """Every comparison of two numbers in a trace (`0.05 is not above 0.3`): its text, whether it holds, the numbers."""
-    found: list[Comparison] = []
-    text = text if cleaned else clean(text)
-    if not _COMPARING.search(text):
-        return found
-    for match in _COMPARISON.finditer(text):
-        sides = [read_numbers(match[side], cleaned=True) for side in ("left", "right")]
-        if not all(len(side) == 1 for side in sides):
-            continue
-        left, right, sign = sides[0][0].value, sides[1][0].value, match["sign"].lower()
-        if sign in (">=", "<=", "≥", "≤"):
-            holds = left >= right if sign in (">=", "≥") else left <= right
-        else:
-            holds = left > right if sign in _ABOVE else left < right
-        found.append((match.group().strip(), holds != bool(match["negated"]), (left, right)))
-    return found

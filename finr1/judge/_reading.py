@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from finr1.answer import final_answer
 from finr1.answer.compare import candidates, normalise
 from finr1.answer.number import Number, clean, read_numbers, unit_factor
-from finr1.judge._equations import Comparison, Equation, comparisons, equations
+from finr1.judge._comparisons import Comparison, comparisons
+from finr1.judge._equations import Equation, equations
+from finr1.judge._figures import figures_in, figures_of, key, read
 from finr1.judge._terms import is_financial, is_working, steps, words
 from finr1.judge.base import JudgeItem
 from finr1.types import Question
@@ -26,24 +28,8 @@ _BOX_ASKED = re.compile(r"\\boxed|\bbox(?:ed)?\b")
 _CALCULATES = re.compile(r"[=≈><≥≤]|above|below|than|exceed|高于|低于|大于|小于|超过|等于")
 
 
-@lru_cache(1 << 14)
-def key(value: float) -> str:
-    """A number by six digits, without its sign."""
-    return f"{abs(value):.6g}"
-
-
 CONSTANTS = frozenset(map(key, _CONSTANTS))
 COUNTS = frozenset(map(key, _COUNTS))
-
-
-def read(text: str, cleaned: bool = False) -> list[Number]:
-    """The numbers of a text in which a stroke divides: `90 / 3` is two of them, not a fraction."""
-    return read_numbers((text if cleaned else clean(text)).replace("/", " ; "), cleaned=True)
-
-
-def figures_of(numbers: Iterable[Number]) -> set[str]:
-    """Numbers by their shown figure."""
-    return {key(number.figure) for number in numbers}
 
 
 def asked_part(question: Question) -> str:
@@ -164,7 +150,7 @@ class Reading:
 
     @once
     def figures(self) -> set[str]:
-        return figures_of(read(self.cleaned, cleaned=True))
+        return figures_in(self.cleaned, cleaned=True)
 
     @once
     def answer(self) -> str:

@@ -71,9 +71,14 @@ _FINANCE_HAN = _listed("""
 
 def steps(text: str) -> list[str]:
     """The steps of a trace: its lines, and the sentences in them; empty ones and bare list markers left out."""
-    lines = (_MARKER.sub("", line, count=1) for line in text.splitlines())
-    pieces = (piece.strip() for line in lines for piece in _SENTENCE.split(line))
-    return [piece for piece in pieces if any(c.isalnum() for c in piece)]
+    found: list[str] = []
+    for line in text.splitlines():
+        marker = _MARKER.match(line)
+        for piece in _SENTENCE.split(line[marker.end() :] if marker else line):
+            piece = piece.strip()
+            if piece[:1].isalnum() or any(map(str.isalnum, piece)):
+                found.append(piece)
+    return found
 
 
 def words(text: str, cleaned: bool = False) -> set[str]:

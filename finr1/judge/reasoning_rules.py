@@ -16,7 +16,8 @@ from finr1.answer.extract import last_box
 from finr1.answer.number import Number, clean, read_numbers
 from finr1.errors import ConfigError
 from finr1.judge._equations import Equation
-from finr1.judge._reading import Asked, Reading, asked_part, figures_of, key, read
+from finr1.judge._figures import figures_in, key, read
+from finr1.judge._reading import Asked, Reading, asked_part
 from finr1.judge._terms import han_share, is_working, touches, words
 from finr1.judge.base import CRITERIA, JudgeItem
 from finr1.types import Question, Verdict
@@ -117,7 +118,7 @@ class ReasoningRules:
         off: list[str] = []
         on = 0
         for step in taken:
-            if touches(step, topic) or figures_of(read(step)) & numbers:
+            if touches(step, topic) or not numbers.isdisjoint(figures_in(step)):
                 on += 1
             elif _bulk({word for word in words(step) if not is_working(word)}) >= 2.5:
                 off.append(step)

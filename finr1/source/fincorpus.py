@@ -65,15 +65,29 @@ def read_answer(exam: Exam) -> tuple[Kind, str | None]:
     if exam.answer is None:
         return ("choice" if exam.choices else "text"), None
     if not exam.choices:
-        plain = exam.answer.strip(_PUNCTUATION)
-        return ("yes_no" if len(plain) <= 3 and polarity(plain) else "text"), exam.answer
-    answer = exam.answer
-    if answer.startswith("["):
-        answer = ",".join(str(item) for item in json.loads(answer))
-    letters, _ = letters_named(answer.strip(_PUNCTUATION), "".join(exam.choices), exam.choices)
+        said = _unlisted(exam.answer)
+        plain = said.strip(_PUNCTUATION)
+        return ("yes_no" if len(plain) <= 3 and polarity(plain) else "text"), said
+    # each of a list by itself: an option's text may hold the comma that would join them
+    answers = [str(item) for item in json.loads(exam.answer)] if exam.answer.startswith("[") else [exam.answer]
+    letters: set[str] = set()
+    for answer in answers:
+        named, _ = letters_named(answer.strip(_PUNCTUATION), "".join(exam.choices), exam.choices)
+        if not named:
+            raise ValueError(f"answer {answer[:60]!r} names none of the options {', '.join(exam.choices)}")
+        letters |= named
     if not letters:
         raise ValueError(f"answer {exam.answer[:60]!r} names none of the options {', '.join(exam.choices)}")
     return "choice", "".join(sorted(letters))
+
+
+def _unlisted(answer: str) -> str:
+    """The answer without the JSON list that it may stand in; a text that only begins with a bracket stays."""
+    try:
+        listed = json.loads(answer) if answer.startswith('["') else None
+    except ValueError:
+        return answer
+    return "；".join(str(item).strip() for item in listed) if isinstance(listed, list) and listed else answer
 
 
 class FinCorpus(FileSource):

@@ -21,9 +21,10 @@ class TableSource(FileSource):
     """One question a row, by field names.
 
     `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
-    `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, or an
-    option's text), `document` (what must not straddle a split; default: the places), and every `{place}` of the
-    wording, or of the `template` that stands in its place. `path` is a folder, a file, or `hub:<owner>/<name>`; `files`
+    `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, an
+    option's text, or a list of these), `document` (what must not straddle a split; default: the places), and every
+    `{place}` of the wording, or of the `template` that stands in its place. `path` is a folder, a file, or
+    `hub:<owner>/<name>`; `files`
     are patterns in it, `test_files` those of files held out whole.
     """
 
@@ -107,12 +108,16 @@ class TableSource(FileSource):
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
         if value is None or value != value or not str(value).strip():  # NaN is how a table shows nothing
             return None
-        if isinstance(value, (Mapping, list)):
+        several = isinstance(value, list) and kind == "choice"  # each right option by itself
+        if isinstance(value, Mapping) or (isinstance(value, list) and not (several and value)):
             raise RowError(row.place, f"`{self.fields['gold']}` is no single value")
-        gold = str(value).strip()
+        golds = [str(item).strip() for item in (value if several else [value])]
         if kind != "choice":
-            return gold
-        letters, _ = letters_named(gold, "".join(choices), choices)
-        if not letters:
-            raise RowError(row.place, f"answer {gold[:60]!r} names none of the choices {', '.join(choices)}")
-        return "".join(sorted(letters))
+            return golds[0]
+        found: set[str] = set()
+        for gold in golds:
+            letters, _ = letters_named(gold, "".join(choices), choices)
+            if not letters:
+                raise RowError(row.place, f"answer {gold[:60]!r} names none of the choices {', '.join(choices)}")
+            found |= letters
+        return "".join(sorted(found))

@@ -12,40 +12,20 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from fault_server import Behave, Reply, Seen, Server, chat, each, good, serve, solved
+from fault_server import Reply, Seen, chat, each, good, serve, solved
+from http_asking import ONE, ask, engine, requests
 
 from finr1.distil import split_text
-from finr1.engine.base import Engine, PolicyEngine, Request, Sampling, StreamEngine
+from finr1.engine.base import Engine, PolicyEngine, Sampling, StreamEngine
 from finr1.engine.chat_reply import retry_after_s
 from finr1.engine.http import HttpEngine
-from finr1.engine.limits import Budget, Pace
 from finr1.errors import ConfigError
-from finr1.types import Completion, Message, Question
-
-ONE = Sampling(temperature=0.6, max_new_tokens=64)
-
-
-def requests(n: int, text: str = "question") -> list[Request]:
-    made = []
-    for i in range(n):
-        prompt = [Message(role="user", content=f"{text} {i}")]
-        made.append(Request(prompt, Question("made", str(i), "en", "reasoning business", "number", prompt, str(i))))
-    return made
-
-
-def engine(server: Server, **settings: Any) -> HttpEngine:
-    return HttpEngine(**{"model": "m", "base_url": server.url, "backoff_s": 0.01, "timeout_s": 5.0, **settings})
-
-
-def ask(behave: Behave, n: int = 1, sampling: Sampling = ONE, **settings: Any) -> tuple[list[list[Completion]], Server]:
-    """Ask `n` questions of a server that behaves so."""
-    with serve(behave) as server:
-        return engine(server, **settings).generate(requests(n), sampling), server
+from finr1.types import Completion
 
 
 def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
     def behave(seen: Seen) -> Reply:
-        return Reply(body=chat(seen.text.upper(), usage=(7, 3)), delay_s=2.0 if seen.text.endswith(" 0") else 0.2)
+        return Reply(body=chat(seen.text.upper(), usage=(7, 3)), delay_s=0.6 if seen.text.endswith(" 0") else 0.06)
 
     done: list[int] = []
     with serve(behave) as server:
@@ -281,84 +261,6 @@ def test_a_third_of_random_failures_loses_nothing() -> None:
     assert [[c.text for c in one] for one in results] == [[text] * 2 for text in texts]
     assert Counter(seen.text for seen in server.answered).total() >= 400
     assert len(server.seen) > 480
-
-
-def test_requests_per_minute() -> None:
-    results, server = ask(good, n=21, requests_per_minute=1800)  # one in 33 ms
-    times = [seen.at for seen in server.seen]
-    assert len(results) == 21 and times[-1] - times[0] >= 20 / 30 - 0.05
-    for start in times:
-        assert sum(start <= at < start + 0.3 for at in times) <= 11  # 0.3 s hold nine, and jitter of the clock
-
-
-def test_tokens_per_minute() -> None:
-    # 80 tokens a second; an answer takes 10 + 10, but 18 are foreseen from its text and 64 at first.
-    _, server = ask(each(Reply(body=chat(usage=(10, 10)))), n=13, tokens_per_minute=4800, concurrency=1)
-    times = [seen.at for seen in server.seen]
-    assert 0.25 * 12 - 0.1 <= times[-1] - times[0] < 0.25 * 12 + 1.5
-
-
-def test_pace_by_hand() -> None:
-    now = [100.0]
-    pace = Pace(60, None, clock=lambda: now[0])
-    assert [pace.take(5) for _ in range(3)] == [0.0, 1.0, 2.0]
-    now[0] = 110.0
-    assert [pace.take(5) for _ in range(2)] == [0.0, 1.0]  # nothing is saved up
-    pace.hold(30.0)
-    assert pace.held and [pace.take(5) for _ in range(2)] == [30.0, 31.0]
-    now[0] = 140.0
-    assert not pace.held
-    pace = Pace(None, 60, clock=lambda: now[0])
-    assert pace.take(30) == 0.0
-    pace.correct(-10)  # 30 were foreseen, 20 used
-    assert pace.take(10) == 20.0
-    assert Pace(clock=lambda: now[0]).take(10**9) == 0.0
-
-
-@pytest.mark.parametrize("concurrency", [1, 64])
-def test_a_ceiling_of_tokens_is_never_passed_and_ends_cleanly(concurrency: int) -> None:
-    kept: list[int] = []
-    with serve(each(Reply(body=chat(usage=(20, 60)), delay_s=0.01))) as server:
-        http = engine(server, max_spend_tokens=1000, concurrency=concurrency)
-        words = (
-            r"engine.max_spend_tokens=1000: [89]\d\d tokens are spent, and the next question may take 10\d more; what"
-        )
-        with pytest.raises(ConfigError, match=words):
-            http.stream(requests(100), ONE, lambda index, completions: kept.append(index))
-    # A question may take 10 + 32 bytes or 11 + 32 and 64 tokens, so the last begins with at most 894 spent: 80 each.
-    assert len(kept) == len(server.seen) == http.spent.tokens / 80 == 12
-
-
-def test_a_ceiling_of_money_counts_what_was_spent_before() -> None:
-    settings = {"max_spend_money": 1.0, "price_in": 1000.0, "price_out": 5000.0}
-    with serve(each(Reply(body=chat(usage=(20, 20))))) as server:
-        http = engine(server, **settings)  # 0.02 + 0.1 a question, 0.362 at worst
-        with pytest.raises(ConfigError, match=r"max_spend_money=1.0: 240 tokens \(0.7200\) are spent"):
-            http.generate(requests(100), ONE)
-        http = engine(server, **settings)
-        http.spent.completion_tokens += 130  # 0.65
-        with pytest.raises(ConfigError, match=r"130 tokens \(0.6500\) are spent"):
-            http.generate(requests(100), ONE)
-    assert len(server.seen) == 6
-
-
-def test_lost_answers_count_as_average_ones() -> None:
-    cut = Reply(body=chat("x"), cut_at=20)
-    results, _ = ask(each(Reply(body=chat(usage=(30, 50))), cut, GOOD), n=2, concurrency=1)
-    assert [one[0].meta["paid"] for one in results] == [[30, 50], [11 + 10, 50 + 5]]
-
-
-def test_budget_by_hand() -> None:
-    budget = Budget(max_tokens=100)
-    first, second = budget.reserve(10, 40), budget.reserve(10, 40)
-    assert first and second and budget.reserve(0, 1) is None and not budget.idle
-    budget.release(first)
-    budget.pay(10, 5, answers=1)
-    assert budget.reserve(10, 40) is None  # 15 spent, 50 under way
-    third = budget.reserve(5, 30)
-    assert third and budget.expected(99) == 5 and Budget().expected(99) == 99
-    budget.release(second), budget.release(third)
-    assert budget.idle
 
 
 def test_an_error_of_the_listener_ends_the_stream() -> None:

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from finr1.judge._equations import Token, _tokenise, comparisons, equations, evaluate
+from finr1.judge._comparisons import comparisons
+from finr1.judge._equations import Token, _tokenise, equations, evaluate
 
 
 def value(text: str) -> float | None:

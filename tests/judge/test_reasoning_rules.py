@@ -9,7 +9,7 @@ import pytest
 from finr1.answer import parse
 from finr1.engine.base import Request, Sampling
 from finr1.engine.worked import WorkedEngine
-from finr1.judge import _equations, _reading
+from finr1.judge import _comparisons, _equations, _reading
 from finr1.judge._reading import Reading
 from finr1.judge._terms import is_financial, is_working, steps, touches, words
 from finr1.judge.base import CRITERIA, JudgeItem
@@ -197,7 +197,7 @@ def test_the_planted_faults_of_the_worked_teacher(difficulty: int) -> None:
     assert found["missing_step", True] <= 0.15 * found["missing_step", False]
 
 
-@pytest.mark.parametrize("piece", ["1=2=", "1 is above ", "a. ", "1+1=2\n", "选A", "是", "(", "9"])
+@pytest.mark.parametrize("piece", ["1=2=", "1 is above ", "a. ", "1+1=2\n", "选A", "是", "(", "9", "999,", "999,x"])
 def test_hostile_traces_end_soon(piece: str) -> None:
     import time
 
@@ -250,7 +250,7 @@ def test_what_is_looked_at_only_when_needed_would_change_nothing_else(monkeypatc
     for item in worked_items():
         asked = _reading.Asked(item.question)
         reading = Reading(item, asked)
-        assert not reading.comparisons or reading.comparisons == _equations.comparisons(item.reasoning)
+        assert not reading.comparisons or reading.comparisons == _comparisons.comparisons(item.reasoning)
         if not reading.comparisons:
             assert reading.unsourced() == all_known(item, reading)
         strangers += bool(reading.unsourced())
@@ -258,10 +258,11 @@ def test_what_is_looked_at_only_when_needed_would_change_nothing_else(monkeypatc
             on_topic = any(w in asked.topic or is_financial(w) for w in words(step) if not is_working(w))
             assert touches(step, asked.topic) == on_topic
         with monkeypatch.context() as patch:
-            for name in ("_LINKING", "_DIGIT", "_COMPARING"):
-                patch.setattr(_equations, name, everything)
+            patch.setattr(_equations, "_LINKING", everything)
+            patch.setattr(_equations, "_DIGIT", everything)
+            patch.setattr(_comparisons, "_COMPARES", everything)
             assert _equations.equations(item.reasoning) == reading.equations
-            assert _equations.comparisons(item.reasoning) == reading.comparisons
+            assert _comparisons.comparisons(item.reasoning) == reading.comparisons
         linked += len(reading.equations)
     assert strangers > 5 and linked > 100
 

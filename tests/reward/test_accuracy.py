@@ -53,6 +53,21 @@ def test_listing_every_option_gets_nothing(answer: str, gold: str) -> None:
     assert verdict(render("a", answer), asked).value == 0
 
 
+@pytest.mark.parametrize("gold", ["25%", "200%", "5%-7%", "25%-300%"])
+@pytest.mark.parametrize("scale_tolerant", [False, True])
+def test_listing_very_many_numbers_gets_nothing_whatever_the_gold(gold: str, scale_tolerant: bool) -> None:
+    listed = " or ".join(f"{n}%" for n in range(1, 99))
+    for text in (listed, f"\\boxed{{{listed}}}", f"the answer is {listed}", "x " * 6000 + listed):
+        assert verdict(render("a", text), question(gold=gold), scale_tolerant=scale_tolerant).value == 0
+
+
+def test_of_a_long_answer_the_end_counts_and_a_long_way_to_it_spares_nobody() -> None:
+    way = "x " * 6000
+    assert verdict(render("a", f"{way} the answer is 25%"), question()).value == 1
+    assert verdict(render("a", f"{way} the answer is 26%"), question()).value == 0
+    assert verdict(render("a", f"the answer is 25% {way}"), question()).value == 0  # where it ends, it says nothing
+
+
 def test_listing_numbers_is_never_rewarded() -> None:
     hedged = verdict(render("a", "24% or 25% or 26%"), question())
     assert hedged.value is None and hedged.why

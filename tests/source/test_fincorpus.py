@@ -35,6 +35,13 @@ def test_take_apart(text: str, expected: Exam) -> None:
         ("AC", OPTIONS, ("choice", "AC")),
         ("C,A。", OPTIONS, ("choice", "AC")),
         ('["A","C"]', OPTIONS, ("choice", "AC")),
+        ('["存货"]', OPTIONS, ("choice", "C")),
+        ('["现金","存货"]', OPTIONS, ("choice", "AC")),
+        ('["甲，乙","丁"]', {"A": "甲，乙", "B": "丙", "C": "丁"}, ("choice", "AC")),  # a comma inside an option
+        ("A、C", OPTIONS, ("choice", "AC")),
+        ('["正确"]', {}, ("yes_no", "正确")),
+        ('["企业的资源","负债"]', {}, ("text", "企业的资源；负债")),
+        ("[注]见教材", {}, ("text", "[注]见教材")),
         ("存货", OPTIONS, ("choice", "C")),
         ("B、厂房", OPTIONS, ("choice", "B")),
         (None, OPTIONS, ("choice", None)),

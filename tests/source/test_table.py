@@ -81,6 +81,26 @@ def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
         list(broken.load())
 
 
+def test_several_right_choices_are_a_list_of_letters_or_of_texts(tmp_path: Path) -> None:
+    options = ["cash, at hand", "plant", "stock"]
+    golds: list[Any] = [["A", "C"], ["stock", "cash, at hand"], ["B"], "AC", "A,C", [], ["D"], {"A": 1}]
+    rows = [{"question": f"Which, {n}?", "list": options, "answer": gold} for n, gold in enumerate(golds[:3])]
+    fields = {"question": "question", "gold": "answer", "choices": "list"}
+    source = Parquet(str(parquet(tmp_path / "x.parquet", rows)), fields=fields, wording="financeiq.v1")
+    assert [q.gold for q in source.load()] == ["AC", "AC", "B"]
+    rows = [{"question": f"Which, {n}?", "list": options, "answer": gold} for n, gold in enumerate(golds[3:])]
+    lines = Jsonl(str(jsonl(tmp_path / "x.jsonl", rows)), fields=fields, wording="financeiq.v1")
+    (first, second) = lines.load()
+    assert first.gold == second.gold == "AC"
+    assert [row.why for row in lines.set_aside] == [
+        "`answer` is no single value",
+        "answer 'D' names none of the choices A, B, C",
+        "`answer` is no single value",
+    ]
+    right, half = (grade(f"\\boxed{{{letters}}}", first).strict.value for letters in ("A,C", "A"))
+    assert (right, half) == (1, 0)
+
+
 def test_splits_by_file_and_by_hash(tmp_path: Path) -> None:
     for name in ("a.parquet", "deep/b.parquet", "test.parquet"):
         parquet(tmp_path / name, [{"question": f"{name} {n}?", "answer": "1"} for n in range(100)])

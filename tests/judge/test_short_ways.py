@@ -1,0 +1,115 @@
+"""The filter's short ways of reading give what the long ones give: on the worked teacher's traces and on any text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finr1.answer.number import clean
+from finr1.engine.base import Request, Sampling
+from finr1.engine.worked import WorkedEngine
+from finr1.judge import _comparisons, _equations
+from finr1.judge._figures import figures_in, figures_of, read
+from finr1.judge._terms import steps
+from finr1.source.worked import Worked
+
+PARTS = (
+    *("5", "12", "0.5", ".5", "1,234", "1,234,567", "1234565", "12345.65", "123456.5", "0.1234565", "2019", "20"),
+    *("%", "‰", " ", "  ", "\n", "-", " - ", "+", " = ", "≈", "/", "*", "**", "^", "×", "÷", "(", ")", "[", "]", ","),
+    *(".", "$", "€", "US$", "HK$", "Rs.", "RMB", "人民币", "元", "万", "亿", "千", "百", "十", "分之", "三", "角"),
+    *("毛", "半", "又", "余", "million", "bn", "m", "K", "B", "lakh", "bps", "个百分点", "(in millions)", "(%)"),
+    *("e5", "E-3", "½", "²", "√", "sqrt", " to ", " or ", "至", "~", "minus ", "负", " not ", "above ", "less than "),
+    *("is ", ">", "<=", "高于", "小于", "不", "即", " gives ", "equals", " of ", " x ", "plus ", "divided by ", "乘以"),
+    *("得到", "为", "Q3", "A", "x", "_", "第", "年", "cost"),
+)
+TEXTS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
+
+
+def reasoning() -> Iterator[str]:
+    """Traces of the worked teacher, right ones and ones with faults."""
+    engine = WorkedEngine(fault_rate=0.45)
+    for question in Worked(n_train=120, n_test=0, difficulty=3, chinese_share=0.4).load():
+        (completions,) = engine.generate([Request(question.prompt, question)], Sampling(n=4))
+        yield from (c.reasoning or c.text for c in completions)
+
+
+@pytest.fixture(scope="module")
+def traces() -> list[str]:
+    found = list(reasoning())
+    assert len(found) == 480
+    return found
+
+
+def test_figures_of_traces_and_of_their_steps(traces: list[str]) -> None:
+    for text in (piece for trace in traces for piece in (trace, *steps(trace))):
+        assert figures_in(text) == figures_of(read(text)), text
+
+
+@given(TEXTS)
+def test_figures_of_any_text(text: str) -> None:
+    assert figures_in(text) == figures_of(read(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "figures"),
+    [
+        ("120 - 100 = 20, or 20%", {"120", "100", "20"}),
+        ("1,234,567年", {"1.23457e+06"}),  # what is written to a number keeps it from the short way
+        ("1234565%", {"1.23456e+06"}),  # 0.01 and back must not move the sixth digit
+        ("2 ^ 3 and 5", {"8", "5"}),
+        ("1亿2000万", {"1.2"}),  # of 1e8
+        ("三元", {"3"}),
+        ("9" * 500, set()),  # longer than any number
+        ("1234567 = 7, 7654321", {"1.23457e+06", "7", "7.65432e+06"}),
+        ("1,234567 million", {"1", "234567"}),
+        ("no figure", set()),
+    ],
+)
+def test_figures_by_hand(text: str, figures: set[str]) -> None:
+    assert figures_in(text) == figures
+
+
+# What an alternative can begin with is written before it, for speed: without these the pattern must find the same.
+UNGUARDED = re.compile(re.sub(r"(?<=>)\(\?=\[[^\]]*\]\)", "", _equations._TOKEN.pattern), re.IGNORECASE)
+
+
+def same_tokens(text: str) -> bool:
+    lists = [[(m.lastgroup, m.group(), m.start()) for m in p.finditer(text)] for p in (_equations._TOKEN, UNGUARDED)]
+    return lists[0] == lists[1]
+
+
+def test_guards_of_the_tokens_leave_none_out(traces: list[str]) -> None:
+    assert len(_equations._TOKEN.pattern) - len(UNGUARDED.pattern) > 70  # four guards were taken out
+    assert all(same_tokens(clean(trace)) for trace in traces)
+
+
+@given(TEXTS)
+def test_guards_of_the_tokens_leave_none_out_of_any_text(text: str) -> None:
+    assert same_tokens(clean(text))
+
+
+@given(st.floats(-1e9, 1e9), st.sampled_from("+-*/"), st.one_of(st.just(0.0), st.floats(-1e9, 1e9)))
+def test_two_numbers_compute_as_they_do_in_brackets(left: float, op: str, right: float) -> None:
+    numbers = [_equations.Token("number", "", value) for value in (left, right)]
+    plain = [numbers[0], _equations.Token("op", op), numbers[1]]
+    bracketed = [_equations.Token("open", "("), *plain, _equations.Token("close", ")")]
+    assert _equations.evaluate(plain) == _equations.evaluate(bracketed)
+
+
+def test_where_no_sign_stands_before_a_number_nothing_compares(traces: list[str]) -> None:
+    seen = 0
+    for trace in map(clean, traces):
+        if _comparisons._COMPARISON.search(trace):
+            seen += 1
+            assert _comparisons._COMPARES.search(trace), trace
+    assert seen > 10
+
+
+@given(TEXTS)
+def test_nor_in_any_text(text: str) -> None:
+    if _comparisons._COMPARISON.search(text):
+        assert _comparisons._COMPARES.search(text)
