@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from runner import REPO
 
 
+@pytest.mark.slow
 def test_whatever_the_moment_of_the_kill_nothing_differs(tmp_path: Path) -> None:
     """Weights with adapters, dropout and AdamW, rollouts with a reward that draws, and every metric but the clock's."""
     environment = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'tests'}", "OMP_NUM_THREADS": "1"}

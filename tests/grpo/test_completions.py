@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from runner import REPO
 from test_step import walk
@@ -39,6 +40,7 @@ sink.close(False)
 """
 
 
+@pytest.mark.slow
 def test_what_wandb_was_given_is_what_the_run_folder_holds_over_a_kill(tmp_path: Path) -> None:
     path = os.pathsep.join(map(str, (REPO, REPO / "tests", REPO / "tests" / "grpo")))
     for kind in ("killed", "whole"):
