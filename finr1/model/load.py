@@ -15,6 +15,7 @@ from finr1.store import read_json, write_json
 from finr1.types import Message
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -94,22 +95,40 @@ def core(model: Any) -> PreTrainedModel:
 
 
 def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`."""
+    """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`.
+
+    The model is left as it was, to the last bit.
+    """
     import torch
 
     kind = getattr(torch, dtype)
     inner = core(model)
-    if inner is not model:
-        model.merge_adapter()
-    try:
-        tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
-        for name, tensor in inner.state_dict().items():
-            if name in tied or ".lora_" in name:
-                continue
-            yield name.replace(".base_layer.", "."), tensor.detach().to(kind)
-    finally:
-        if inner is not model:
-            model.unmerge_adapter()
+    adapted = _adapted(inner) if inner is not model else {}
+    tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
+    for name, tensor in inner.state_dict().items():
+        if name in tied or ".lora_" in name:
+            continue
+        merged = _merged(adapted[name], kind) if name in adapted else tensor.detach().to(kind)
+        yield name.replace(".base_layer.", "."), merged
+
+
+def _adapted(inner: PreTrainedModel) -> dict[str, Any]:
+    """The layers with an adapter, by the name of the weight that it changes."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    named = inner.named_modules()
+    return {f"{name}.base_layer.weight": layer for name, layer in named if isinstance(layer, BaseTunerLayer)}
+
+
+def _merged(layer: Any, kind: torch.dtype) -> Tensor:
+    """A copy of a layer's weight with its adapter merged."""
+    kept = layer.get_base_layer().weight.detach().clone()
+    layer.merge()
+    merged: Tensor = layer.get_base_layer().weight.detach().to(kind, copy=True)
+    layer.unmerge()
+    # Unmerging takes off what merging added, and rounds: step by step the frozen weights would drift.
+    layer.get_base_layer().weight.data.copy_(kept)
+    return merged
 
 
 def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings) -> None:
