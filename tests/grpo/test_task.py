@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from stages import question
+from test_step import Bar, Odd
 from tiny_engine import TinyEngine, weights
 from tiny_model import tiny
 
@@ -23,11 +24,10 @@ from finr1.grpo.rollout import Sampler
 from finr1.grpo.run import choose, make_plan
 from finr1.grpo.settings import GrpoSettings
 from finr1.grpo.task import Task, hold_out
-from finr1.reward.base import RewardItem
 from finr1.scoring import figures, score
 from finr1.store import read_jsonl
 from finr1.tracking import Tracker, read_metrics
-from finr1.types import Completion, Verdict
+from finr1.types import Completion
 
 TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
 HELD_OUT = [question(f"held out {i}", gold=str(i + 1)) for i in range(4)]
@@ -134,17 +134,6 @@ def test_too_few_candidates_are_one_line(n: int) -> None:
     candidates = [question(f"q{i}") for i in range(30)]
     with pytest.raises(ConfigError, match=rf"grpo\.eval_questions={n}: of 30 candidates .* lower it, or turn it off"):
         hold_out(candidates, GrpoSettings(eval_every=5, eval_questions=n), seed=0)
-
-
-class Odd:
-    name, weight = "odd", 1.0
-
-    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
-        return [Verdict(float(len(item.text.split()) % 2)) for item in items]
-
-
-class Bar:
-    def advance(self, *_: Any, **__: Any) -> None: ...
 
 
 def walk(folder: Path, engine: Examined, until: int = 9, **rule: Any) -> tuple[GrpoModule, Checkpoints, list[str]]:
