@@ -2,9 +2,10 @@
 
 Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row a completion),
 `<benchmark>/questions.jsonl` and `scores.json`. Rows are on disk as soon as a question is finished, and a killed
-evaluation goes on at the first question that lacks them. Completions that a changed rule made stale are scored again,
-not asked again (`asking`). Where a judge model scores (`evaluate.scorer`), it is asked when all completions are there
-(`judging`).
+evaluation goes on with the questions that lack them: the engine then holds fewer of them together, and a completion
+may part from an undisturbed run's where two tokens are as good as equal. Completions that a changed rule made stale are
+scored again, not asked again (`asking`). Where a judge model scores (`evaluate.scorer`), it is asked when all
+completions are there (`judging`).
 """
 
 from __future__ import annotations
@@ -163,6 +164,8 @@ def _complete(
     n = settings.modes(cell.model)[cell.mode].n
     there = {row["question_id"] for row in rows}
     missing = [question for question in questions if question.id not in there]
+    if rows and missing and model.role == "policy":
+        ctx.note(f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were there, the rest is asked apart")
     again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def test_a_second_run_starts_nothing(tiny_run: Path) -> None:
 @pytest.mark.parametrize("stage", ["sft", "grpo", "evaluate"])
 def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path: Path, stage: str) -> None:
     """Kill inside a stage once it has done a step: the same command repeats no finished stage, and what it leaves is
-    to the last bit what the undisturbed run left: weights, rollouts, completions."""
+    to the last bit what the undisturbed run left: weights, rollouts, completions. Of an evaluation the completions that
+    were there stay; those that the kill cut short are asked in another batch, where bf16 may fall otherwise."""
     order = ["questions", "distil", "filter", "sft", "grpo", "evaluate", "report"]
     run = tmp_path / "runs" / "tiny"
     subprocess.run(["cp", "-r", str(tiny_run.parent), str(tmp_path)], check=True)
@@ -138,6 +140,7 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
     process.wait()
     assert not (folder / "manifest.json").exists()
     killed_at = time.time()
+    cut_short = completions(run)
     result = runner.run(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
     skipped = Counter(line.split()[0] for line in result.stderr.splitlines() if "done before" in line)
@@ -148,19 +151,36 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
         assert steps == list(range(len(steps)))
         redone = [step for step, _ in read_metrics(run, stage, killed_at)]
         assert redone and 0 not in redone, "it began anew instead of at its checkpoint"
-    left_the_same(tiny_run, run)
+    left_the_same(tiny_run, run, cut_short)
 
 
-def left_the_same(tiny_run: Path, run: Path) -> None:
-    """To the last bit: weights, rollouts, completions."""
+def completions(run: Path) -> dict[Path, list[str]]:
+    """File below the scores -> its whole rows, as lines in any order: questions finish in any order."""
+    files = {path.relative_to(run): path.read_text() for path in (run / "6_scores").rglob("*.*.jsonl")}
+    return {path: sorted(text[: text.rfind("\n") + 1].splitlines()) for path, text in files.items()}
+
+
+def left_the_same(tiny_run: Path, run: Path, cut_short: Mapping[Path, list[str]]) -> None:
+    """To the last bit: weights, rollouts, completions. A file of completions that was `cut_short` has its rows still,
+    and as many of every question as it should."""
     for name in ("sft", "grpo"):
         weights = Path(STAGES[name].folder, "model", "model.safetensors")
         assert filecmp.cmp(tiny_run / weights, run / weights, shallow=False), f"other weights after {name}"
     for rows_of in ("5_grpo/questions.jsonl", "5_grpo/samples.jsonl"):
         assert (run / rows_of).read_bytes() == (tiny_run / rows_of).read_bytes()
-    for path in (tiny_run / "6_scores").rglob("*.jsonl"):  # questions finish in any order
-        found = run / "6_scores" / path.relative_to(tiny_run / "6_scores")
-        assert sorted(found.read_text().splitlines()) == sorted(path.read_text().splitlines()), path.name
+    whole, found = completions(tiny_run), completions(run)
+    assert whole.keys() == found.keys() and len(whole) == 6
+    for path, lines in whole.items():
+        kept = cut_short.get(path, [])
+        if 0 < len(kept) < len(lines):
+            assert set(kept) <= set(found[path]), path.name
+            assert asked(found[path]) == asked(lines)
+        else:
+            assert found[path] == lines, path.name
+
+
+def asked(lines: Sequence[str]) -> list[tuple[str, int]]:
+    return sorted((row["question_id"], row["sample"]) for row in map(json.loads, lines))
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
@@ -185,7 +205,7 @@ def test_sigkill_at_a_random_moment(tiny_run: Path, tmp_path: Path, stage: str) 
         process.wait()
     result = runner.run(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
-    left_the_same(tiny_run, run)
+    left_the_same(tiny_run, run, {})
 
 
 def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_path: Path) -> None:

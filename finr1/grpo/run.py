@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finr1.grpo.module import GrpoModule
 
 PASS_RATES = "pass_rates.jsonl"
+SELECT_BATCH = 512  # questions asked together for their pass rates; a killed run repeats at most so many
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -148,16 +149,18 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
     path = ctx.folder / PASS_RATES
     before = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
     rates = {row["question_id"]: row["pass_rate"] for row in before}
-    todo = [q for q in candidates if q.id not in rates]
-    with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), len(rates)) as bar:
-
-        def done(index: int, completions: Sequence[Completion]) -> None:
-            rates[todo[index].id] = rate = pass_rate(todo[index], completions)
-            writer.write({"question_id": todo[index].id, "pass_rate": rate})
-            bar.advance()
-
-        sampling = replace(ctx.cfg.grpo.sampling, n=settings.samples)
-        engine.generate([Request(chat(q, ctx.cfg.prompt.system), q) for q in todo], sampling, done)
+    batches = [candidates[i : i + SELECT_BATCH] for i in range(0, len(candidates), SELECT_BATCH)]
+    # Whole batches only: what a batch gives depends on who is in it, and a resumed run must choose the same questions.
+    todo = [batch for batch in batches if any(q.id not in rates for q in batch)]
+    sampling = replace(ctx.cfg.grpo.sampling, n=settings.samples)
+    known = len(candidates) - sum(map(len, todo))
+    with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), known) as bar:
+        for batch in todo:
+            requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in batch]
+            answers = engine.generate(requests, sampling, lambda *_: bar.advance())
+            found = {q.id: pass_rate(q, completions) for q, completions in zip(batch, answers, strict=True)}
+            writer.write(*({"question_id": key, "pass_rate": rate} for key, rate in found.items()))
+            rates |= found
     chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
     if not chosen:
         raise DataError(

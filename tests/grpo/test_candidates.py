@@ -1,15 +1,20 @@
-"""The questions that GRPO may choose from: rows with a fault end in one line."""
+"""The questions that GRPO may choose from: rows with a fault end in one line; a killed choice is made again alike."""
 
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from stages import question, stage_context
 
+from finr1.engine.base import OnDone, Request, Sampling
 from finr1.errors import DataError
+from finr1.grpo import run
 from finr1.grpo.run import _candidates
+from finr1.types import Completion
 
 QUESTIONS = [question("one"), question("two")]
 ROWS = "".join(json.dumps(q.to_json()) + "\n" for q in QUESTIONS)
@@ -43,3 +48,52 @@ def test_a_fault_is_one_line(tmp_path: Path, questions: str, rl: str, message: s
     with pytest.raises(DataError, match=message) as error:
         candidates(tmp_path, questions, rl)
     assert "\n" not in str(error.value)
+
+
+class BatchBound:
+    """Answers that depend on who else is in the batch, as a real engine's do; stops dead after `lives` answers."""
+
+    name = "batch_bound"
+
+    def __init__(self, lives: int) -> None:
+        self.lives, self.batches = lives, []
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        self.batches.append(len(requests))
+        drawn = random.Random("".join(str(request.messages) for request in requests))
+        answers = []
+        for index, request in enumerate(requests):
+            assert request.question is not None and request.question.gold is not None
+            if self.lives == 0:
+                raise KeyboardInterrupt
+            self.lives -= 1
+            right, wrong = f"\\boxed{{{request.question.gold}}}", "\\boxed{no}"
+            texts = [drawn.choice((right, wrong)) for _ in range(sampling.n)]
+            answers.append([Completion(f"<think>\nSo.\n</think>\n<answer>\n{t}\n</answer>", "stop") for t in texts])
+            if on_done:
+                on_done(index, answers[-1])
+        return answers
+
+
+@pytest.mark.parametrize("lives", [0, 1, 7, 8, 9, 15, 16, 19])
+def test_a_killed_selection_ends_as_if_nothing_had_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    monkeypatch.setattr(run, "SELECT_BATCH", 8)
+    asked = [question(f"number {i}") for i in range(20)]
+
+    def select(folder: str, engine: BatchBound) -> tuple[list[str], str]:
+        with stage_context(tmp_path / folder, "grpo") as ctx:
+            ctx.cfg.grpo.select.samples = 4
+            chosen = [q.id for q in run._select(ctx, asked, engine)]  # type: ignore[arg-type]
+            return chosen, (ctx.folder / "questions.jsonl").read_text()
+
+    whole = select("whole", BatchBound(20))
+    assert 0 < len(whole[0]) < 20
+    with pytest.raises(KeyboardInterrupt):
+        select("killed", BatchBound(lives))
+    again = BatchBound(20)
+    assert select("killed", again) == whole
+    assert again.batches == [8, 8, 4][lives // 8 :], "a batch that was whole is not asked again"
