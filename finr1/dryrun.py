@@ -16,7 +16,7 @@ from finr1.pipeline import STAGES, Stage, is_done, is_hub_id, outside_of, subtre
 if TYPE_CHECKING:
     from finr1.config import RootConfig
 
-_GROUPS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning")
+_GROUPS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")
 
 
 def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -> None:
@@ -27,7 +27,7 @@ def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage])
     check_seed(cfg.seed)
     check_parts(cfg, names)
     check_lengths(cfg, values, names)
-    for key in ("trainer", "engine", "logger", *_GROUPS):
+    for key in ("trainer", "engine", *_GROUPS):
         check_nodes(subtree(values, key), key)
     for role in cfg.engine:
         check_engine(subtree(values, f"engine.{role}"), f"engine.{role}")

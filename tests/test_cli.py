@@ -212,10 +212,16 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str]) -> None:
-    assert entry.main(["+experiment=sft_fin", "dry_run=true", "+trainer.fit.acelerator=gpu"]) == 2
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: trainer.fit.acelerator=gpu: pytorch_lightning.Trainer has no")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("+trainer.fit.acelerator=gpu", "trainer.fit.acelerator=gpu: pytorch_lightning.Trainer has no"),
+        ("logger.wandb.mode=ofline", "logger.wandb.mode=ofline: no such mode"),
+    ],
+)
+def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str], fault: str, words: str) -> None:
+    assert entry.main(["+experiment=sft_fin", "dry_run=true", fault]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {words}")
 
 
 def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
