@@ -30,7 +30,7 @@ COMPLETION_TOKENS, GROUP, PROMPTS = 96, 8, 4
 # Tokens of a micro-batch are about the same on both sides; (finr1's row, TRL's rows without packing).
 SFT = {"short": (1280, 8), "finqa": (2048, 2)}
 TRL_MICRO_BATCH = {"short": 8, "finqa": 4}
-WORKS = ("pieces", "scale", "sft_short", "sft_finqa", "grpo_short", "grpo_finqa")
+WORKS = ("pieces", "norms", "scale", "sft_short", "sft_finqa", "grpo_short", "grpo_finqa")
 
 
 class Bench:
@@ -80,6 +80,19 @@ class Bench:
             )
             unit = "GB above model and gradients; peer: padded rows, 8 at a time"
             self.figures.add(f"shared_{group}_memory", mean(ours, "added_gb"), "<= 0.4 x peer", unit, peer["added_gb"])
+
+    def norms(self) -> None:
+        """What RMSNorm in fewer passes gives, and bf16 weights against autocast."""
+        common = {"steps": self.args.steps, "prompt_tokens": 90, "completion_tokens": 70, "group": GROUP}
+        for name, ours, peer, label in (
+            ("norms", "shared", "own_norms", "transformers' RMSNorm"),
+            ("bf16_weights", "bf16", "shared", "autocast over fp32 weights"),
+        ):
+            runs = [self.ours("pieces", form=form, **common) for form in (ours, peer, ours)]
+            unit = f"completion tokens {self.unit}; peer: {label}"
+            self.figures.add(name, mean(runs[::2], "tokens_per_s"), "> 1 x peer", unit, runs[1]["tokens_per_s"])
+            unit = f"GB above model and gradients; peer: {label}"
+            self.figures.add(f"{name}_memory", mean(runs[::2], "added_gb"), "< 1 x peer", unit, runs[1]["added_gb"])
 
     def scale(self) -> None:
         """Step time against unique tokens: how far from a straight line, and a plot."""

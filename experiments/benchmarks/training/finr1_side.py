@@ -22,10 +22,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-if "cpu" in sys.argv[sys.argv.index("--clock") :][:2]:
-    # The metrics' seconds become CPU seconds: what else runs on the machine does not count.
-    time.perf_counter = time.process_time
-
 import torch
 from omegaconf import OmegaConf
 
@@ -35,6 +31,7 @@ from finr1.data.attention import register
 from finr1.data.checkpoints import Checkpoints
 from finr1.data.logprobs import Head, completion_stats
 from finr1.data.loop import StepModule, fit, keep_freed_memory
+from finr1.data.masters import cast_weights
 from finr1.data.meter import work_of
 from finr1.data.rows import Group, make_row
 from finr1.data.settings import CheckpointSettings
@@ -173,48 +170,57 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
 
 
 def pieces(args: Any, folder: Path) -> dict[str, Any]:
-    """Forward and backward pass of one group: its prompt once (`--form shared`), or once a completion (`padded`).
+    """Forward and backward pass of one group, under autocast with its prompt once (`--form shared`), and other forms.
 
-    All completions have the same length, so that the padded form pads nothing: its best case. It goes through torch's
-    own attention, `--micro-batch` completions at a time. Memory is what the pass adds to model and gradients, GB.
+    `padded`: the prompt before each completion, `--micro-batch` completions at a time, through torch's own attention.
+    All completions have the same length, so that nothing is padded: its best case. `own_norms`: shared, through
+    transformers' RMSNorm. `bf16`: shared, in bf16 weights. Memory is what the pass adds to model and gradients, GB.
     """
     keep_freed_memory()
     rng = random.Random(0)
     draw = lambda n: [rng.randrange(49_000) for _ in range(n)]  # noqa: E731
-    group = Group(
-        draw(args.prompt_tokens), [draw(args.completion_tokens) for _ in range(args.group)], range(args.group)
-    )
-    model: Any = load_trainable(Path(args.model), settings(args.model), register() if args.form == "shared" else "sdpa")
-
-    def shared(group: Group) -> None:
-        (-completion_stats(model, make_row([group])).logprobs_N.sum()).backward()
-
-    def padded(group: Group) -> None:
-        for i in range(0, len(group.completions), args.micro_batch):
-            ids_BT = torch.tensor([[*group.prompt, *c] for c in group.completions[i : i + args.micro_batch]])
-            hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-            hidden_ND = hidden_BTD[:, len(group.prompt) - 1 : -1].flatten(0, 1)
-            target_N = ids_BT[:, len(group.prompt) :].flatten()
-            weight_VD = model.get_output_embeddings().weight.bfloat16()
-            logprobs_N, _ = Head.apply(hidden_ND.bfloat16(), weight_VD, target_N, 1.0, False, 128)
-            (-logprobs_N.sum()).backward()
-
-    run = shared if args.form == "shared" else padded
-    with torch.autocast("cpu", torch.bfloat16):
+    completions = [draw(args.completion_tokens) for _ in range(args.group)]
+    group = Group(draw(args.prompt_tokens), completions, range(args.group))
+    model: Any = load_trainable(Path(args.model), settings(args.model), "sdpa" if args.form == "padded" else register())
+    for module in model.modules() if args.form == "own_norms" else ():
+        vars(module).pop("forward", None)
+    if args.form == "bf16":
+        cast_weights(model, torch.bfloat16)
+    is_padded = args.form == "padded"
+    run = functools.partial(padded, model, args.micro_batch) if is_padded else functools.partial(shared, model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.form != "bf16"):
         run(Group(group.prompt[:16], [group.completions[0][:16]], [0]))  # gradients exist from here on
         torch.clear_autocast_cache()
         before = memory_gib("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
         seconds = []
-        for _ in range(args.steps):
+        for _ in range(args.steps + 1):
             began = time.perf_counter()
             run(group)
             torch.clear_autocast_cache()
             seconds.append(time.perf_counter() - began)
     return {
-        "tokens_per_s": args.group * args.completion_tokens / statistics.median(seconds[1:] or seconds),
+        "tokens_per_s": args.group * args.completion_tokens / statistics.median(seconds[1:]),
         "added_gb": (memory_gib("VmHWM") - before) * GIB,
     }
+
+
+def shared(model: Any, group: Group) -> None:
+    """Backward pass of the sum of log-probabilities, the prompt once."""
+    (-completion_stats(model, make_row([group])).logprobs_N.sum()).backward()
+
+
+def padded(model: Any, micro_batch: int, group: Group) -> None:
+    """The same, the prompt before each completion, so many completions at once."""
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    weight_VD = model.get_output_embeddings().weight
+    for i in range(0, len(group.completions), micro_batch):
+        ids_BT = torch.tensor([[*group.prompt, *c] for c in group.completions[i : i + micro_batch]])
+        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD[:, len(group.prompt) - 1 : -1].flatten(0, 1)
+        target_N = ids_BT[:, len(group.prompt) :].flatten()
+        logprobs_N, _ = Head.apply(hidden_ND.to(kind), weight_VD.to(kind), target_N, 1.0, False, 128)
+        (-logprobs_N.sum()).backward()
 
 
 def scale(args: Any, folder: Path) -> dict[str, Any]:
@@ -244,8 +250,11 @@ def main() -> None:
     parser.add_argument("--completion-tokens", type=int)
     parser.add_argument("--prompt-tokens", type=int)
     parser.add_argument("--micro-batch", type=int)
-    parser.add_argument("--form", choices=["shared", "padded"])
+    parser.add_argument("--form", choices=["shared", "padded", "own_norms", "bf16"])
     args = parser.parse_args()
+    if args.clock == "cpu":
+        # The metrics' seconds become CPU seconds: what else runs on the machine does not count.
+        time.perf_counter = time.process_time
     with tempfile.TemporaryDirectory() as folder:
         found = globals()[args.work](args, Path(folder))
     print(json.dumps({**found, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
