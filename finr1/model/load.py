@@ -62,6 +62,8 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     import torch
     from transformers import AutoModelForCausalLM
 
+    from finr1.model.norm import fuse_norms
+
     quiet()
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -85,6 +87,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config)
+    fuse_norms(model)
     model.train()
     return model
 
