@@ -109,8 +109,6 @@ def sft(args: Any, folder: Path) -> dict[str, Any]:
 
 def grpo(args: Any, folder: Path) -> dict[str, Any]:
     """Completion tokens a second of whole steps after the first, MFU of their updates, shares of their parts."""
-    import vllm
-
     from finr1.engine.base import Sampling
     from finr1.engine.vllm import VllmEngine
     from finr1.grpo.canary import Canary
@@ -118,7 +116,6 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
     from finr1.grpo.rollout import Sampler
     from finr1.grpo.settings import GrpoSettings
 
-    vllm.SamplingParams = functools.partial(vllm.SamplingParams, ignore_eos=True)  # every completion as long
     questions = [Question.from_json(row["question"]) for row in read_jsonl(Path(args.rows))]
     per_step, sampling = args.prompts_per_step, Sampling(n=args.group, max_new_tokens=args.completion_tokens)
     plan = [questions[i * per_step : (i + 1) * per_step] for i in range(args.steps)]
@@ -132,6 +129,13 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
     )
     engine = VllmEngine(settings(args.model))
     engine.load_folder(Path(args.model))
+    enqueue = engine.llm.enqueue
+
+    def enqueue_longest(prompts: Any, params: Any, **options: Any) -> Any:
+        params.ignore_eos = True  # every completion has the same number of tokens
+        return enqueue(prompts, params, **options)
+
+    engine.llm.enqueue = enqueue_longest
     ids = prompt_ids(engine.llm.get_tokenizer(), list(questions[0].prompt))[-options.canary_tokens :]
     seconds: list[float] = []
 
