@@ -100,7 +100,7 @@ def _nf4() -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -146,8 +146,9 @@ def _unpacked(weight: Any, layer: Any | None) -> Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     full: Tensor = dequantize_4bit(weight.data, weight.quant_state)
-    for adapter in layer.active_adapters if layer is not None else ():
-        full = full + layer.get_delta_weight(adapter).detach()
+    if layer is not None:
+        for adapter in layer.active_adapters:
+            full = full + layer.get_delta_weight(adapter).detach()
     return full
 
 

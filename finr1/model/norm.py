@@ -41,7 +41,8 @@ class RmsNorm(torch.autograd.Function):
         wide = x.to(_wide(x))
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight_D, scale)
-        return (wide * scale).mul_(weight_D).to(kind)
+        normed: Tensor = wide * scale
+        return normed.mul_(weight_D).to(kind)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
