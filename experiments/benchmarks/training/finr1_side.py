@@ -160,11 +160,8 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
     walk(module, args.steps, folder)
     steps = [metrics for _, metrics in read_metrics(folder, "grpo")]
     used = slice(1 if len(steps) > 1 else 0, None)
-    laps = {
-        name: statistics.median(s[name] for s in steps[used])
-        for name in steps[0]
-        if name.endswith("_s") and "_per_" not in name
-    }
+    names = [name for name in steps[0] if name.endswith("_s") and "_per_" not in name]
+    laps = {name: statistics.median(step[name] for step in steps[used]) for name in names}
     step_s = statistics.median(seconds[used])
     n_tokens = per_step * args.group * args.completion_tokens
     return {
