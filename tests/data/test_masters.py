@@ -17,6 +17,9 @@ from finr1.data.masters import Bf16Weights, Masters
 from finr1.data.rows import Group, make_row
 from finr1.data.settings import CheckpointSettings
 from finr1.grpo.reference import Reference
+from finr1.sft.module import SftModule
+from finr1.sft.settings import SftSettings
+from finr1.tracking import Tracker, read_metrics
 
 TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
 BF16 = {**TRAINER, "plugins": [{"_target_": "finr1.data.masters.Bf16Weights"}]}
@@ -102,6 +105,26 @@ def test_loss_and_gradients_are_those_of_fp32_up_to_bf16s_rounding() -> None:
     (loss, grad), (rounded, rounded_grad) = found
     assert abs(rounded - loss) < 0.01 and rounded != loss
     assert 1e-4 < (rounded_grad - grad).norm() / grad.norm() < 0.03
+
+
+class Bar:
+    def advance(self, *_: Any, **__: Any) -> None: ...
+
+
+def test_a_whole_sft_run_learns_as_in_fp32(tmp_path: Path) -> None:
+    """The loss falls from ln(50) by most of itself, and no step is more than bf16's roundings away from fp32's."""
+    plan = [[[Group([1, 2, 3], [[4, 5, 6, 7]], [0]), Group([9, 8], [[7, 6, 5]], [1])]]] * 20
+    losses = []
+    for name, trainer in (("fp32", TRAINER), ("bf16", BF16)):
+        (tmp_path / name).mkdir()
+        settings, tracker = SftSettings(learning_rate=1e-2, row_tokens=16), Tracker(tmp_path / name)
+        module = SftModule(tiny(), partial(torch.optim.AdamW), settings, plan, tracker, Bar())  # type: ignore[arg-type]
+        loop.fit(module, 20, Checkpoints(tmp_path / name, CheckpointSettings(), print), trainer, every=50)
+        losses.append([metrics["loss"] for _, metrics in read_metrics(tmp_path / name, "sft")])
+    exact, mixed = losses
+    assert len(mixed) == 20 and mixed != exact
+    assert exact[0] == pytest.approx(3.9, abs=0.2) and mixed[-1] < 1
+    assert max(abs(a - b) for a, b in zip(exact, mixed, strict=True)) < 0.05
 
 
 def test_the_reference_is_of_the_policys_type() -> None:
