@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, args: Any, model: Path, folder: Path) -> None:
         self.args, self.model, self.folder = args, model, folder
         self.figures = Figures("training")
-        self.unit = f"a CPU second, {threads()} threads" if args.clock == "cpu" else f"a second, {threads()} threads"
+        self.unit = f"a CPU second, {threads()}" if args.clock == "cpu" else f"a second, {threads()}"
 
     def ours(self, work: str, **options: Any) -> dict[str, Any]:
         return self.run(sys.executable, "finr1_side.py", work, options)
@@ -135,7 +135,8 @@ def mean(runs: list[dict[str, Any]], key: str) -> float:
 
 
 def threads() -> str:
-    return os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
+    n = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
+    return f"{n} thread" if n == "1" else f"{n} threads"
 
 
 def plot(points: list[tuple[int, float]], slope: float, start: float, path: Path) -> None:
