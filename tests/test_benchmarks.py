@@ -7,12 +7,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from fault_server import good, serve
 from stages import stage_context
+from tiny_model import tiny
 
 from experiments.benchmarks import distil_http, export, figures, questions
 from experiments.benchmarks import evaluate as evaluate_bench
 from experiments.benchmarks import filter as filter_bench
+from experiments.benchmarks.training import finr1_side, rows
+from finr1.data.rows import Group
+from finr1.errors import ConfigError
+from finr1.model.load import load_tokenizer, prompt_ids, resolve
+from finr1.model.settings import ModelSettings
+from finr1.store import read_jsonl
 
 
 def test_a_figure_is_a_line_with_its_ratio_and_the_last_ones_are_kept(
@@ -74,3 +82,37 @@ def test_evaluate_scores_its_own_completions_and_the_report_reads_its_run(tmp_pa
     assert wall > 0 and memory > 0
     page = (tmp_path / "run" / "7_report" / "report.html").read_text(encoding="utf-8")
     assert "By category" in page and "Length and accuracy" in page
+
+
+def test_a_figure_that_was_not_measured_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for names in (("one", "two"), ("two", "three")):
+        found = figures.Figures("b")
+        for name in names:
+            found.add(name, len(names) * len(names[0]), "> 1", "s")
+        found.write()
+    kept = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [row["bench"] for row in kept] == ["b.one", "b.two", "b.three"]
+
+
+def test_padded_rows_of_the_training_bench_are_the_same_work_as_shared_ones() -> None:
+    group = Group([5, 4, 3], [[1, 2], [7, 8], [9, 9]], range(3))
+    models = tiny(), tiny(attention="sdpa")
+    finr1_side.shared(models[0], group)
+    finr1_side.padded(models[1], 2, group)
+    for mine, theirs in zip(*(m.parameters() for m in models), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-6, rtol=1e-5)
+
+
+def test_the_training_bench_writes_rows_of_the_tokens_it_says(tmp_path: Path) -> None:
+    try:
+        model = resolve(ModelSettings())
+    except ConfigError as error:
+        pytest.skip(str(error))
+    rows.write(tmp_path, model, "short", 5, 7)
+    tokenizer = load_tokenizer(model)
+    prompts = [row["messages"] for row in read_jsonl(tmp_path / "prompts_short.jsonl")]
+    assert len(prompts) == 5 and all(90 <= len(prompt_ids(tokenizer, list(m))) <= 115 for m in prompts)
+    pairs = [row["prompt"] + row["completion"] for row in read_jsonl(tmp_path / "rows_short.jsonl")]
+    lengths = [len(tokenizer.apply_chat_template(m, tokenize=True, return_dict=False)) for m in pairs]
+    assert len(lengths) == 7 and all(140 <= n - 1 <= 180 for n in lengths)  # the template ends with a line break

@@ -33,9 +33,12 @@ class Figures:
         print(self.lines[-1], flush=True)
 
     def write(self) -> None:
-        """Keep the lines, in place of those of the last time."""
+        """Keep the lines, in place of those of the last time; a figure that was not measured now stays."""
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self.bench}.jsonl").write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+        path = RESULTS / f"{self.bench}.jsonl"
+        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = {json.loads(line)["bench"]: line for line in (*before, *self.lines)}
+        path.write_text("\n".join(lines.values()) + "\n", encoding="utf-8")
 
 
 def stage(*arguments: str) -> tuple[float, float]:

@@ -50,7 +50,11 @@ def attend(
         raise ValueError("attention `finr1` needs the row's layout: call the model with layout=row.layout")
     scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
     if query_1HTD.device.type == "cpu" and not dropout:
-        out: Any = TiledAttention.apply(query_1HTD[0], key_1JTD[0], value_1JTD[0], layout.tiles, scale)  # type: ignore[no-untyped-call]
+        parts = [x[0] for x in (query_1HTD, key_1JTD, value_1JTD)]
+        if torch.is_autocast_enabled("cpu"):
+            # Rotary embedding leaves queries and keys in fp32: each tile's products would cast them anew.
+            parts = [x.to(torch.get_autocast_dtype("cpu")) for x in parts]
+        out: Any = TiledAttention.apply(*parts, layout.tiles, scale)  # type: ignore[no-untyped-call]
         return out[None], None
     return padded(query_1HTD, key_1JTD, value_1JTD, layout, scale, dropout), None
 

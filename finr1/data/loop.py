@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from finr1.context import build
 from finr1.data.checkpoints import Checkpoints, random_state, seed_random, set_random_state, whole_file
+from finr1.data.masters import Masters
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
@@ -62,10 +63,15 @@ class StepModule(pl.LightningModule):
         self.steps_done = 0
         self.best_steps: int | None = None  # steps done at the best task metric so far
         self._random: dict[str, Any] | None = None  # of a checkpoint, until the first step after it
+        self._masters: list[Tensor] = []  # of a checkpoint, until the optimiser is made
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The configured optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.masters = Masters(p for p in self.model.parameters() if p.requires_grad)
+        if self._masters:
+            self.masters.load(self._masters)
+            self._masters = []
+        parameters = self.masters.trained
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -80,13 +86,17 @@ class StepModule(pl.LightningModule):
         optimizer: Any = self.optimizers()
         for loss in losses:
             self.manual_backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], max_grad_norm)
+            self.masters.pull()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.steps_done}: the gradient norm is {float(norm)}")
+        if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by one
+            torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        self.masters.push()
         # Autocast keeps bf16 copies of the weights for the whole training step: they are stale now.
         torch.clear_autocast_cache()
         return float(norm)
@@ -94,13 +104,17 @@ class StepModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the own position and the random states, leave out Lightning's loops."""
         checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
-        checkpoint["random"] = random_state()
+        checkpoint["random"], checkpoint["masters"] = random_state(), self.masters.state()
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position up again."""
         self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
-        self._random = checkpoint["random"]
+        self._random, self._masters = checkpoint["random"], checkpoint["masters"]
+
+    def on_train_end(self) -> None:
+        """The model leaves training with all the precision it was trained in."""
+        self.masters.unfold()
 
     def checkpoint_kept(self, oldest: int) -> None:
         """Told after each checkpoint how many steps the oldest one kept has done: a resume begins there at most."""

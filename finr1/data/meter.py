@@ -100,7 +100,9 @@ class Meter:
 
 def _sizes(layers: Sequence[torch.nn.Linear]) -> tuple[int, int]:
     """Weights of these layers, and of those that are trained."""
-    return sum(m.weight.numel() for m in layers), sum(m.weight.numel() for m in layers if m.weight.requires_grad)
+    # Not the weight's own size: in 4 bits two share a byte.
+    sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in layers]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: float = BUDGET_S) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finr1.data.logprobs import completion_stats
+from finr1.data.masters import cast_weights
 from finr1.data.rows import Row
 from finr1.model.load import core
 
@@ -31,6 +32,7 @@ class Reference:
                 logprobs_N = completion_stats(policy, row, temperature).logprobs_N
         else:
             if self._frozen is None:
-                self._frozen = self._load().requires_grad_(False).to(next(policy.parameters()).device)
+                like = next(policy.parameters())  # bf16 weights are compared with bf16 ones
+                self._frozen = cast_weights(self._load().requires_grad_(False).to(like.device), like.dtype)
             logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
         return logprobs_N

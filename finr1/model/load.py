@@ -57,10 +57,14 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any:
     """The model for training: fp32 weights (the trainer's autocast chooses the computing type), caches off.
 
-    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters train.
+    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters train; with
+    `qlora` the linear layers below them are in 4 bits (NF4, double quantisation: QLoRA, arXiv 2305.14314 §3), the head
+    is not, and products are in bf16.
     """
     import torch
     from transformers import AutoModelForCausalLM
+
+    from finr1.model.norm import fuse_norms
 
     quiet()
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -69,11 +73,13 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
         attn_implementation=attention,
         trust_remote_code=settings.trust_remote_code,
         use_safetensors=True,
+        quantization_config=_nf4() if settings.adapter == "qlora" else None,
     )
+    model.hf_quantizer = None  # else save_pretrained would write packed weights in place of merged ones
     model.config.use_cache = False
     if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
         raise ConfigError("model.path", folder, "it uses sliding-window attention", "use a model with full attention")
-    if settings.adapter == "lora":
+    if settings.adapter != "full":
         from peft import LoraConfig, get_peft_model
 
         lora = settings.lora
@@ -85,8 +91,21 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config)
+    fuse_norms(model)
     model.train()
     return model
+
+
+def _nf4() -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def core(model: Any) -> PreTrainedModel:
@@ -97,19 +116,40 @@ def core(model: Any) -> PreTrainedModel:
 def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
     """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`.
 
-    The model is left as it was, to the last bit.
+    Weights in 4 bits leave as what they stand for; adapters are merged into that. The model is left as it was, to the
+    last bit.
     """
     import torch
 
     kind = getattr(torch, dtype)
     inner = core(model)
     adapted = _adapted(inner) if inner is not model else {}
+    packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if _is_packed(layer)}
     tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
     for name, tensor in inner.state_dict().items():
-        if name in tied or ".lora_" in name:
+        weight, _, part = name.partition(".weight.")
+        if name in tied or ".lora_" in name or (part and f"{weight}.weight" in packed):
             continue
-        merged = _merged(adapted[name], kind) if name in adapted else tensor.detach().to(kind)
+        if name in packed:
+            merged = _unpacked(packed[name], adapted.get(name)).to(kind)
+        else:
+            merged = _merged(adapted[name], kind) if name in adapted else tensor.detach().to(kind)
         yield name.replace(".base_layer.", "."), merged
+
+
+def _is_packed(layer: torch.nn.Module) -> bool:
+    return type(getattr(layer, "weight", None)).__name__ == "Params4bit"
+
+
+def _unpacked(weight: Any, layer: Any | None) -> Tensor:
+    """A 4-bit weight as a matrix, with the layer's adapter if it has one: merging into 4 bits would round it away."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    full: Tensor = dequantize_4bit(weight.data, weight.quant_state)
+    if layer is not None:
+        for adapter in layer.active_adapters:
+            full = full + layer.get_delta_weight(adapter).detach()
+    return full
 
 
 def _adapted(inner: PreTrainedModel) -> dict[str, Any]:
@@ -137,8 +177,9 @@ def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, setting
     shutil.rmtree(temporary, ignore_errors=True)
     inner = core(model)
     inner.save_pretrained(temporary, state_dict=dict(checkpoint_weights(model, settings.dtype)))
-    # save_pretrained writes the type and cache setting of the model in memory: fp32, no cache.
+    # save_pretrained writes type, cache setting and quantisation of the model in memory: fp32, no cache, or 4 bits.
     config = read_json(temporary / "config.json")
+    config.pop("quantization_config", None)
     write_json(temporary / "config.json", {**config, "dtype": settings.dtype, "use_cache": True})
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)

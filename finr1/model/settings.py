@@ -30,14 +30,14 @@ class ModelSettings:
     path: str = "embedded:smollm2_135m"
     dtype: str = "bfloat16"  # of exported weights and of the engine
     max_model_len: int = 1024  # tokens: prompt and completion
-    adapter: str = "full"  # full | lora
+    adapter: str = "full"  # full | lora | qlora (lora over frozen weights in 4 bits)
     lora: LoraSettings = field(default_factory=LoraSettings)
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.adapter not in ("full", "lora"):
-            raise ConfigError("model.adapter", self.adapter, "no such way to train", "use full or lora")
+        if self.adapter not in ("full", "lora", "qlora"):
+            raise ConfigError("model.adapter", self.adapter, "no such way to train", "use full, lora or qlora")
         if self.dtype not in ("bfloat16", "float32", "float16"):
             raise ConfigError("model.dtype", self.dtype, "no such type of weights", "use bfloat16, float32 or float16")
         if self.max_model_len < 2:
