@@ -11,11 +11,12 @@ answered is in its cache); the other files take their names at the end. Of the q
 
 from __future__ import annotations
 
+import gc
 import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -76,7 +77,7 @@ def run(ctx: Context) -> dict[str, Any]:
     reasoning = ctx.parts(cfg.judge.reasoning) if cfg.filter.reasoning else {}
     judges = Judges(ctx.parts(cfg.judge.answer), reasoning, cfg.filter)
     path = ctx.inputs["distil"] / "traces.jsonl"
-    with QuestionIndex(ctx.inputs["questions"] / "questions.jsonl") as questions:
+    with QuestionIndex(ctx.inputs["questions"] / "questions.jsonl") as questions, _rare_collections():
         total = check_traces(path, questions)
         counts = _judge_all(ctx, judges, questions, path, total)
     ctx.tracker.log("filter", {"good": counts["good"] / total}, step=0)
@@ -84,6 +85,17 @@ def run(ctx: Context) -> dict[str, Any]:
         if not counts[outcome]:
             ctx.note(f"no {outcome} of {total} traces: {meaning}")
     return counts | ctx.count_judge()
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Python looks for cycles of garbage at every 700 new objects, an eighth of this stage's time; rows have none."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _judge_all(ctx: Context, judges: Judges, questions: QuestionIndex, path: Path, total: int) -> dict[str, Any]:
@@ -198,9 +210,9 @@ class Judges:
                     "question_id": question.id,
                     "outcome": outcome,
                     "why": why,
-                    "answer": {**verdict._asdict(), "judge": judge},
-                    "answer_strict": strict._asdict(),
-                    "answer_scaled": scaled._asdict(),
+                    "answer": {**_plain(verdict), "judge": judge},
+                    "answer_strict": _plain(strict),
+                    "answer_scaled": _plain(scaled),
                     "criteria": {
                         name: {"value": v.value, "why": v.why, "judge": by} for name, (v, by) in of_reasoning.items()
                     },
@@ -218,8 +230,8 @@ class Judges:
             return "bad", "answer wrong"
         if not self.settings.reasoning:
             return "good", ""
-        held = sum(verdict.value == 1 for verdict, _ in criteria.values())
-        open_ = sum(verdict.value is None for verdict, _ in criteria.values())
+        values = [verdict.value for verdict, _ in criteria.values()]
+        held, open_ = values.count(1), values.count(None)
         if held >= self.settings.criteria_needed:
             return "good", ""
         if held + open_ < self.settings.criteria_needed:
@@ -234,16 +246,17 @@ class Judges:
         nobody = (Verdict(None, why="no judge decided"), "")
         found: list[dict[str, tuple[Verdict, str]]] = [dict.fromkeys(CRITERIA, nobody) for _ in items]
         todo: Sequence[int] = range(len(items))
-        for name, judge in self.reasoning.items():
-            for i, verdicts in zip(todo, judge.judge([items[i] for i in todo]), strict=True):
-                row = found[i]
-                for criterion in CRITERIA:
-                    if row[criterion][0].value is None:
-                        verdict = verdicts.get(criterion, nobody[0])
-                        row[criterion] = (verdict, name if verdict.value is not None else "")
-            todo = [i for i in todo if self.outcome(Verdict(1.0), found[i])[0] == "undecided"]
+        for n, (name, judge) in enumerate(self.reasoning.items()):
+            if n:
+                todo = [i for i in todo if self.outcome(Verdict(1.0), found[i])[0] == "undecided"]
             if not todo:
                 break
+            for i, verdicts in zip(todo, judge.judge([items[i] for i in todo]), strict=True):
+                row = found[i]
+                for criterion, (before, _) in row.items():
+                    if before.value is None:
+                        verdict = verdicts.get(criterion, nobody[0])
+                        row[criterion] = (verdict, name if verdict.value is not None else "")
         return found
 
     @staticmethod
@@ -253,6 +266,12 @@ class Judges:
             none = Verdict(None, why="no gold" if item.question.gold is None else "not judged")
             return none, none
         return item.grades
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    """A verdict by its fields."""
+    value, answer, why = verdict
+    return {"value": value, "answer": answer, "why": why}
 
 
 def unusable(trace: Trace) -> str:
@@ -296,8 +315,8 @@ class Audit:
 
     def add(self, question: Question, trace: Trace, row: Mapping[str, Any]) -> None:
         """Count one trace and its verdict row."""
-        values = tuple(row[column]["value"] for column in ANSWERS)
-        criteria = tuple((name, verdict["value"]) for name, verdict in row["criteria"].items())
+        values = tuple([row[column]["value"] for column in ANSWERS])
+        criteria = tuple([(name, verdict["value"]) for name, verdict in row["criteria"].items()])
         of_question = (question.source, question.language, question.kind)
         self._traces[of_question, row["outcome"], row["why"], row["answer"]["judge"], values, criteria] += 1
         if "fault" in trace.meta and trace.finish_reason == "stop":

@@ -113,7 +113,7 @@ def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 return
             try:
-                values = json.loads(line)
+                values = from_line(line)
             except ValueError as error:  # no JSON, or no UTF-8
                 raise DataError(path, f"broken JSON in line {number}", "mend or delete that line") from error
             if (
@@ -125,6 +125,19 @@ def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
                 raise DataError(path, f"line {number} has no `{lacking}`", "run the stage that writes it again")
             yield Row(line, start, values)
             start += len(line)
+
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def from_line(line: bytes) -> Any:
+    """`json.loads`, without its search for another encoding and for white space around what this program wrote."""
+    text = line.decode("utf-8", "surrogatepass")
+    try:
+        value, end = _raw_decode(text)
+    except ValueError:
+        return json.loads(line)
+    return value if text[end:] == "\n" else json.loads(line)
 
 
 def _has(values: Any, key: str) -> bool:

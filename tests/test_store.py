@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,28 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     with JsonlWriter(path) as writer:
         writer.write(rows[1])
     assert list(store.read_jsonl(path)) == rows
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a": 1}\n',
+        b'{"a": "\xed\xa0\x80"}\n',
+        b' {"a": 1}  \r\n',
+        b'\xef\xbb\xbf{"a": 1}\n',
+        b'{"a": 1}{}\n',
+        b"NaN\n",
+        b"\xff\n",
+    ],
+)  # plain; a lone surrogate; white space; a byte order mark; two values; no JSON proper; no UTF-8
+def test_a_line_says_what_json_says(line: bytes) -> None:
+    def read(loads: Callable[[bytes], object]) -> str:
+        try:
+            return repr(loads(line))
+        except ValueError:
+            return "broken"
+
+    assert read(store.from_line) == read(json.loads)
 
 
 def test_questions_and_traces_round_trip_through_a_file(tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ Numbers, where `a` is the answer's value, `g` the gold's and `h` half of the las
   unit, of 1e3, 1e4, 1e6, 1e8, 1e9 or 1e12 either way. A factor other than the gold's own unit must hit within 0.5%,
   for a gold of one digit would else take anything near;
 - a range (`5%-7%`) equals a range with the same ends; one number inside it is undecided;
+- a hedge (`24% or 25%`, `5%-7%` where the gold is 5%) is wrong, as to SimpleQA's grader, whose "incorrect" takes in
+  "either ... or ..." (openai/simple-evals, simpleqa_eval.py), and to every metric that compares one number;
 - None where the answer shows several different numbers and one of them is right, where it is a bound (`more than 5%`)
   or an expression not computed, or where the sign depends on a word of decrease: "a decrease of 5%" for -5%, and for 5%
   unless the question asks for a decrease. The right figure in another currency is wrong.
 
-Choice, label and yes/no answers are read as what they name; naming several is wrong for a single gold if it lists them,
-undecided if it argues about them. Free text that differs from the gold, and code, need a judge: None. Where gold and
-answer are both one date, one number or one list, they are compared as such.
+Choice, label and yes/no answers are read as what they name; naming several is wrong for a single gold if it lists them
+or leaves open which (`B or C`), undecided if it argues about them. Free text that differs from the gold, and code,
+need a judge: None. Where gold and answer are both one date, one number or one list, they are compared as such.
 
 Of an answer of more than `LONGEST_ANSWER` characters the end is read, where it concludes.
 """
@@ -131,13 +133,21 @@ def _choice(text: str, boxed: bool, question: Question) -> _Read:
         return None, text, f"the gold {question.gold!r} names no option"
     named, listed = letters_named(text, letters, question.choices)
     if named:
-        return _judge_set(named, gold, listed or (boxed and named <= letters_standing(text)))
+        hedged = len(named) > len(gold) and _HEDGED.fullmatch(clean(text)) is not None
+        return _judge_set(named, gold, listed or hedged or (boxed and named <= letters_standing(text)))
     if NEGATION.search(text):
         return None, text, "says only what it is not"
     plain = normalise(text)
     options = [normalise(option) for option in question.choices.values()]
     overlap = any((len(option) > 1 and option in plain) or (len(plain) > 1 and plain in option) for option in options)
     return (None, text, "no option letter") if overlap or not question.choices else (0.0, text, "names no option")
+
+
+_HEDGED = re.compile(  # which of several letters is left open
+    r"\W*+(?:(?:either|the|option|answer|choice|is|maybe|perhaps|probably|选项?|答案|应该?|可能|是|为)\W*)*+[A-H]\W{0,3}"
+    r"(?:(?:,|、)\s?[A-H]\W{0,3})*(?:\bor\b|或者?|还是)\W*(?:option\s|choice\s|选项?)?[A-H]\W*",
+    re.IGNORECASE,
+)
 
 
 def _label(text: str, boxed: bool, question: Question) -> _Read:
@@ -153,7 +163,7 @@ def _label(text: str, boxed: bool, question: Question) -> _Read:
         return 0.0, text, "names no label"
     if NEGATION.search(rest):
         return None, ",".join(sorted(named)), "the answer negates"
-    return _judge_set(named, gold, boxed or not normalise(rest))
+    return _judge_set(named, gold, boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是"))
 
 
 def _yes_no(text: str, boxed: bool, question: Question) -> _Read:
@@ -161,11 +171,18 @@ def _yes_no(text: str, boxed: bool, question: Question) -> _Read:
     if gold is None:
         return None, text, f"the gold {question.gold!r} is neither yes nor no"
     named = yes_or_no(text)
+    if named is None and _YES_OR_NO.fullmatch(clean(text)):
+        return 0.0, text, "a hedge: both"
     if named is None:
         return None, text, "neither yes nor no, or both"
     return (1.0, named, "names the gold") if named == gold else (0.0, named, f"the gold is {gold}")
 
 
+_YES_OR_NO = re.compile(
+    r"\W*+(?:either\s)?(?:(?:yes|true|是)\W*(?:or|/|或者?)\W*(?:no|false|否|不是)"
+    r"|(?:no|false|否)\W*(?:or|/|或者?)\W*(?:yes|true|是))\W*",
+    re.IGNORECASE,
+)
 _LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
 
 

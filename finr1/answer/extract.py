@@ -71,6 +71,8 @@ def last_box(text: str) -> str | None:
     first = text.find("\\boxed")
     if first < 0:
         return None
+    if text.startswith("{", first + 6) and text.count("{") == text.count("}") == 1 and text.endswith("}"):
+        return text[first + 7 : -1].strip() if text[-2] != "\\" else None  # by far the most frequent
     open_braces: list[int] = []  # where the content of a box starts; -1 for other braces
     start, end = -1, -1
     for match in _BRACES.finditer(text, first):

@@ -26,11 +26,12 @@ _RELATIVE = 1e-14  # of floating point, not of rounding
 def normalise(text: str) -> str:
     """Case, width, white space and punctuation aside; `&` is "and", a leading "the" goes."""
     text = normal_form(text).casefold().strip().removeprefix("the ").replace("&", " and ")
-    plain = _PUNCTUATION.sub("", text).strip(".")
+    plain = (text.translate(_ASCII_PUNCTUATION) if text.isascii() else _PUNCTUATION.sub("", text)).strip(".")
     return plain[1:] if plain.startswith("-") and plain[1:2].isalpha() else plain
 
 
 _PUNCTUATION = re.compile(r"[^\w%+\-.√×]|_")
+_ASCII_PUNCTUATION = {code: None for code in range(128) if _PUNCTUATION.match(chr(code))}
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from finr1.answer import numeral
@@ -55,6 +56,9 @@ _EXPRESSION = re.compile(
 _NO_AMOUNT = re.compile(r"[$€£¥(\s]*-[)\s]*")  # accountants' dash
 _RANGE = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
+_HEDGE = re.compile(r"[\s$€£¥(),]*(?:\bor\b(?:\s(?:maybe|perhaps|possibly|even|about))?|或者?|还是)[\s$€£¥(约]*", re.I)
+_HEDGE_LIST = re.compile(r"[\s$€£¥]*[,、][\s$€£¥]*")
+_HEDGE_TAIL = re.compile(r"\W*+\w{0,20}+\W*+")  # a unit at most: "12 or 13, the former" is no hedge
 _CURRENCIES = (
     ("USD", "US$", "美元", "美金"), ("HKD", "HK$", "港元", "港币"), ("EUR", "€", "欧元"), ("GBP", "£", "英镑"),
     ("JPY", "日元", "円"), ("CNY", "RMB", "人民币", "元"),
@@ -134,6 +138,9 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
     if not any(scaled for _, scaled in pairs):
         missed = _missed(read, numbers, wanted, shown, unit, tolerance)
         return missed, missed
+    if not all(scaled for _, scaled in pairs) and _is_hedge(numbers, read):
+        hedge = Verdict(0.0, read, f"a hedge, not {shown}")
+        return hedge, hedge
     doubt = _doubt(read, numbers, pairs, question)
     if doubt:
         undecided = Verdict(None, read, doubt)
@@ -222,6 +229,20 @@ def _is_range(numbers: Sequence[Number], text: str) -> bool:
     if "and" in between and "between" not in head.lower():
         return False
     return bool(joined and lead) and first.value < second.value
+
+
+def _is_hedge(numbers: Sequence[Number], text: str) -> bool:
+    """Whether an answer leaves open which of several numbers it is: `24% or 25%`, `12, 13或14`, `5%-7%`.
+
+    `$5 million or 25%` may say one thing twice, `from 20% to 25%` which of the two is meant: neither is a hedge.
+    """
+    if len({number.factor < 1 for number in numbers}) > 1 or not _HEDGE_TAIL.fullmatch(text, numbers[-1].end):
+        return False
+    if len(numbers) == 2 and _is_range(numbers, text):
+        return "from" not in text.lower() and not _EXPRESSION.search(text)
+    joints = [text[one.end : other.start] for one, other in pairwise(numbers)]
+    ors = [_HEDGE.fullmatch(joint) is not None for joint in joints]
+    return any(ors) and all(is_or or _HEDGE_LIST.fullmatch(j) for is_or, j in zip(ors, joints, strict=True))
 
 
 def candidates(text: str) -> tuple[str, list[Number]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -86,13 +86,37 @@ def equations(text: str, cleaned: bool = False) -> list[Equation]:
     for number, line in enumerate(lines(text, cleaned)):
         if not (_DIGIT.search(line) and ("=" in line or _LINKING.search(line))):
             continue
-        head = _HEAD.match(line)
-        tokens = _without_names(_tokenise(line[head.end() :] if head else line))
-        for equation in _links(tokens, number, exact):
-            found.append(equation)
-            if equation.holds and equation.left != equation.right:
-                exact[equation.results[0].value] = equation.left
+        values, alone = _alone(line)
+        known = alone if exact.keys().isdisjoint(values) else _walk(_tokens(line), exact)
+        for equation in known:
+            found.append(Equation(*equation[:-1], number))
+            _note(equation, exact)
     return found
+
+
+@lru_cache(1 << 12)  # the samples of a question calculate much the same
+def _alone(line: str) -> tuple[Set[float], Sequence[Equation]]:
+    """The numbers of a line, and its links where none of these was rounded before."""
+    tokens = _tokens(line)
+    return frozenset([token.value for token in tokens if token.kind == "number"]), tuple(_walk(tokens, {}))
+
+
+def _walk(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterator[Equation]:
+    """The links of one line; what one of them rounds, the next ones know before rounding."""
+    known = dict(exact)
+    for equation in _links(tokens, known):
+        yield equation
+        _note(equation, known)
+
+
+def _note(equation: Equation, exact: dict[float, float]) -> None:
+    if equation.holds and equation.left != equation.right:
+        exact[equation.results[0].value] = equation.left
+
+
+def _tokens(line: str) -> Sequence[Token]:
+    head = _HEAD.match(line)
+    return _without_names(_tokenise(line[head.end() :] if head else line))
 
 
 def lines(text: str, cleaned: bool = False) -> list[str]:
@@ -160,7 +184,7 @@ _EQUAL = frozenset(("equals", "alias", "says"))
 _EXPRESSION = frozenset(("number", "op", "root", "open", "close", "percent"))
 
 
-def _links(tokens: Sequence[Token], line: int, exact: dict[float, float]) -> Iterable[Equation]:
+def _links(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterable[Equation]:
     marks = [i for i, token in enumerate(tokens) if token.kind in _EQUAL]
     for n, mark in enumerate(marks):
         floor = marks[n - 1] + 1 if n else 0
@@ -181,7 +205,7 @@ def _links(tokens: Sequence[Token], line: int, exact: dict[float, float]) -> Ite
             continue
         if tokens[mark].kind == "says" and not computes:
             continue
-        equation = _compare(left, right, line, exact)
+        equation = _compare(left, right, exact)
         # without an operator on the left, "2019 = 3 + 4" may be a name that ends in a number
         if equation and (computes or chained or equation.holds or start == 0):
             yield equation
@@ -203,7 +227,7 @@ def _computes(tokens: Sequence[Token]) -> bool:
     return "op" in kinds[1:] or "root" in kinds
 
 
-def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: dict[float, float]) -> Equation | None:
+def _compare(left: Sequence[Token], right: Sequence[Token], exact: Mapping[float, float]) -> Equation | None:
     results = [token for token in right if token.kind == "number"]
     if not results:
         return None
@@ -229,7 +253,7 @@ def _compare(left: Sequence[Token], right: Sequence[Token], line: int, exact: di
                 same = shown is not None and shown.value == value != 0
                 signed = (shown if same else shown._replace(value=value),) if shown else tuple(results)
                 text = "".join([t.text for t in left_side]) + " = " + "".join([t.text for t in right_side])
-                equation = Equation(text, computed, value, holds, inputs, signed, line)
+                equation = Equation(text, computed, value, holds, inputs, signed, 0)
                 if holds:
                     return equation
                 first = first or equation

@@ -8,7 +8,7 @@ anything could join, divide, raise or cancel a number is left to `read_numbers`:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import lru_cache
 
 from finr1.answer.number import Number, clean, read_numbers
@@ -17,11 +17,10 @@ from finr1.answer.quantity import DIGITS
 # A number that stands clear: nothing before it makes it part of a name, nothing after it is written to it. Any other
 # digit is found as an empty string.
 _CLEAR = re.compile(rf"(?<![A-Za-z_\d./])(?<!\d,)((?>{DIGITS}))(?!\w|\.\d)|\d")
+_LONGEST = 40  # characters of a number; much longer ones are none
+_LONG = re.compile(r"(?<![\d,.])(?:\d{7}|[\d,.]{8})[\d,.]*+(?!\s{0,3}[=+*×÷;≈]|\s-\s|\s*+$)")  # a unit may follow
 # Powers; Chinese units, which join what they stand between; fractions and coins in words.
 _JOINS = re.compile(r"\^|\*\*|[万萬亿億千分角毛]")
-_LONGEST = 40  # characters of a number; much longer ones are none
-# A key has six digits. Of more, a unit (or that of a range's other end) could move the last one: none may follow.
-_LONG = re.compile(r"(?<![\d,.])(?:\d{7}|[\d,.]{8})[\d,.]*+(?!\s{0,3}[=+*×÷;≈]|\s-\s|\s*+$)")
 
 
 @lru_cache(1 << 14)
@@ -32,7 +31,13 @@ def key(value: float) -> str:
 
 @lru_cache(1 << 14)
 def _key_of(digits: str) -> str:
-    return key(float(digits.replace(",", "")))
+    """The key of a figure; empty where a unit after it (or after a range's other end) could move the last digit.
+
+    Multiplied by a unit and divided again, a number may differ in its last bit: it must not lie between two keys.
+    """
+    plain = digits.replace(",", "")
+    beyond = plain.replace(".", "").lstrip("0")[6:]
+    return "" if len(beyond) > 8 or beyond.rstrip("0") == "5" else key(float(plain))
 
 
 def read(text: str, cleaned: bool = False) -> list[Number]:
@@ -48,10 +53,25 @@ def figures_of(numbers: Iterable[Number]) -> set[str]:
 def figures_in(text: str, cleaned: bool = False) -> set[str]:
     """`figures_of(read(text))`, by the short way where it is open."""
     plain = (text if cleaned else clean(text)).replace("/", " ; ")
-    clear = _CLEAR.findall(plain)
-    joins = ("^" in plain or "**" in plain) if plain.isascii() else _JOINS.search(plain)
-    if clear and "" not in clear and not joins:
-        longest = len(max(clear, key=len))
-        if longest <= 6 or (longest <= _LONGEST and not _LONG.search(plain)):
-            return set(map(_key_of, clear))
+    split = plain.split("\n")
+    lines = [_clear_figures(line, len(split) == 1) for line in split]
+    open_ones = [figures for figures in lines if figures is not None]
+    if len(open_ones) == len(lines):
+        return set().union(*open_ones)
     return figures_of(read_numbers(plain, cleaned=True))
+
+
+@lru_cache(1 << 13)  # asked of a trace and of each of its steps, and the samples of a question say much the same
+def _clear_figures(line: str, alone: bool) -> Set[str] | None:
+    """The figures of a line where the short way is open, whatever stands around it or because it is `alone`."""
+    clear = _CLEAR.findall(line)
+    if not clear:
+        return frozenset() if line.isascii() else None  # digits alone make a number of ASCII text
+    joins = ("^" in line or "**" in line) if line.isascii() else _JOINS.search(line)
+    if "" in clear or joins:
+        return None
+    figures = frozenset(map(_key_of, clear))
+    if "" not in figures:
+        return figures
+    short = alone and len(max(clear, key=len)) <= _LONGEST and not _LONG.search(line)
+    return frozenset([key(float(digits.replace(",", ""))) for digits in clear]) if short else None

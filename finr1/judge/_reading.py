@@ -129,6 +129,16 @@ class Reading:
         self.cleaned = clean(item.reasoning)
 
     @once
+    def is_plain(self) -> bool:
+        """Whether cleaning changes neither the trace nor any part of it."""
+        text = self.cleaned
+        return (
+            text.isascii()
+            and text == self.item.reasoning
+            and not ("\\" in text or "{" in text or " ," in text or "**" in text)
+        )
+
+    @once
     def steps(self) -> list[str]:
         return steps(self.item.reasoning)
 

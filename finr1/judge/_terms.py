@@ -10,6 +10,7 @@ from operator import add
 from finr1.answer.number import clean
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u3400-\u9fff(\"'])|(?<=[。！？])")
+_ASCII_SENTENCE = re.compile(r"\s(?<=[.!?]\s)\s*(?=[A-Z(\"'])")  # the same, and only white space is looked at
 _MARKER = re.compile(
     r"^\s*(?:[-*•>#]+\s+)?(?:\(?\d{1,2}[.)、:]\s|step\s?\d+\s?[-:.)]?|第[一二三四五六七八九十\d]+步[：:、，,]?)?\s*",
     re.I,
@@ -17,6 +18,7 @@ _MARKER = re.compile(
 _LATIN = re.compile(r"[a-z][a-z'&-]*[a-z]|[a-z]")
 _HAN = re.compile(r"[\u3400-\u9fff]+")
 _LETTERS = re.compile(r"[A-Za-z]+")
+_EIGHT_LETTERS = re.compile(r"(?:[A-Za-z][^A-Za-z]*+){8}")
 
 
 def _listed(text: str) -> frozenset[str]:
@@ -74,7 +76,8 @@ def steps(text: str) -> list[str]:
     found: list[str] = []
     for line in text.splitlines():
         marker = _MARKER.match(line)
-        for piece in _SENTENCE.split(line[marker.end() :] if marker else line):
+        sentence = _ASCII_SENTENCE if line.isascii() else _SENTENCE
+        for piece in sentence.split(line[marker.end() :] if marker else line):
             piece = piece.strip()
             if piece[:1].isalnum() or any(map(str.isalnum, piece)):
                 found.append(piece)
@@ -84,21 +87,21 @@ def steps(text: str) -> list[str]:
 def words(text: str, cleaned: bool = False) -> set[str]:
     """Content words: English ones without endings, Chinese as pairs of characters."""
     text = (text if cleaned else clean(text)).casefold()
-    found = {_stem(word) for word in _LATIN.findall(text) if word not in _STOP and len(word) > 1}
+    found = set(map(_content, _LATIN.findall(text)))
+    found.discard("")
     if not text.isascii():
         for run in _HAN.findall(text):
             found.update(map(add, run, run[1:]))
-    return found - _STOP
+    return found
 
 
-def touches(text: str, topic: Container[str]) -> bool:
+def touches(text: str, topic: Container[str], cleaned: bool = False) -> bool:
     """Whether a content word of a text, other than those of working things out, is in the topic or a financial one."""
-    text = clean(text).casefold()
+    text = (text if cleaned else clean(text)).casefold()
     for word in _LATIN.findall(text):
-        if word not in _STOP and len(word) > 1:
-            stem = _stem(word)
-            if (stem in topic or stem in _FINANCE_STEMS) and stem not in _WORKING_STEMS and stem not in _STOP:
-                return True
+        stem = _content(word)
+        if (stem in _FINANCE_STEMS or stem in topic) and stem and stem not in _WORKING_STEMS:
+            return True
     for run in () if text.isascii() else _HAN.findall(text):
         for pair in map(add, run, run[1:]):
             if (pair in topic or pair in _FINANCE_STEMS) and pair not in _WORKING_STEMS:
@@ -118,11 +121,19 @@ def is_financial(word: str) -> bool:
 
 def han_share(text: str) -> float | None:
     """Chinese characters among the letters; None where there are fewer than 8 letters to tell from."""
+    if text.isascii():
+        return 0.0 if _EIGHT_LETTERS.search(text) else None
     han, latin = (sum(map(len, letters.findall(text))) for letters in (_HAN, _LETTERS))
     return han / (han + latin) if han + latin >= 8 else None
 
 
 @lru_cache(1 << 15)
+def _content(word: str) -> str:
+    """The stem of a word that says something; of another, nothing."""
+    stem = _stem(word) if len(word) > 1 and word not in _STOP else ""
+    return "" if stem in _STOP else stem
+
+
 def _stem(word: str) -> str:
     for ending in ("ing", "ies", "ed", "es", "s", "'s", "ly"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:

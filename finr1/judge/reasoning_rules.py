@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from finr1.answer.compare import labels_named, letters_named, normalise, polarity, same_number
 from finr1.answer.extract import last_box
@@ -28,6 +29,7 @@ _SAYS = {
     "yes": re.compile(r"\b(?:yes|true|correct)\b|是|对|正确", re.IGNORECASE),
     "no": re.compile(r"\b(?:no|not|false|incorrect)\b|否|不|错", re.IGNORECASE),
 }
+_TOKENS = re.compile(r"[a-z0-9.%]+|[\u3400-\u9fff]")
 _CONCLUDES = re.compile(r"(?:answer\s?(?:is|:)|答案\s?(?:是|为|:))([^\n]*)", re.IGNORECASE)
 
 
@@ -106,19 +108,26 @@ class ReasoningRules:
         repeated = sum(n - 1 for step, n in Counter(plain).items() if n > 1 and (len(step) > 3 or step.isdigit()))
         if plain and repeated / len(plain) > self.max_repeated:
             return _verdict(False, f"{repeated} of {len(plain)} steps repeat an earlier one")
-        tokens = re.findall(r"[a-z0-9.%]+|[\u3400-\u9fff]", " ".join(trace.steps).casefold())
+        text = " ".join(trace.steps).casefold()
+        short = len(text) < (128 if text.isascii() else 64)  # Latin words stand apart: fewer tokens than 65
+        tokens = [] if short else _TOKENS.findall(text)
         total = len(tokens) - 5
         circles = total >= 60 and len(set(zip(*(tokens[i:] for i in range(6)), strict=False))) < 0.6 * total
         return _verdict(not circles, "the same words again and again" if circles else "no repetition to speak of")
 
     def domain_relevance(self, trace: Reading) -> Verdict:
         """Steps keep to the question and to finance."""
-        topic, taken = trace.asked.topic, trace.steps
-        numbers = trace.asked.figures.union(key(equation.results[0].value) for equation in trace.equations)
+        topic, taken, plain = trace.asked.topic, trace.steps, trace.is_plain
+        numbers: set[str] | None = None
         off: list[str] = []
         on = 0
         for step in taken:
-            if touches(step, topic) or not numbers.isdisjoint(figures_in(step)):
+            if touches(step, topic, plain):
+                on += 1
+                continue
+            if numbers is None:
+                numbers = trace.asked.figures.union([key(equation.results[0].value) for equation in trace.equations])
+            if not numbers.isdisjoint(figures_in(step, plain)):
                 on += 1
             elif _bulk({word for word in words(step) if not is_working(word)}) >= 2.5:
                 off.append(step)
@@ -199,19 +208,26 @@ def _number_follows(trace: Reading, closing: Sequence[str]) -> Verdict:
     numbers, found = trace.answer_numbers, trace.equations
     if not numbers:
         return _verdict(False, "no number in the answer")
-    concluded = _CONCLUDES.findall(clean("\n".join(closing)))
-    told = read_numbers(concluded[-1], cleaned=True) if concluded else []
+    end = "\n".join(closing)
+    concluded = _CONCLUDES.findall(end if trace.is_plain else clean(end))
+    told = _told(concluded[-1]) if concluded else ()
     if told and not any(_close(number, other.value) for number in numbers for other in told):
         return _verdict(False, "the last steps come to another answer")
     results = [equation for equation in found if equation.line == found[-1].line] if found else []
     if any(_close(number, equation.results[0].value) for number in numbers for equation in results):
         return _verdict(True, "the answer is the last result")
-    said = (number.value for step in closing for number in read(step))
+    said = (number.value for step in closing for number in _told(step if trace.is_plain else clean(step), divides=True))
     if any(_close(number, value) for value in said for number in numbers) and any(
         _close(number, value) for value in _before(trace, found) for number in numbers
     ):
         return _verdict(True, "the answer is said in the last steps")
     return _verdict(False, "the answer is not derived" if not found else "the answer is not the last result")
+
+
+@lru_cache(1 << 12)  # the samples of a question conclude much the same
+def _told(cleaned: str, divides: bool = False) -> Sequence[Number]:
+    """The numbers of a text; a stroke that `divides` makes no fraction."""
+    return read(cleaned, cleaned=True) if divides else read_numbers(cleaned, cleaned=True)
 
 
 def _before(trace: Reading, found: Sequence[Equation]) -> Iterator[float]:

@@ -86,7 +86,26 @@ def test_the_unit_asked_for_makes_the_bare_figure_strict() -> None:
 
 @pytest.mark.parametrize("kind", ["number", "choice", "yes_no", "label", "text"])
 @pytest.mark.parametrize(
-    "piece", ["1", "1,", "A,", "A. ", "yes ", "是", "答案:", "= ", "option ", "\\boxed{", "Bullish ", "("]
+    "piece",
+    [
+        "1",
+        "1,",
+        "A,",
+        "A. ",
+        "A or ",
+        "5 or ",
+        "5%或",
+        "yes ",
+        "yes or ",
+        "是",
+        "答案:",
+        "= ",
+        "option ",
+        "\\boxed{",
+        "Bullish ",
+        "(",
+        ".",
+    ],
 )
 def test_hostile_answers_are_graded_in_linear_time(kind: str, piece: str) -> None:
     gold = {"number": "5", "choice": "A", "yes_no": "yes", "label": "0", "text": "x"}[kind]

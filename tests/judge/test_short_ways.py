@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finr1.answer import named
+from finr1.answer.extract import last_box
 from finr1.answer.number import clean
 from finr1.engine.base import Request, Sampling
 from finr1.engine.worked import WorkedEngine
-from finr1.judge import _comparisons, _equations
+from finr1.judge import _comparisons, _equations, _terms
 from finr1.judge._figures import figures_in, figures_of, read
-from finr1.judge._terms import steps
+from finr1.judge._terms import han_share, steps
 from finr1.source.worked import Worked
 
 PARTS = (
@@ -103,13 +105,39 @@ def test_two_numbers_compute_as_they_do_in_brackets(left: float, op: str, right:
 def test_where_no_sign_stands_before_a_number_nothing_compares(traces: list[str]) -> None:
     seen = 0
     for trace in map(clean, traces):
-        if _comparisons._COMPARISON.search(trace):
+        if first := _comparisons._COMPARISON.search(trace):
             seen += 1
-            assert _comparisons._COMPARES.search(trace), trace
+            start = _comparisons._may_start(trace)
+            assert start is not None and start <= first.start(), trace
     assert seen > 10
 
 
 @given(TEXTS)
 def test_nor_in_any_text(text: str) -> None:
-    if _comparisons._COMPARISON.search(text):
-        assert _comparisons._COMPARES.search(text)
+    if first := _comparisons._COMPARISON.search(text):
+        start = _comparisons._may_start(text)
+        assert start is not None and start <= first.start()
+
+
+PROSE = st.text("aB7 .!?(\"'\n\t&-_%+,{}\\\u00e9中。，！", max_size=40)
+
+
+@given(PROSE)
+def test_steps_of_ascii_lines_are_those_of_the_long_pattern(text: str) -> None:
+    assert _terms._ASCII_SENTENCE.split(text) == _terms._SENTENCE.split(text) or not text.isascii()
+
+
+@given(PROSE)
+def test_ascii_punctuation_goes_as_by_the_pattern(text: str) -> None:
+    assert text.translate(named._ASCII_PUNCTUATION) == named._PUNCTUATION.sub("", text) or not text.isascii()
+
+
+@given(PROSE)
+def test_a_lone_box_reads_as_one_with_text_after_it(inside: str) -> None:
+    assert last_box(f"\\boxed{{{inside}}}") == last_box(f"\\boxed{{{inside}}} ")
+
+
+@given(PROSE)
+def test_the_share_of_han_in_ascii_text(text: str) -> None:
+    letters = sum(c.isascii() and c.isalpha() for c in text)
+    assert not text.isascii() or han_share(text) == (0.0 if letters >= 8 else None)

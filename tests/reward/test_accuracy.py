@@ -70,7 +70,9 @@ def test_of_a_long_answer_the_end_counts_and_a_long_way_to_it_spares_nobody() ->
 
 def test_listing_numbers_is_never_rewarded() -> None:
     hedged = verdict(render("a", "24% or 25% or 26%"), question())
-    assert hedged.value is None and hedged.why
+    assert hedged.value == 0 and "hedge" in hedged.why
+    listed = verdict(render("a", "24%; 25%; 26%"), question())
+    assert listed.value is None and listed.why
     assert verdict(render("a", "24% or 26%"), question()).value == 0
 
 
