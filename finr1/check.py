@@ -90,7 +90,7 @@ def check_nodes(node: Any, key: str) -> None:
     if "_target_" in node:
         check_node(node, key)
     elif key.rpartition(".")[0] in GROUPS:
-        raise ConfigError(key, "{…}", "values for a part that was not chosen", f"choose it, or drop {key}.*")
+        raise ConfigError(key, "{…}", "values for a part that was not chosen", f"choose it, or drop them: '~{key}'")
     for name, child in node.items():
         check_nodes(child, f"{key}.{name}")
 

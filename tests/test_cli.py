@@ -88,6 +88,10 @@ MISTAKES = [  # (arguments, what the one line must match)
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
     (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
+    (
+        ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
+        r"benchmark\.financeiq=\{…\}: values for a part that was not chosen; choose it, or drop them: '~benchmark",
+    ),
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
     (["seed=-1"], r"seed=-1: not within 0 and 2\^32 - 1"),
