@@ -52,6 +52,8 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_nodes(values.get("logger"), "logger")
     if "questions" in names:
         build_all(cfg.source)  # a source says at once what its settings lack; it reads nothing yet
+    if "evaluate" in names:
+        build_all(cfg.benchmark)
 
 
 def check_seed(seed: int) -> None:

@@ -33,6 +33,7 @@ class TableSource(FileSource):
     KIND: ClassVar[Kind] = "text"
     PATTERNS: ClassVar[Sequence[str]]
     FILES = ()
+    REMEDY = "say by `fields` which of its columns hold what, or mend the file"
 
     def __init__(
         self,
