@@ -55,12 +55,11 @@ def without_leftovers(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     given = [override.lstrip("+").split("=", 1)[0] for override in overrides]
     for group in _LISTS:
         nodes = OmegaConf.select(cfg, group)
-        if not any(name.split("@")[-1].replace("/", ".") == group for name in given) or not isinstance(
-            nodes, DictConfig
-        ):
+        if not isinstance(nodes, DictConfig) or not any(name.split("@")[-1] == group for name in given):
             continue
-        for name in [name for name, node in nodes.items() if isinstance(node, DictConfig) and "_target_" not in node]:
-            if not any(key.startswith(f"{group}.{name}.") for key in given):
+        for name in map(str, list(nodes)):
+            by_user = any(key.startswith(f"{group}.{name}.") for key in given)
+            if isinstance(nodes[name], DictConfig) and "_target_" not in nodes[name] and not by_user:
                 with open_dict(nodes):
                     del nodes[name]
     return cfg
