@@ -33,9 +33,13 @@ class Figures:
         print(self.lines[-1], flush=True)
 
     def write(self) -> None:
-        """Keep the lines, in place of those of the last time."""
+        """Keep the lines, in place of those of the last time; figures that another program measures stay."""
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self.bench}.jsonl").write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+        path = RESULTS / f"{self.bench}.jsonl"
+        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        mine = {json.loads(line)["bench"] for line in self.lines}
+        kept = [line for line in before if json.loads(line)["bench"] not in mine]
+        path.write_text("\n".join([*kept, *self.lines]) + "\n", encoding="utf-8")
 
 
 def stage(*arguments: str) -> tuple[float, float]:
