@@ -44,6 +44,7 @@ def main():
     first = engine.generate(requests, sampling, lambda i, c: seen.append(i))
     after = random.random(), numpy.random.rand(), torch.rand(1).item()
     again = engine.generate(requests, sampling)
+    unread = engine.generate([request._replace(logprobs=False) for request in requests], sampling)
     texts = lambda answers: [c.text for one in answers for c in one]
 
     plain = AutoModelForCausalLM.from_pretrained(resolve(settings), dtype=torch.float32)
@@ -97,6 +98,7 @@ def main():
         "version": engine.weights_version, "lengths": [len(c.token_ids) == len(c.logprobs) for o in moved for c in o],
         "cut": [cut.finish_reason, len(cut.token_ids)], "long": [long[0][0].finish_reason, long[0][0].error],
         "beside_long": len(long[1][0].token_ids), "labels": texts(labels),
+        "unread": [texts(unread) == texts(first), [len(c.logprobs) for one in unread for c in one]],
         "penalised": [penalised[1.0], penalised[1.3]],
     }))
     engine.close()
@@ -134,6 +136,10 @@ def test_the_canary_tells_synced_weights_from_stale_ones(result: dict[str, Any])
 
 def test_same_weights_and_requests_give_the_same_samples(result: dict[str, Any]) -> None:
     assert result["same"] and result["differ"]
+
+
+def test_without_log_probs_the_samples_are_the_same(result: dict[str, Any]) -> None:
+    assert result["unread"] == [True, [0] * 6]
 
 
 def test_random_state_is_fenced(result: dict[str, Any]) -> None:
