@@ -39,6 +39,7 @@ JOBS: list[
 def take(cfg: DictConfig) -> None:
     """What Hydra calls with each composed configuration."""
     job = sweep.job_of(HydraConfig.get())
+    compose.without_leftovers(cfg, job.overrides)
     if job.elsewhere:  # a launcher of its own (submitit, ray) has already given it a process
         cfg.paths.runs, cfg.name = str(job.sweep_dir), sweep.folder_name(job.overrides)
         run(cfg)

@@ -52,6 +52,8 @@ def check(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -
     check_nodes(values.get("logger"), "logger")
     if "questions" in names:
         build_all(cfg.source)  # a source says at once what its settings lack; it reads nothing yet
+    if "evaluate" in names:
+        build_all(cfg.benchmark)
 
 
 def check_seed(seed: int) -> None:
@@ -90,7 +92,7 @@ def check_nodes(node: Any, key: str) -> None:
     if "_target_" in node:
         check_node(node, key)
     elif key.rpartition(".")[0] in GROUPS:
-        raise ConfigError(key, "{…}", "values for a part that was not chosen", f"choose it, or drop {key}.*")
+        raise ConfigError(key, "{…}", "values for a part that was not chosen", f"choose it, or drop them: '~{key}'")
     for name, child in node.items():
         check_nodes(child, f"{key}.{name}")
 

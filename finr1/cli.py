@@ -15,7 +15,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finr1.check import close_match, signature_words
+from finr1.check import GROUPS, ROLES, close_match, signature_words
 from finr1.compose import CONF
 from finr1.config import RootConfig
 from finr1.errors import Finr1Error
@@ -163,7 +163,8 @@ def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequ
         key = found[1]
         if not found[2] and (full := re.search(r"full_key: (\S+)", text)):
             key = full[1]
-        return f"{_pair(found[1], value_of)}: no such setting; {_near_setting(key)}"
+        words = _unchosen(key) or f"no such setting; {_near_setting(key)}"
+        return f"{_pair(found[1], value_of)}: {words}"
     if found := re.search(r"Key '([^']+)' (?:is )?not in '[^']*'", text):
         full = re.search(r"full_key: (\S+)", text)
         key = full[1] if full else found[1]
@@ -211,6 +212,17 @@ def _near_setting(key: str) -> str:
     if (near := close_match(base, known)).startswith("did you mean"):
         return near
     return f"use one of {', '.join(sorted(beside.values()))}" if parent and beside else "see `python -m finr1 --help`"
+
+
+def _unchosen(key: str) -> str:
+    """What to say of the settings of a part that exists but was not chosen (`source.tfns`); empty for all else."""
+    group, _, name = key.rpartition(".")
+    if group == "engine" and name in ROLES:
+        return f"no engine has this role; choose one, as in engine@{key}=http"
+    folder = group.partition(".")[0]
+    if group not in GROUPS or not (CONF / folder / f"{name}.yaml").is_file():
+        return ""
+    return f"{key} is not chosen; choose it, as in {folder if folder == group else f'{folder}@{group}'}=[{name}]"
 
 
 def _node_words(key: str) -> list[str]:

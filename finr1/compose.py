@@ -11,13 +11,14 @@ from typing import Any, cast
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from finr1.config import RootConfig
 from finr1.errors import ConfigError
 
 _PACKAGE = Path(__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+_LISTS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")  # parts chosen by a list
 _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 
 
@@ -30,7 +31,8 @@ def compose(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConf
     """The configuration that `python -m finr1 <overrides>` runs; Hydra's own errors pass through."""
     register()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        return hydra_compose("config", with_default(overrides), return_hydra_config=with_hydra)
+        known = with_default(overrides)
+        return without_leftovers(hydra_compose("config", known, return_hydra_config=with_hydra), known)
 
 
 def with_default(overrides: Sequence[str]) -> list[str]:
@@ -42,6 +44,25 @@ def with_default(overrides: Sequence[str]) -> list[str]:
     known = [override.removeprefix("+") if "engine@engine.judge=" in override else override for override in known]
     chosen = any(override.startswith("+experiment=") for override in known)
     return known if chosen else ["+experiment=quickstart", *known]
+
+
+def without_leftovers(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Without the values that an experiment sets on parts which a list on the command line leaves out.
+
+    `+experiment=eval_fin benchmark=[finqa]` keeps nothing of the other four. Values that the command line itself gives
+    to such a part stay, and are refused later: they are a mistake.
+    """
+    given = [override.lstrip("+").split("=", 1)[0] for override in overrides]
+    for group in _LISTS:
+        nodes = OmegaConf.select(cfg, group)
+        if not isinstance(nodes, DictConfig) or not any(name.split("@")[-1] == group for name in given):
+            continue
+        for name in map(str, list(nodes)):
+            by_user = any(key.startswith(f"{group}.{name}.") for key in given)
+            if isinstance(nodes[name], DictConfig) and "_target_" not in nodes[name] and not by_user:
+                with open_dict(nodes):
+                    del nodes[name]
+    return cfg
 
 
 def typed(cfg: DictConfig) -> RootConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from finr1.config import RootConfig
 
 RUN_MODELS = ("base", "sft", "grpo")  # what the policy engine is asked as
+_INNER_SOURCE = re.compile(r"(?<![\w.])source\.\w+\.")
 console = Console(stderr=True, highlight=False)
 
 
@@ -49,8 +52,22 @@ def identity(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Instantiate every node of a group that composes as a list, by name."""
-    return {name: build(node) for name, node in nodes.items()}
+    """Instantiate every node of a group that composes as a list, by name.
+
+    A source inside a benchmark speaks of `source.<its name>`: ConfigError names the key where it stands.
+    """
+    parts: dict[str, Any] = {}
+    for name, node in nodes.items():
+        try:
+            parts[name] = build(node)
+        except InstantiationException as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ConfigError):
+                cause = cause.__cause__
+            if cause is None or "source" not in node:
+                raise
+            raise ConfigError(*(_INNER_SOURCE.sub(f"benchmark.{name}.source.", str(w)) for w in cause.words)) from error
+    return parts
 
 
 class Engines:

@@ -14,6 +14,7 @@ class ConfigError(Finr1Error, ValueError):
 
     def __init__(self, key: str, value: object, why: str, remedy: str) -> None:
         super().__init__(f"{key}={value}: {why}; {remedy}")
+        self.words = (key, value, why, remedy)
 
 
 def check_least(prefix: str, settings: object, least: float, *names: str, above: bool = False) -> None:

@@ -123,7 +123,7 @@ def score(
         if on_rows:
             on_rows(graded[index])
 
-    requests = [Request(chat(question, system), question) for question in questions]
+    requests = [Request(chat(question, system), question, logprobs=False) for question in questions]
     engine.generate(requests, sampling, done)
     return [graded[index] for index in range(len(questions))]
 

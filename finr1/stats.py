@@ -289,8 +289,9 @@ def mcnemar(a_Q: Sequence[float], b_Q: Sequence[float], confidence: float = 0.95
     Stat. 37, 2012): with g = (gained+1)/(Q+2) and l = (lost+1)/(Q+2), g - l ± z √((g + l - (g-l)²) / (Q+2)).
     """
     n = _paired_length(a_Q, b_Q)
-    gained = sum(b > a for a, b in zip(a_Q, b_Q, strict=True))
-    lost = sum(b < a for a, b in zip(a_Q, b_Q, strict=True))
+    # plain ints: NumPy's would overflow in the exact tail
+    gained = sum(bool(b > a) for a, b in zip(a_Q, b_Q, strict=True))
+    lost = sum(bool(b < a) for a, b in zip(a_Q, b_Q, strict=True))
     g, l_ = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = _z(confidence) * math.sqrt((g + l_ - (g - l_) ** 2) / (n + 2))
     low, high = max(-1.0, g - l_ - half), min(1.0, g - l_ + half)

@@ -101,8 +101,9 @@ class Completion:
     """What an engine gives for one sample.
 
     `token_ids` and `logprobs` (natural log, of the processed distribution that was sampled) have one entry a generated
-    token, the end-of-turn token included; both are empty for engines that have no tokens. `finish_reason` "length"
-    means truncated; "error" means that the call failed and `error` says why.
+    token, the end-of-turn token included; both are empty for engines that have no tokens, `logprobs` also where nobody
+    reads them (`Request.logprobs`). `finish_reason` "length" means truncated; "error" means that the call failed and
+    `error` says why.
     """
 
     text: str

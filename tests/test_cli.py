@@ -88,6 +88,22 @@ MISTAKES = [  # (arguments, what the one line must match)
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
     (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
+    (
+        ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
+        r"benchmark\.financeiq=\{…\}: values for a part that was not chosen; choose it, or drop them: '~benchmark",
+    ),
+    (
+        ["source.tfns.path=x"],
+        r"source\.tfns\.path=x: source\.tfns is not chosen; choose it, as in source=\[tfns\]",
+    ),
+    (
+        ["judge.answer.answer_llm.prompt=x"],
+        r"judge\.answer\.answer_llm\.prompt=x: .* is not chosen; choose it, as in judge@judge\.answer=\[answer_llm\]",
+    ),
+    (
+        ["engine.judge.model=m"],
+        r"engine\.judge\.model=m: no engine has this role; choose one, as in engine@engine\.jud",
+    ),
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
     (["seed=-1"], r"seed=-1: not within 0 and 2\^32 - 1"),

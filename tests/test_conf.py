@@ -206,6 +206,29 @@ def test_values_for_a_part_that_was_not_chosen_are_refused() -> None:
         check.check_nodes({"worked": {"limit": 4}}, "benchmark")
 
 
+@pytest.mark.parametrize(
+    ("group", "choice", "left"),
+    [
+        ("benchmark", "benchmark=[finqa]", ["finqa"]),
+        ("benchmark", "benchmark=[finqa,worked]", ["finqa", "worked"]),
+        ("judge.answer", "judge@judge.answer=[exact]", ["exact"]),
+    ],
+)
+def test_a_list_on_the_command_line_drops_what_an_experiment_sets_on_other_parts(
+    group: str, choice: str, left: list[str]
+) -> None:
+    values = subtree(compose.plain(compose.compose(["+experiment=eval_fin_judge", choice])), group)
+    assert sorted(values) == left
+    check.check_nodes(values, group)
+    if "finqa" in left:
+        assert values["finqa"]["limit"] == 1000, "what it sets on the parts that stay holds"
+
+
+def test_values_that_the_command_line_gives_to_a_part_left_out_stay_a_mistake() -> None:
+    given = ["+experiment=eval_fin", "benchmark=[finqa]", "benchmark.tfns.limit=3"]
+    assert sorted(compose.compose(given).benchmark) == ["finqa", "tfns"]
+
+
 def test_walks_go_through_stages_in_their_order() -> None:
     order = list(STAGES)
     for walk in WALKS.values():

@@ -180,6 +180,28 @@ def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
     assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
 
 
+# Shares of the questions that model a gets right, that b mends of the wrong ones, and that b spoils of the right ones.
+@pytest.mark.parametrize(("right", "mended", "spoilt"), [(0.5, 0.2, 0.1), (0.9, 0.3, 0.05)])
+def test_the_difference_of_two_models_is_covered_as_it_says(right: float, mended: float, spoilt: float) -> None:
+    rng, truth = np.random.default_rng(15), (1 - right) * mended - right * spoilt
+    a = rng.random((TRIALS, 200)) < right
+    b = np.where(a, rng.random((TRIALS, 200)) >= spoilt, rng.random((TRIALS, 200)) < mended)
+    pairs = list(zip(a.astype(float).tolist(), b.astype(float).tolist(), strict=True))
+    exact = [stats.mcnemar(*pair) for pair in pairs]
+    drawn = [stats.paired_means(*pair, 500, 0) for pair in pairs[:FEWER]]
+    for found in (exact, drawn):
+        assert WITHIN[0] <= np.mean([one.low <= truth <= one.high for one in found]) <= WITHIN[1]
+    # a model that is as good: as often as it says, or less (the exact test is discrete), a difference is seen
+    same = [stats.mcnemar(one, other).p for (one, _), (other, _) in zip(pairs[:FEWER], pairs[-FEWER:], strict=True)]
+    assert np.mean(np.array(same) < 0.05) <= 0.055
+
+
+def test_mcnemar_takes_numpys_numbers() -> None:
+    b = [1.0] * 100 + [0.0] * 20
+    plain = stats.mcnemar([0.0] * 120, b)
+    assert stats.mcnemar(list(np.zeros(120)), list(np.array(b))) == plain and plain.p == 2.0**-99
+
+
 def documents(sizes: Sequence[int]) -> stats.Design:
     """A design of documents with so many questions each."""
     names = [f"d{i}" for i, size in enumerate(sizes) for _ in range(size)]

@@ -3,7 +3,9 @@ r"""Grading an answer against the gold of its question, by the kind of the quest
 Numbers, where `a` is the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
 - the same number: |a - g| <= h (but for floating point), so the sign must match. `Question.meta["tolerance"]`, if a
-  source sets it, also allows that relative difference;
+  source sets it, also allows that relative difference: 6.76% is no answer to a gold of 0.06757 without it, and one
+  with FinQA's 1%. FinQA's own evaluator compares executed programs to five decimals and reads no answers; Fin-R1's
+  judge is asked whether the values are the same or deviate clearly;
 - strict: the same by value (`25%` = `0.25` = `25 percent`), or, where the question names the unit in
   `Question.meta["unit"]` (`%`, `million`, `亿元`), the bare figure in that unit (`25` for `25%`);
 - scaled: strict, or the same after a factor of 100 either way, or, if the answer, the gold or the question shows a

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One chat to complete. The question comes along so that `engine=worked` finds its program."""
+    """One chat to complete. The question comes along so that `engine=worked` finds its program.
+
+    `logprobs`: whether the completion's are read; an engine may leave them out where no request of a call wants them.
+    """
 
     messages: Sequence[Message]
     question: Question
+    logprobs: bool = True
 
 
 @dataclass

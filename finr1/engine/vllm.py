@@ -154,7 +154,7 @@ class VllmEngine:
             top_k=sampling.top_k,
             repetition_penalty=sampling.repetition_penalty,
             max_tokens=sampling.max_new_tokens,
-            logprobs=0,
+            logprobs=0 if any(request.logprobs for request in requests) else None,
             structured_outputs=StructuredOutputsParams(regex=sampling.regex) if sampling.regex else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -234,9 +234,10 @@ class VllmEngine:
 
 
 def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
-    """One vLLM `CompletionOutput` as ours; its logprobs are of the sampled tokens."""
+    """One vLLM `CompletionOutput` as ours; its logprobs, where they were asked for, are of the sampled tokens."""
     ids = list(output.token_ids)
-    logprobs = [entry[token].logprob for entry, token in zip(output.logprobs or [], ids, strict=True)]
+    asked = output.logprobs is not None
+    logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, ids, strict=True)] if asked else []
     return Completion(
         text=output.text,
         finish_reason="length" if output.finish_reason == "length" else "stop",

@@ -34,6 +34,7 @@ class FileSource(ABC):
     COLUMNS: ClassVar[Sequence[str]] = ()
     ROW: ClassVar[type] = dict
     TEST_SHARE: ClassVar[float] = 0.0
+    REMEDY: ClassVar[str] = "mend the file, or fetch it again"  # for a file without any usable row
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class FileSource(ABC):
             if not usable:
                 first = next(iter(self.set_aside[before:]), None)
                 why = f"no usable row; the first, {first.place}: {first.why}" if first else "no row in it"
-                raise DataError(file.at, why, "mend the file, or fetch it again")
+                raise DataError(file.at, why, self.REMEDY)
 
     def put_aside(self, error: RowError) -> None:
         """Keep the place and the reason of a row that becomes no question."""

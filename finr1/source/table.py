@@ -24,14 +24,16 @@ class TableSource(FileSource):
     `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, an
     option's text, or a list of these), `document` (what must not straddle a split; default: the places), and every
     `{place}` of the wording, or of the `template` that stands in its place. `path` is a folder, a file, or
-    `hub:<owner>/<name>`; `files`
-    are patterns in it, `test_files` those of files held out whole.
+    `hub:<owner>/<name>`; `files` are patterns in it, `test_files` those of files held out whole. `tolerance` is the
+    relative difference at which a number still counts: golds such as 0.06757 show more digits than anyone writes
+    (6.76%). 0: the precision that the gold shows.
     """
 
     FIELDS: ClassVar[Sequence[tuple[str, Any]]] = (("question", "question"), ("gold", "answer"))
     KIND: ClassVar[Kind] = "text"
     PATTERNS: ClassVar[Sequence[str]]
     FILES = ()
+    REMEDY = "say by `fields` which of its columns hold what, or mend the file"
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class TableSource(FileSource):
         name: str = "",
         licence: str = "",
         template: str = "",
+        tolerance: float = 0.0,
     ) -> None:
         super().__init__(str(path or ""), wording, rules, test_share, name, licence)
         if not path:
@@ -55,7 +58,9 @@ class TableSource(FileSource):
         if not set(self.fields) - set(_SPECIAL):
             why = "it fills no place of the wording"
             raise ConfigError(f"source.{self.name}.fields", self.fields, why, "add {question: <column>}")
-        self.template = template
+        if not 0 <= tolerance < 1:
+            raise ConfigError(f"source.{self.name}.tolerance", tolerance, "not a relative difference", "use e.g. 0.01")
+        self.template, self.tolerance = template, tolerance
         for place in re.findall(r"\{(\w+)\}", template):
             if place != "choices" and place not in self.fields:
                 remedy = f"add {{{place}: <column>}} to its fields"
@@ -88,6 +93,7 @@ class TableSource(FileSource):
             tags=tags,
             places={**places, "choices": option_lines(choices)},
             choices=choices,
+            meta={"tolerance": self.tolerance} if self.tolerance and kind == "number" else {},
         )
 
     def _choices(self, row: Row) -> dict[str, str]:

@@ -13,7 +13,7 @@ from source import made
 from finr1 import compose
 from finr1.answer import grade
 from finr1.benchmark.base import Benchmark
-from finr1.context import build
+from finr1.context import build, build_all
 from finr1.errors import ConfigError, DataError
 from finr1.scoring import units_of
 from finr1.types import Question
@@ -103,8 +103,22 @@ def test_what_the_generic_benchmark_lacks_is_one_line(tmp_path: Path) -> None:
         Exception, match=r"source\.table\.template=.*: nothing fills \{level\}; add \{level: <column>\}"
     ):
         build(node("table", *GENERIC, path, "benchmark.table.source.template='{question} {level}'"))
-    with pytest.raises(DataError, match="no key `nope`"):
+    with pytest.raises(DataError, match="no key `nope`; say by `fields` which of its columns"):
         list(build(node("table", *GENERIC, path, "benchmark.table.source.fields={question: nope, gold: a}")).load())
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("path=null", r"path=None: it does not say where the rows are; set benchmark\.table\.source\.path=<file"),
+        ("tolerance=2", r"tolerance=2: not a relative difference"),
+        ("rules.0.kind=numbr", r"rules\.0\.kind=numbr: no such value; use number, "),
+    ],
+)
+def test_a_fault_inside_a_benchmark_names_the_key_where_it_stands(setting: str, words: str) -> None:
+    known = ["benchmark=[table]", "benchmark.table.source.path=x.jsonl", f"benchmark.table.source.{setting}"]
+    with pytest.raises(ConfigError, match=rf"^benchmark\.table\.source\.{words}"):
+        build_all(compose.plain(compose.compose(known))["benchmark"])
 
 
 def test_the_five_of_fin_r1_follow_its_size_rule() -> None:

@@ -16,6 +16,7 @@ PROGRAM = """
 import json, random, sys
 import numpy, torch
 from pathlib import Path
+from transformers import AutoModelForCausalLM
 from finr1.data.attention import register
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, make_row
@@ -43,7 +44,19 @@ def main():
     first = engine.generate(requests, sampling, lambda i, c: seen.append(i))
     after = random.random(), numpy.random.rand(), torch.rand(1).item()
     again = engine.generate(requests, sampling)
+    unread = engine.generate([request._replace(logprobs=False) for request in requests], sampling)
     texts = lambda answers: [c.text for one in answers for c in one]
+
+    plain = AutoModelForCausalLM.from_pretrained(resolve(settings), dtype=torch.float32)
+    def by_transformers(completion, penalty):
+        ids = torch.tensor([list(completion.prompt_token_ids)])
+        how = {"do_sample": False, "max_new_tokens": 20, "repetition_penalty": penalty}
+        return plain.generate(ids, attention_mask=torch.ones_like(ids), **how)[0, ids.shape[1]:].tolist()
+    penalised = {}
+    for penalty in (1.0, 1.3):
+        greedy = Sampling(temperature=0, max_new_tokens=20, repetition_penalty=penalty)
+        found = [completions[0] for completions in engine.generate(requests, greedy)]
+        penalised[penalty] = [[list(c.token_ids), by_transformers(c, penalty)] for c in found]
 
     model = load_trainable(resolve(settings), settings, register())
     torch.manual_seed(0)
@@ -85,6 +98,8 @@ def main():
         "version": engine.weights_version, "lengths": [len(c.token_ids) == len(c.logprobs) for o in moved for c in o],
         "cut": [cut.finish_reason, len(cut.token_ids)], "long": [long[0][0].finish_reason, long[0][0].error],
         "beside_long": len(long[1][0].token_ids), "labels": texts(labels),
+        "unread": [texts(unread) == texts(first), [len(c.logprobs) for one in unread for c in one]],
+        "penalised": [penalised[1.0], penalised[1.3]],
     }))
     engine.close()
 
@@ -123,6 +138,10 @@ def test_same_weights_and_requests_give_the_same_samples(result: dict[str, Any])
     assert result["same"] and result["differ"]
 
 
+def test_without_log_probs_the_samples_are_the_same(result: dict[str, Any]) -> None:
+    assert result["unread"] == [True, [0] * 6]
+
+
 def test_random_state_is_fenced(result: dict[str, Any]) -> None:
     assert result["random_kept"]
 
@@ -140,3 +159,9 @@ def test_truncation_and_overlong_prompts_are_told(result: dict[str, Any]) -> Non
 
 def test_structured_output(result: dict[str, Any]) -> None:
     assert all(text in [f"<answer>\\boxed{{{n}}}</answer>" for n in "012"] for text in result["labels"])
+
+
+def test_repetition_penalty_is_that_of_transformers(result: dict[str, Any]) -> None:
+    plain, penalised = result["penalised"]
+    assert all(ours == theirs for ours, theirs in plain + penalised)  # the same greedy tokens in fp32
+    assert all(without[0] != with_it[0] for without, with_it in zip(plain, penalised, strict=True))

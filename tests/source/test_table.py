@@ -41,6 +41,25 @@ def test_any_jsonl_by_field_names_alone(tmp_path: Path) -> None:
     assert grade("12.50", questions[0]).strict.value == 1
 
 
+def test_a_tolerance_is_for_numbers_whose_golds_show_more_digits_than_anyone_writes(tmp_path: Path) -> None:
+    rows = [{"question": "Growth?", "answer": "0.06757"}]
+    path = str(jsonl(tmp_path / "x.jsonl", rows))
+    plain, tolerant, text = (
+        next(iter(Jsonl(path, rules=[rule], **more).load()))
+        for rule, more in (
+            (NUMBERS, {}),
+            (NUMBERS, {"tolerance": 0.01}),
+            ({**NUMBERS, "kind": "text"}, {"tolerance": 0.01}),
+        )
+    )
+    assert [grade(answer, plain).strict.value for answer in ("6.757%", "6.76%", "0.068")] == [1, 0, 0]
+    # 1% of 0.06757 is 0.0006757: 0.068 and 6.76% are within it, 7% is not
+    assert [grade(answer, tolerant).strict.value for answer in ("6.757%", "6.76%", "0.068", "7%")] == [1, 1, 1, 0]
+    assert "tolerance" not in plain.meta and "tolerance" not in text.meta
+    with pytest.raises(ConfigError, match=r"source\.jsonl\.tolerance=-0\.1: not a relative difference"):
+        Jsonl(path, tolerance=-0.1)
+
+
 def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
     rows = [
         {
