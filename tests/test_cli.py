@@ -87,7 +87,7 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
-    (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
+    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
     (["seed=-1"], r"seed=-1: not within 0 and 2\^32 - 1"),

@@ -42,7 +42,7 @@ def run(ctx: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
     with guarded(ctx.parts(cfg.reward), cfg.grpo.workers) as rewards:
         limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
-        if n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
+        if ctx.ranks.first and n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
             ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
         engine = ctx.engines.policy()
         engine.load_folder(start)
@@ -69,9 +69,12 @@ def run(ctx: Context) -> dict[str, Any]:
                 lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
                 cfg.seed,
                 _canary(ctx, chosen[0], tokenizer, engine),
-                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note),
+                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note, ctx.ranks),
+                ctx.ranks,
             )
             fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
+    if not ctx.ranks.first:
+        return {}
     exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     kept.clear()
@@ -139,7 +142,10 @@ def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngi
 
 
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
-    """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk."""
+    """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk.
+
+    The ranks divide what is not on disk yet. After a kill the rates that others than the first had measured are lost.
+    """
     settings = ctx.cfg.grpo.select
     candidates = candidates[: settings.max_candidates]
     if settings.samples == 0:
@@ -147,8 +153,8 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
         return list(candidates)
     path = ctx.folder / PASS_RATES
     before = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
-    rates = {row["question_id"]: row["pass_rate"] for row in before}
-    todo = [q for q in candidates if q.id not in rates]
+    rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.of_first(before)}
+    todo = ctx.ranks.mine([q for q in candidates if q.id not in rates])
     with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), len(rates)) as bar:
 
         def done(index: int, completions: Sequence[Completion]) -> None:
@@ -158,6 +164,10 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
 
         sampling = replace(ctx.cfg.grpo.sampling, n=settings.samples)
         engine.generate([Request(chat(q, ctx.cfg.prompt.system), q) for q in todo], sampling, done)
+    for own in ctx.ranks.gather(rates):
+        rates |= own
+    if ctx.ranks.world > 1:
+        write_jsonl(path, [{"question_id": q.id, "pass_rate": rates[q.id]} for q in candidates])
     chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
     if not chosen:
         raise DataError(
