@@ -12,12 +12,13 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from finr1 import compose, sweep
+from finr1 import compose, launch, ranks, sweep
 from finr1.check import check, check_keys
 from finr1.cli import explain, help_text
 from finr1.config import RootConfig
-from finr1.errors import Finr1Error
-from finr1.pipeline import COMMANDS, chosen, command_of, walk
+from finr1.errors import ConfigError, Finr1Error
+from finr1.follow import follow
+from finr1.pipeline import COMMANDS, TRAINING, chosen, command_of, walk
 
 _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",  # unbounded spinning of waiting threads beside other work costs a factor of ten
@@ -47,8 +48,11 @@ def take(cfg: DictConfig) -> None:
         JOBS.append((cfg, job))
 
 
-def run(cfg: DictConfig) -> None:
-    """One run: check everything, then walk the stages."""
+def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
+    """One run: check everything, then walk the stages; returns the exit code.
+
+    Where it trains on several ranks, `arguments` start them, and each comes here again.
+    """
     check_keys(OmegaConf.to_container(cfg), RootConfig)
     settings, values = compose.typed(cfg), compose.plain(cfg)
     stages = chosen(settings.stage)
@@ -56,19 +60,32 @@ def run(cfg: DictConfig) -> None:
         from finr1.dryrun import dry_run
 
         dry_run(settings, values, stages)
-        return
+        return 0
     if settings.model.path.startswith("embedded:") or os.path.isdir(settings.model.path):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
     if settings.stage in COMMANDS:
         command_of(settings.stage)(settings)
-        return
-    check(settings, values, stages)
+        return 0
+    if ranks.number() == 0:
+        check(settings, values, stages)
+    trains = any(stage.name in TRAINING for stage in stages)
+    wanted = launch.per_machine(settings.trainer["fit"]) if trains else 1
+    if wanted > 1 and ranks.world() == 1:
+        if arguments is None:
+            why = "a job of this launcher is one process"
+            raise ConfigError("trainer.fit.devices", wanted, why, "use 1, or Hydra's own launcher")
+        return launch.launch(wanted, ["-m", "finr1", *arguments])
+    together = ranks.meet()
+    if not together.first:
+        follow(settings, together)
+        return 0
     started = time.monotonic()
-    spent = walk(settings, values)
+    spent = walk(settings, values, together)
 
     from finr1.summary import show
 
     show(settings, spent, time.monotonic() - started)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,10 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(job.swept for _, job in JOBS):
             sweep.run_jobs([job for _, job in JOBS])
         elif JOBS:
-            run(JOBS[0][0])
+            return run(JOBS[0][0], arguments)
     except KeyboardInterrupt:
-        print("stopped; start the same command again to continue", file=sys.stderr)
+        if ranks.number() == 0:
+            print("stopped; start the same command again to continue", file=sys.stderr)
         return 130
+    except ranks.LostRank:
+        return ranks.LOST
     except sweep.SweepFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

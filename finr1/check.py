@@ -7,12 +7,12 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import os
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finr1 import launch, ranks
 from finr1.context import build, build_all
 from finr1.errors import ConfigError
 from finr1.pipeline import TRAINING, Stage, outside_of, settings_of, subtree
@@ -247,24 +247,40 @@ def _asks(part: Mapping[str, Any], key: str = "judge.answer") -> bool:
 
 
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
-    """One rank only, until a step's rows are divided over ranks; a GPU trainer only where there is a GPU."""
+    """Several ranks only to train, all of them started, each with something to do; a GPU trainer only on GPUs."""
     fit = cfg.trainer.get("fit") or {}
-    devices, nodes = fit.get("devices", "auto"), fit.get("num_nodes", 1)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        raise ConfigError("WORLD_SIZE", world, "the work is not divided over several ranks yet", "start one process")
+    started = ranks.world()
     if not set(names) & set(TRAINING):
+        if started > 1:
+            why = f"stage={cfg.stage} does not train, and nothing else is divided over ranks"
+            raise ConfigError("WORLD_SIZE", started, why, "start one process")
         return
-    one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    for key, value, fits in (("devices", devices, one), ("num_nodes", nodes, nodes == 1)):
-        if not fits:
-            why = "a step's rows are not divided over several ranks yet: each would train on all of them"
-            raise ConfigError(f"trainer.fit.{key}", value, why, f"use trainer=gpu1, or {key}=1")
-    if fit.get("accelerator") in ("gpu", "cuda") and not _has_gpu():
-        raise ConfigError("trainer.fit.accelerator", fit["accelerator"], "no GPU is found here", "use trainer=cpu")
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    here, nodes = launch.per_machine(fit), int(fit.get("num_nodes", 1))
+    wanted = here * nodes
+    if fit.get("accelerator") in ("gpu", "cuda"):
+        found = launch.gpus()
+        if not found:
+            raise ConfigError("trainer.fit.accelerator", fit["accelerator"], "no GPU is found here", "use trainer=cpu")
+        if here > found:
+            raise ConfigError("trainer.fit.devices", here, f"{found} GPUs are found here", "ask for so many")
+    if nodes > 1 and started == 1:
+        why = "the ranks of other machines are started there"
+        raise ConfigError("trainer.fit.num_nodes", nodes, why, "start the command with torchrun on each (README)")
+    if started not in (1, wanted):
+        why = f"trainer.fit asks for {here} devices on {nodes} machines"
+        raise ConfigError("WORLD_SIZE", started, why, f"start {wanted} ranks, or change devices and num_nodes")
+    if wanted == 1:
+        return
+    strategy = fit.get("strategy", "auto")
+    if strategy not in ("auto", "ddp"):
+        why = "every rank holds the whole model, nothing else is built"
+        raise ConfigError("trainer.fit.strategy", strategy, why, "use ddp")
+    for stage, key in (("sft", "rows_per_step"), ("grpo", "questions_per_step")):
+        share = getattr(getattr(cfg, stage), key)
+        if stage in names and share < wanted:
+            why = f"fewer than the {wanted} ranks that divide them: some would never have any"
+            raise ConfigError(f"{stage}.{key}", share, why, f"use {wanted} or more, or fewer trainer.fit.devices")
+    spans = (cfg.engine.get("policy") or {}).get("tensor_parallel_size", 1)
+    if "grpo" in names and spans != 1:
+        why = f"each of {wanted} ranks has an engine of its own, on its own GPU"
+        raise ConfigError("engine.policy.tensor_parallel_size", spans, why, "use 1")

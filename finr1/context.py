@@ -20,6 +20,7 @@ from finr1.cache import AnswerCache, CachedEngine
 from finr1.engine.base import Engine, PolicyEngine
 from finr1.errors import ConfigError
 from finr1.judge.base import AsksModel
+from finr1.ranks import ALONE, Ranks
 from finr1.store import BEGUN, canonical, read_json, take_rows
 from finr1.tracking import Tracker
 from finr1.types import Question
@@ -74,10 +75,13 @@ class Engines:
     """Engines by role (teacher, judge, policy, any that is scored), built when first asked for; equal nodes are one.
 
     The in-process vLLM engine lives as long as the process: its weights are replaced, it is never built twice.
+    `on_built` is told the role of each one that is built.
     """
 
-    def __init__(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
-        self._nodes = nodes
+    def __init__(
+        self, nodes: Mapping[str, Mapping[str, Any]], on_built: Callable[[str, Engine], None] = lambda *_: None
+    ) -> None:
+        self._nodes, self._on_built = nodes, on_built
         self._built: dict[str, Engine] = {}
         self._cached: list[CachedEngine] = []
 
@@ -101,6 +105,7 @@ class Engines:
                     "give both roles the same settings",
                 )
             self._built[key] = build(node)
+            self._on_built(role, self._built[key])
         return self._built[key]
 
     def policy(self) -> PolicyEngine:
@@ -136,6 +141,7 @@ class Context:
     tracker: Tracker
     engines: Engines
     notes: list[str] = field(default_factory=list)
+    ranks: Ranks = ALONE  # those that walk this stage together
     _judge: CachedEngine | None = None
 
     def parts(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ import finr1
 from finr1 import guard, store
 from finr1.clock import Clock
 from finr1.context import Context, Engines, build_all, console, identity, is_role
+from finr1.engine.base import Engine, PolicyEngine
 from finr1.errors import ConfigError
+from finr1.ranks import ALONE, Ranks
 from finr1.source.reading import HUB
 from finr1.store import RunLock, Spent, StageKey
 from finr1.tracking import Tracker
@@ -42,7 +44,7 @@ class Stage(NamedTuple):
 _TEXT = ("types.py", "answer", "prompt")
 _MODEL = ("model", "engine/base.py", "engine/vllm.py")
 _SCORES = ("asking.py", "breakdown.py", "judging.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
-_TRAIN = (*_TEXT, *_MODEL, "data")
+_TRAIN = (*_TEXT, *_MODEL, "data", "ranks.py")
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
@@ -309,8 +311,9 @@ def _at(dotted: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:
-    """Run the chosen stages in order, each only if it is not done; returns what each has cost.
+def walk(cfg: RootConfig, values: Mapping[str, Any], ranks: Ranks = ALONE) -> dict[str, Spent]:
+    """Run the chosen stages in order, each only if it is not done; returns what each has cost. Of several ranks the
+    first one walks, and tells the others what to do (`finr1/follow.py`).
 
     `values` is the configuration as plain values (`compose.plain`): what is hashed and saved. Raises Finr1Error for
     whatever the user can mend; an error inside a stage leaves its folder to be resumed.
@@ -320,10 +323,11 @@ def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:
     key_of(stages[0], cfg, values, run_dir)  # what is missing is said before the run folder is touched
     with RunLock(run_dir):
         store.write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
-        run = _Run(cfg, values, run_dir)
+        run = _Run(cfg, values, run_dir, ranks)
         failed = True
         try:
             spent = {stage.name: run.stage(stage) for stage in stages}
+            ranks.of_first(None)
             failed = False
         finally:
             run.close(failed)
@@ -333,10 +337,19 @@ def walk(cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, Spent]:
 class _Run:
     """What the stages of one process share: tracker and engines, made when the first stage needs them."""
 
-    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> None:
-        self.cfg, self.values, self.run_dir = cfg, values, run_dir
-        self.engines = Engines(cfg.engine)
+    def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path, ranks: Ranks) -> None:
+        self.cfg, self.values, self.run_dir, self.ranks = cfg, values, run_dir, ranks
+        self.engines = Engines(cfg.engine, self._built)
         self._tracker: Tracker | None = None
+        self._together = False  # all ranks walk the stage that runs now
+
+    def _built(self, role: str, engine: Engine) -> None:
+        """Engines in process share torch's groups: all ranks build one, or none does."""
+        if self.ranks.world > 1 and isinstance(engine, PolicyEngine) and not self._together:
+            from finr1.follow import Start
+
+            self.ranks.of_first(Start(role))
+            engine.start()
 
     @property
     def tracker(self) -> Tracker:
@@ -366,7 +379,13 @@ class _Run:
         why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
         console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip(), soft_wrap=True)
         inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
-        context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines)
+        self._together = self.ranks.world > 1 and stage.name in TRAINING
+        ranks = self.ranks if self._together else ALONE
+        context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
+        if self._together:
+            from finr1.follow import Train
+
+            ranks.of_first(Train(stage.name, store.read_json(folder / store.BEGUN)["began"]))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent

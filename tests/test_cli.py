@@ -87,7 +87,7 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
-    (["trainer=gpu8", "stage=sft"], r"trainer\.fit\.devices=8: a step.s rows are not divided"),
+    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
     (
         ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
         r"benchmark\.financeiq=\{…\}: values for a part that was not chosen; choose it, or drop them: '~benchmark",

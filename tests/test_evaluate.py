@@ -60,6 +60,9 @@ class ScriptedPolicy:
         self.die_after, self.asked, self.loaded = die_after, Counter[tuple[str, float]](), list[str]()
         self.folder = ""
 
+    def start(self) -> None:
+        pass
+
     def load_folder(self, folder: Path) -> None:
         if self.folder != folder.parent.name:
             self.folder = folder.parent.name

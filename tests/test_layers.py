@@ -26,13 +26,17 @@ BASES = {
     "prompt",
     "store",
     "clock",
+    "ranks",
     "tracking",
     "stats",
     "model.settings",
     *(f"{p}.base" for p in PLUGINS),
 }
 SHARED = {*BASES, "model", "data", "cache", "context", "scoring"}
-TOP = {"__main__", "check", "cli", "compose", "config", "dryrun", "guard", "pipeline", "summary", "sweep"}
+TOP = {
+    *("__main__", "check", "cli", "compose", "config", "dryrun", "follow", "guard", "launch", "pipeline", "summary"),
+    "sweep",
+}
 STAGE_OF = {
     **{f"{name}.py": name for name in ("questions", "distil", "filter", "evaluate", "report", "serve", "chat")},
     **{f"{name}/": name for name in ("sft", "grpo", "export", "reporting")},
@@ -59,8 +63,8 @@ def allowed(module: str) -> set[str] | None:
         return None
     if module == "__init__.py" or first in GROUND:
         return GROUND
-    if first in ("answer", "prompt", "stats"):
-        return {*GROUND, "answer", "prompt"} if first != "stats" else GROUND
+    if first in ("answer", "prompt", "ranks", "stats"):
+        return {*GROUND, "answer", "prompt"} if first in ("answer", "prompt") else GROUND
     if (
         first in ("store", "clock", "tracking", "cache", "wandb_sink")
         or module.endswith("/base.py")

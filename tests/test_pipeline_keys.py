@@ -149,17 +149,46 @@ def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
     assert changed["logger=wandb"] == changed["name=x"] == set()
 
 
-def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for override in ("devices=2", "devices=-1", "devices=auto", "devices=[0,1]", "num_nodes=2"):
-        cfg, *_ = real(tmp_path, f"++trainer.fit.{override}")
-        with pytest.raises(ConfigError, match=r"trainer.fit.\w+=.*: a step's rows are not divided") as error:
-            check.check_ranks(cfg, ["sft"])
-        assert str(error.value).startswith(f"trainer.fit.{override.partition('=')[0]}=")
-        check.check_ranks(cfg, ["filter"])
-    check.check_ranks(real(tmp_path, "trainer.fit.devices=[0]")[0], ["sft"])
+@pytest.mark.parametrize(
+    ("overrides", "world", "message"),
+    [
+        (["devices=2", "strategy=fsdp"], 1, r"trainer\.fit\.strategy=fsdp: every rank holds the whole model"),
+        (["devices=[0,1]"], 1, r"trainer\.fit\.devices=\[0, 1\]: rank k takes GPU k; give their number"),
+        (["devices=0"], 1, r"trainer\.fit\.devices=0: not a number of ranks"),
+        (["devices=many"], 1, r"trainer\.fit\.devices=many: not a number of ranks"),
+        (["devices=2", "num_nodes=2"], 1, r"trainer\.fit\.num_nodes=2: the ranks of other machines are started there"),
+        (["devices=1"], 2, r"WORLD_SIZE=2: trainer\.fit asks for 1 devices on 1 machines; start 1 ranks"),
+        (["devices=2", "num_nodes=2"], 2, r"WORLD_SIZE=2: trainer\.fit asks for 2 devices on 2 machines; start 4"),
+        (["devices=8"], 1, r"sft\.rows_per_step=4: fewer than the 8 ranks that divide them"),
+        (["accelerator=gpu"], 1, r"trainer\.fit\.accelerator=gpu: no GPU is found here"),
+    ],
+)
+def test_ranks_that_cannot_be_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], world: int, message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    cfg, *_ = real(tmp_path, "sft.rows_per_step=4", *(f"++trainer.fit.{override}" for override in overrides))
+    with pytest.raises(ConfigError, match=message):
+        check.check_ranks(cfg, ["sft"])
+
+
+def test_several_ranks_where_they_have_something_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, *_ = real(tmp_path, "trainer.fit.devices=2", "sft.rows_per_step=2", "grpo.questions_per_step=1")
+    check.check_ranks(cfg, ["sft"])  # the command starts them
+    with pytest.raises(ConfigError, match=r"grpo\.questions_per_step=1: fewer than the 2 ranks"):
+        check.check_ranks(cfg, ["sft", "grpo"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE=2: the work is not divided"):
+    check.check_ranks(cfg, ["sft"])  # torchrun has
+    cfg, *_ = real(tmp_path, "trainer.fit.devices=2", "+engine.policy.tensor_parallel_size=2")
+    with pytest.raises(ConfigError, match=r"engine\.policy\.tensor_parallel_size=2: each of 2 ranks has an engine"):
+        check.check_ranks(cfg, ["grpo"])
+    cfg, *_ = real(tmp_path, "stage=filter")
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2: stage=filter does not train"):
         check.check_ranks(cfg, ["filter"])
+    for one in ("auto", "-1", "[0]", "1"):
+        cfg, *_ = real(tmp_path, f"trainer.fit.devices={one}")
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        check.check_ranks(cfg, ["sft", "grpo"])
 
 
 def test_a_hub_id_is_no_file_to_look_for() -> None:

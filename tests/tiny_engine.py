@@ -86,6 +86,9 @@ class TinyEngine:
         """See PolicyEngine."""
         raise NotImplementedError
 
+    def start(self) -> None:
+        """See PolicyEngine."""
+
     def rest(self) -> bool:
         """See PolicyEngine."""
         return False

@@ -172,7 +172,7 @@ def random_state() -> dict[str, Any]:
         "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
         "numpy": [torch.from_numpy(numpy.asarray(keys).astype(numpy.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the GPU of this process
     }
 
 
@@ -184,7 +184,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     numpy.random.set_state(("MT19937", keys.numpy().astype(numpy.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(*state["cuda"])
 
 
 def seed_random(seed: int) -> None:

@@ -4,6 +4,9 @@ A training run is a fixed plan of steps. The module counts the steps it has done
 that number beside weights, optimiser and random states, and a resumed run walks the rest of the plan; the learning rate
 is a function of the step alone. Lightning's own loop position is left out of the checkpoint: its `global_step` counts
 optimiser steps, and a GRPO step may have none.
+
+Over several ranks every one walks the same plan with the same weights. A step's rows are divided over them, and their
+gradients are added up before the optimiser's step (not averaged: each loss is divided by counts over all ranks).
 """
 
 from __future__ import annotations
@@ -19,13 +22,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.plugins import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from finr1.context import build
 from finr1.data.checkpoints import Checkpoints, random_state, seed_random, set_random_state, whole_file
 from finr1.data.masters import Masters
+from finr1.ranks import ALONE, Ranks
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
@@ -54,9 +60,16 @@ class StepModule(pl.LightningModule):
     Subclasses say what a step does (`training_step`); this class holds the model, its optimiser and the position.
     """
 
-    def __init__(self, model: Any, optimizer: Callable[..., torch.optim.Optimizer], weight_decay: float) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        weight_decay: float,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.ranks = ranks
         self.model = model
         self.make_optimizer = optimizer
         self.weight_decay = weight_decay
@@ -79,7 +92,7 @@ class StepModule(pl.LightningModule):
         return self.make_optimizer([group for group in groups if group["params"]], lr=0.0)
 
     def optimise(self, losses: Iterator[Tensor], lr: float, max_grad_norm: float) -> float:
-        """Back-propagate each micro-batch's loss, clip, step; returns the gradient norm before clipping.
+        """Back-propagate each micro-batch's loss, add all ranks' gradients, clip, step; returns the norm before that.
 
         Raises FloatingPointError where that norm is not finite, before the weights are touched.
         """
@@ -87,6 +100,7 @@ class StepModule(pl.LightningModule):
         for loss in losses:
             self.manual_backward(loss)
             self.masters.pull()
+        self.ranks.add_gradients(self.masters.trained)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.steps_done}: the gradient norm is {float(norm)}")
@@ -102,15 +116,16 @@ class StepModule(pl.LightningModule):
         return float(norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the own position and the random states, leave out Lightning's loops."""
+        """Keep the own position and every rank's random states, leave out Lightning's loops."""
         checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
-        checkpoint["random"], checkpoint["masters"] = random_state(), self.masters.state()
+        checkpoint["random"] = self.ranks.gather(random_state())
+        checkpoint["masters"] = self.masters.state()
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position up again."""
         self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
-        self._random, self._masters = checkpoint["random"], checkpoint["masters"]
+        self._random, self._masters = checkpoint["random"][self.ranks.rank], checkpoint["masters"]
 
     def on_train_end(self) -> None:
         """The model leaves training with all the precision it was trained in."""
@@ -120,9 +135,9 @@ class StepModule(pl.LightningModule):
         """Told after each checkpoint how many steps the oldest one kept has done: a resume begins there at most."""
 
     def set_random(self, seed: int) -> None:
-        """Before the first step of this process: the random states of the checkpoint, or seeded ones."""
+        """Before the first step of this process: the random states of the checkpoint, or seeded ones, a rank's own."""
         if self._random is None:
-            seed_random(seed)
+            seed_random(seed + self.ranks.rank)
         else:
             set_random_state(self._random)
             self._random = None
@@ -141,7 +156,10 @@ class StreamedCheckpoints(TorchCheckpointIO):
 
 
 class Checkpoint(pl.Callback):
-    """Saves every `every` steps and at a new best task metric that is to be kept, but not after the last step."""
+    """Saves every `every` steps and at a new best task metric that is to be kept, but not after the last step.
+
+    All ranks have a part in a checkpoint; the first one writes it, and keeps the others to the rule.
+    """
 
     def __init__(self, kept: Checkpoints, every: int, n_steps: int, seed: int) -> None:
         self.kept, self.every, self.n_steps, self.seed = kept, every, n_steps, seed
@@ -157,10 +175,25 @@ class Checkpoint(pl.Callback):
         """After each step of the plan."""
         done, best = module.steps_done, module.best_steps
         if done < self.n_steps and (done % self.every == 0 or (self.kept.rule.keep_best and best == done)):
-            self.kept.make_room(best)
+            if module.ranks.first:
+                self.kept.make_room(best)
             trainer.save_checkpoint(self.kept.path(done))
-            self.kept.prune(best)
-            module.checkpoint_kept(self.kept.steps()[0])
+            if module.ranks.first:
+                self.kept.prune(best)
+                module.checkpoint_kept(self.kept.steps()[0])
+
+
+class Replicas(DDPStrategy):
+    """A copy of the model on each rank, as with DDP, but without its wrapper: `StepModule.optimise` adds gradients up.
+
+    DDP reduces within each backward pass, all of which every rank must then take. Here a rank has as many rows as fall
+    to it, or none, and one exchange an optimiser step is enough.
+    """
+
+    def configure_ddp(self) -> None:
+        """All ranks begin with the first one's weights."""
+        module: Any = self.lightning_module
+        module.ranks.equalise(p for p in module.model.parameters() if p.requires_grad)
 
 
 def keep_freed_memory() -> None:
@@ -179,14 +212,19 @@ def keep_freed_memory() -> None:
 def fit(
     module: StepModule, n_steps: int, kept: Checkpoints, trainer_node: Mapping[str, Any], every: int, seed: int = 0
 ) -> None:
-    """Walk the plan from the newest whole checkpoint, or from the start; `seed` is of what the steps draw."""
+    """Walk the plan from the newest whole checkpoint, or from the start; `seed` is of what the steps draw.
+
+    Every rank calls this; which checkpoint is taken up, the first one says.
+    """
     keep_freed_memory()
+    newest = module.ranks.of_first(kept.newest() if module.ranks.first else None)
+    several = {"strategy": Replicas(cluster_environment=TorchElasticEnvironment())} if module.ranks.world > 1 else {}
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and checkpoints does not apply here
         trainer: pl.Trainer = build(
-            trainer_node,
+            {**trainer_node, **several},
             max_epochs=1,
             logger=False,
             callbacks=[Checkpoint(kept, every, n_steps, seed)],
@@ -198,7 +236,7 @@ def fit(
         )
         trainer.strategy.checkpoint_io = StreamedCheckpoints()
         loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
-        trainer.fit(module, loader, ckpt_path=kept.newest())
+        trainer.fit(module, loader, ckpt_path=newest)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if module.steps_done != n_steps:

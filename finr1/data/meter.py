@@ -19,6 +19,7 @@ import torch
 from finr1.clock import memory_gib
 from finr1.data.rows import Group
 from finr1.model.load import core
+from finr1.ranks import ALONE, Ranks
 from finr1.store import read_json, write_json
 
 FILE = "matmul_peak.json"
@@ -50,16 +51,21 @@ def work_of(rows: Sequence[Sequence[Group]]) -> Work:
 
 
 class Meter:
-    """The figures of a model's steps; `folder` keeps the measured peak, so that a resumed run has the same."""
+    """The figures of a model's steps; `folder` keeps the measured peak, so that a resumed run has the same.
 
-    def __init__(self, model: Any, folder: Path) -> None:
-        self.model, self.path = model, folder / FILE
-        self.peak = 0.0  # FLOPs a second
+    The first rank measures for all: their machines are taken to be alike.
+    """
+
+    def __init__(self, model: Any, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.model, self.path, self.ranks = model, folder / FILE, ranks
+        self.peak = 0.0  # FLOPs a second of one rank
 
     def prepare(self) -> None:
         """Measure the peak, or read it; call it where a step computes, so that it sees the step's type."""
-        if self.peak:
-            return
+        if not self.peak:
+            self.peak = self.ranks.of_first(self._peak() if self.ranks.first else 0.0)
+
+    def _peak(self) -> float:
         device = next(self.model.parameters()).device
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else next(self.model.parameters()).dtype
@@ -69,7 +75,7 @@ class Meter:
         if key not in known:
             known[key] = matmul_peak(device, dtype)
             write_json(self.path, known)
-        self.peak = known[key]
+        return float(known[key])
 
     def flops(self, work: Work) -> float:
         """Of forward and backward pass."""
@@ -87,11 +93,12 @@ class Meter:
         )
 
     def metrics(self, work: Work, seconds: float, row_tokens: int) -> dict[str, float]:
-        """Of a step whose rows, each with a budget of `row_tokens`, took so many seconds to train on."""
+        """Of a step whose rows, each with a budget of `row_tokens`, took all ranks so many seconds to train on."""
         cuda = next(self.model.parameters()).device.type == "cuda"
-        found = {"peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else memory_gib("VmHWM")}
+        memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else memory_gib("VmHWM")
+        found = {"peak_memory_gib": max(self.ranks.gather(memory))}
         if work.tokens:
-            found["mfu"] = self.flops(work) / seconds / self.peak
+            found["mfu"] = self.flops(work) / seconds / (self.ranks.world * self.peak)
             found["pack_efficiency"] = work.tokens / (work.rows * row_tokens)
             # On CPU the pieces of a row go one by one (finr1/data/attention.py): nothing is padded.
             found["padding_waste"] = 1 - work.tokens / work.places if cuda else 0.0

@@ -136,6 +136,10 @@ class PolicyEngine(Engine, Protocol):
     weights_version: str
     weight_names: frozenset[str]  # checkpoint names of the weights that were put in last; none before
 
+    def start(self) -> None:
+        """Build what the engine needs before its first request: all ranks call it, or none."""
+        ...
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
         ...

@@ -110,6 +110,8 @@ class VllmEngine:
             if not torch.cuda.is_available():
                 # vLLM's 128 on CPU would let the completions of a shorter prompt share nothing of it: each prefills it.
                 options["block_size"] = CPU_BLOCK_TOKENS
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # on this rank's own GPU, in torch's default group of all
+                options["distributed_executor_backend"] = "external_launcher"
             if self.gpu_memory_utilization is not None:
                 options["gpu_memory_utilization"] = self.gpu_memory_utilization
             llm = LLM(
@@ -133,6 +135,10 @@ class VllmEngine:
         self._llm = llm
         self.load_weights(_safetensors(folder), str(folder))
         return llm
+
+    def start(self) -> None:
+        """Build it now."""
+        assert self.llm is not None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None

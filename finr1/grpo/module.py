@@ -26,6 +26,7 @@ from finr1.grpo.rollout import Batch, Graded, Sampler, ask, collate, join, refil
 from finr1.grpo.settings import GrpoSettings
 from finr1.grpo.task import Task
 from finr1.grpo.workers import failures
+from finr1.ranks import ALONE, Ranks
 from finr1.reward.base import Reward
 from finr1.store import JsonlWriter, digest, take_rows, write_jsonl
 from finr1.tracking import Tracker
@@ -66,15 +67,16 @@ class GrpoModule(StepModule):
         seed: int = 0,
         canary: Canary | None = None,
         task: Task | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        super().__init__(model, optimizer, settings.weight_decay)
+        super().__init__(model, optimizer, settings.weight_decay, ranks)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
         self.spare, self.seed, self.canary, self.pending = spare, seed, canary, Pending(folder)
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar, self.task = folder, tracker, bar, task
-        self.meter = Meter(model, tracker.run_dir)
+        self.meter = Meter(model, tracker.run_dir, ranks)
         self.version = "step 0"  # of the weights at the start; a step without an update leaves it as it was
 
     def on_train_start(self) -> None:
@@ -115,7 +117,8 @@ class GrpoModule(StepModule):
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
         graded, asked, rounds, lost = None, self.plan[step], 0, 0
         while asked:
-            found = self.pending.take(step, rounds, version, asked) or self.sample(step, rounds, asked)
+            kept = self.pending.take(step, rounds, version, asked) if self.ranks.first else None
+            found = self.ranks.of_first(kept) or self.sample(step, rounds, asked)
             clock.add(found.seconds)
             graded, lost = join(graded, weigh(found.groups, self.rewards, s)), lost + found.failures
             advantages = self.centre(graded, wanted)
@@ -125,7 +128,8 @@ class GrpoModule(StepModule):
         assert graded is not None
         resting = self.sampler.rest()
         seed = int(digest([self.seed, "updates", step]), 16) % 2**63
-        seed_random(seed)  # whatever sampling and rewards have drawn, or a resumed step has not: the update is the same
+        # Whatever sampling and rewards have drawn, or a resumed step has not: the update is the same.
+        seed_random((seed + self.ranks.rank) % 2**63)
         batch = collate(graded.groups, advantages, s, seed)
         stats = self.update(batch, step)
         clock.lap("train_s")
@@ -135,21 +139,23 @@ class GrpoModule(StepModule):
         self.record(step, graded, advantages, stats, version, clock, gap, lost, measured)
 
     def sample(self, step: int, round: int, asked: Sequence[Question]) -> Round:
-        """These questions' completions and verdicts, on disk before they are used."""
+        """These questions' completions and verdicts, on disk before they are used; each rank has asked some of them."""
         clock, before = Clock(), failures(self.rewards)
-        sampled = self.sampler.sample(asked)
+        sampled = self.sampler.sample(self.ranks.mine(asked))
         clock.lap("sample_s")
-        groups = ask(sampled, self.rewards)
+        groups = self.ranks.join(ask(sampled, self.rewards))
+        lost = sum(self.ranks.gather(failures(self.rewards) - before))
         clock.lap("grade_s")
-        done = Round(groups, failures(self.rewards) - before, clock.laps)
-        self.pending.put(step, round, self.sampler.engine.weights_version, done)
+        done = Round(groups, lost, clock.laps)
+        if self.ranks.first:
+            self.pending.put(step, round, self.sampler.engine.weights_version, done)
         return done
 
     def sync(self, steps_done: int, clock: Clock) -> float | None:
         """The policy's weights into the engine; returns what the canary says, if there is one."""
         self.sampler.load_weights(self.model, f"step {steps_done}")
         clock.lap("sync_s")
-        gap = self.canary.check(self.model, steps_done) if self.canary else None
+        gap = max(self.ranks.gather(self.canary.check(self.model, steps_done))) if self.canary else None
         clock.lap("canary_s")
         return gap
 
@@ -179,14 +185,14 @@ class GrpoModule(StepModule):
         sums = torch.zeros(6, dtype=torch.float64)
         lr = learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule)
         norms = [self.optimise(self.losses(batch, share, old, sums), lr, s.max_grad_norm) for share in batch.shares]
-        loss, *shown = sums.tolist()
+        loss, *shown = self.ranks.sum(sums).tolist()
         return UpdateStats(loss / len(norms), sum(norms) / len(norms), batch.n_tokens, *shown)
 
     @torch.no_grad()
     def trainer_logprobs(self, batch: Batch) -> dict[int, Tensor]:
-        """Log-probs of each completion in the loss under the weights of now, by its number."""
+        """Log-probs of each completion in the loss of this rank under the weights of now, by its number."""
         found: dict[int, Tensor] = {}
-        for groups in (groups for share in batch.shares for groups in share):
+        for groups in (groups for share in batch.shares for groups in self.own(share)):
             numbers = [n for group in groups for n in group.numbers]
             logprobs_N = completion_stats(self.model, make_row(groups), self.settings.sampling.temperature).logprobs_N
             pieces: Any = torch.split(logprobs_N, batch.lengths_C[numbers].tolist())
@@ -196,13 +202,16 @@ class GrpoModule(StepModule):
     def losses(
         self, batch: Batch, share: list[list[RowGroup]], old: Mapping[int, Tensor] | None, sums: Tensor
     ) -> Iterator[Tensor]:
-        """The loss of each row of a share; what is shown of it is added to `sums`, in the order of `UpdateStats`."""
+        """The loss of each of this rank's rows of a share, normalised over those of all ranks.
+
+        What is shown of it is added to `sums`, in the order of `UpdateStats`.
+        """
         s, rule = self.settings, self.rule
         count = batch.normaliser(share, s.count)
         inside = batch.lengths_C > 0
         weights_C = torch.zeros(len(inside))
         weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss, count, s.sampling.max_new_tokens)
-        for groups in share:
+        for groups in self.own(share):
             row, numbers = make_row(groups), [n for group in groups for n in group.numbers]
             reference_N = self.reference.logprobs(self.model, row, s.sampling.temperature) if self.reference else None
             stats = completion_stats(self.model, row, s.sampling.temperature, entropy_grad=rule.entropy_bonus > 0)
@@ -222,6 +231,10 @@ class GrpoModule(StepModule):
             sums.add_(torch.stack([value.detach() for value in (result.loss, *shown)]).double())
             yield result.loss
 
+    def own(self, share: list[list[RowGroup]]) -> list[list[RowGroup]]:
+        """This rank's rows of an optimiser step, whoever sampled them: a rank whose groups have no spread helps too."""
+        return self.ranks.share(share, [sum(group.n_tokens for group in groups) for groups in share])
+
     def record(
         self,
         step: int,
@@ -234,7 +247,9 @@ class GrpoModule(StepModule):
         lost: int,
         measured: Mapping[str, float],
     ) -> None:
-        """Metrics to the tracker, a few samples to the run folder."""
+        """Metrics to the tracker, a few samples to the run folder: what every rank has, the first one writes."""
+        if not self.ranks.first:
+            return
         completions = [c for group in graded.groups for c in group.completions]
         n_generated = sum(len(c.token_ids) for c in completions)
         s = self.settings

@@ -60,6 +60,8 @@ class Graded(NamedTuple):
 
 def ask(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
     """The groups with every reward's verdicts on every completion."""
+    if not groups:
+        return []
     items = [RewardItem(g.question, c.text, c.finish_reason == "length") for g in groups for c in g.completions]
     verdicts = {name: reward.grade(items) for name, reward in rewards.items()}
     size = len(groups[0].completions)

@@ -43,7 +43,7 @@ def run(ctx: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
     with guarded(ctx.parts(cfg.reward), cfg.grpo.workers) as rewards:
         limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
-        if n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
+        if ctx.ranks.first and n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
             ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
         engine = ctx.engines.policy()
         engine.load_folder(start)
@@ -70,9 +70,12 @@ def run(ctx: Context) -> dict[str, Any]:
                 lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
                 cfg.seed,
                 _canary(ctx, chosen[0], tokenizer, engine),
-                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note),
+                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note, ctx.ranks),
+                ctx.ranks,
             )
             fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
+    if not ctx.ranks.first:
+        return {}
     exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     kept.clear()
@@ -140,7 +143,10 @@ def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngi
 
 
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
-    """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk."""
+    """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk.
+
+    The ranks divide what is not on disk yet. After a kill the rates that others than the first had measured are lost.
+    """
     settings = ctx.cfg.grpo.select
     candidates = candidates[: settings.max_candidates]
     if settings.samples == 0:
@@ -148,7 +154,7 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
         return list(candidates)
     path = ctx.folder / PASS_RATES
     before = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
-    rates = {row["question_id"]: row["pass_rate"] for row in before}
+    rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.of_first(before)}
     batches = [candidates[i : i + SELECT_BATCH] for i in range(0, len(candidates), SELECT_BATCH)]
     # Whole batches only: what a batch gives depends on who is in it, and a resumed run must choose the same questions.
     todo = [batch for batch in batches if any(q.id not in rates for q in batch)]
@@ -156,11 +162,13 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
     known = len(candidates) - sum(map(len, todo))
     with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), known) as bar:
         for batch in todo:
-            requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in batch]
+            own = ctx.ranks.mine(batch)
+            requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in own]
             answers = engine.generate(requests, sampling, lambda *_: bar.advance())
-            found = {q.id: pass_rate(q, completions) for q, completions in zip(batch, answers, strict=True)}
-            writer.write(*({"question_id": key, "pass_rate": rate} for key, rate in found.items()))
-            rates |= found
+            found = ctx.ranks.join([pass_rate(q, completions) for q, completions in zip(own, answers, strict=True)])
+            rows = [{"question_id": q.id, "pass_rate": rate} for q, rate in zip(batch, found, strict=True)]
+            writer.write(*rows)
+            rates |= {row["question_id"]: row["pass_rate"] for row in rows}
     chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
     if not chosen:
         raise DataError(

@@ -45,7 +45,7 @@ class GrpoSettings:
     allow_unchecked: bool = False  # rows that were not decontaminated against this run's benchmarks
     init_from: str | None = None  # model folder or hub id to start from; null: this run's SFT model
     steps: int = 40  # rollouts
-    questions_per_step: int = 8
+    questions_per_step: int = 8  # over all ranks
     group_size: int = 8
     refill_rounds: int = 0  # further rounds of questions in place of groups without spread, at most; 0: off
     sampling: Sampling = field(default_factory=Sampling)

@@ -18,6 +18,7 @@ import torch
 from finr1.errors import ConfigError
 from finr1.grpo.rollout import Sampler
 from finr1.grpo.settings import GrpoSettings
+from finr1.ranks import ALONE, Ranks
 from finr1.scoring import Row, score, value_of
 from finr1.store import JsonlWriter, read_jsonl, write_jsonl
 from finr1.types import Question, stable_id
@@ -42,6 +43,7 @@ class Task:
         settings: of the stage.
         folder: where `evals.jsonl` goes, one row a completion.
         say: is told in one line when the reward rises while the accuracy falls.
+        ranks: who divide the questions; each has the whole history.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Task:
         settings: GrpoSettings,
         folder: Path,
         say: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.questions, self.sampler, self.settings, self.say = questions, sampler, settings, say
+        self.ranks = ranks
         self.path = folder / FILE
         self.history: list[Measured] = []
         self.rewards: list[float] = []  # of the steps since the last evaluation
@@ -85,8 +89,8 @@ class Task:
         s = self.settings.sampling
         greedy = replace(s, n=1, temperature=0.0, top_p=1.0, top_k=-1)
         with torch.autocast("cpu", enabled=False), torch.no_grad():
-            graded = score(self.sampler.engine, self.questions, self.sampler.system, greedy)
-        rows = [{"steps_done": steps_done, **row} for rows in graded for row in rows]
+            own = score(self.sampler.engine, self.ranks.mine(self.questions), self.sampler.system, greedy)
+        rows = [{"steps_done": steps_done, **row} for rows in self.ranks.join(own) for row in rows]
         with JsonlWriter(self.path) as writer:
             writer.write(*rows)
         return rows

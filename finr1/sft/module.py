@@ -14,6 +14,7 @@ from finr1.data.logprobs import completion_stats
 from finr1.data.loop import StepModule, learning_rate
 from finr1.data.meter import Meter, work_of
 from finr1.data.rows import Group, make_row
+from finr1.ranks import ALONE, Ranks
 from finr1.sft.settings import SftSettings
 from finr1.tracking import Tracker
 
@@ -31,10 +32,11 @@ class SftModule(StepModule):
         plan: Plan,
         tracker: Tracker,
         bar: Bar,
+        ranks: Ranks = ALONE,
     ) -> None:
-        super().__init__(model, optimizer, settings.weight_decay)
+        super().__init__(model, optimizer, settings.weight_decay, ranks)
         self.settings, self.plan, self.tracker, self.bar = settings, plan, tracker, bar
-        self.meter = Meter(model, tracker.run_dir)
+        self.meter = Meter(model, tracker.run_dir, ranks)
 
     def on_train_start(self) -> None:
         """Show the steps that a checkpoint already holds."""
@@ -47,17 +49,18 @@ class SftModule(StepModule):
         checkpoint["runs"] = self.tracker.run_ids
 
     def training_step(self, step: int, _: int) -> None:
-        """One optimiser step over the rows of the plan."""
+        """One optimiser step over the rows of the plan, divided over the ranks."""
         self.meter.prepare()
         began = time.perf_counter()
         rows = self.plan[step]
         work = work_of(rows)
-        n_targets = work.targets
+        n_targets = work.targets  # of all ranks
+        own = self.ranks.share(rows, [sum(group.n_tokens for group in row) for row in rows])
         total = 0.0
 
         def losses() -> Iterator[Tensor]:
             nonlocal total
-            for groups in rows:
+            for groups in own:
                 row = make_row(groups)
                 loss = -completion_stats(self.model, row).logprobs_N.sum() / n_targets
                 total += float(loss.detach())
@@ -67,6 +70,7 @@ class SftModule(StepModule):
         warmup = round(self.settings.warmup_share * n_steps)
         lr = learning_rate(step, n_steps, warmup, self.settings.learning_rate, "cosine")
         norm = self.optimise(losses(), lr, self.settings.max_grad_norm)
+        total = float(self.ranks.sum(torch.tensor(total, dtype=torch.float64)))
         self.steps_done, seconds = step + 1, time.perf_counter() - began
         metrics = {
             "loss": total,

@@ -32,8 +32,10 @@ def run(ctx: Context) -> dict[str, Any]:
     model = load_trainable(base, cfg.model, register())
     kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
-        module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar)
+        module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
         fit(module, len(plan), kept, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
+    if not ctx.ranks.first:
+        return {}
     export(model, tokenizer, ctx.folder / "model", cfg.model)
     kept.clear()
     tokens = sum(group.n_tokens for step in plan for row in step for group in row)

@@ -20,7 +20,7 @@ class SftSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     row_tokens: int = 1024  # token budget of a packed row (one micro-batch)
-    rows_per_step: int = 1  # packed rows an optimiser step
+    rows_per_step: int = 1  # packed rows an optimiser step, over all ranks
     checkpoint_every_steps: int = 50
 
     def __post_init__(self) -> None:

@@ -1,0 +1,191 @@
+"""Trains a tiny model on one rank or several, in processes of their own: `python tests/several.py <cases> <folder>`.
+
+Leaves `<case>.<ranks>.pt` in the folder: for each variant the gradient of every optimiser step before clipping, and the
+rows and metrics that the first rank wrote. AssertionError where the ranks do not end with the same weights. The rank
+whose number is in KILL ends by SIGKILL in its third optimiser step.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from killing import Chance, adapted, kill_at
+from stages import question
+from tiny_engine import TinyEngine
+from tiny_model import VOCABULARY, tiny
+
+from finr1 import ranks as several
+from finr1.data import loop
+from finr1.data.checkpoints import Checkpoints
+from finr1.data.rows import Group
+from finr1.data.settings import CheckpointSettings
+from finr1.engine.base import Request, Sampling
+from finr1.grpo.canary import Canary
+from finr1.grpo.module import GrpoModule
+from finr1.grpo.reference import Reference
+from finr1.grpo.rollout import Sampler
+from finr1.grpo.run import make_plan, spare_questions
+from finr1.grpo.settings import CHOICES, GrpoSettings
+from finr1.grpo.task import Task
+from finr1.ranks import Ranks
+from finr1.reward.base import RewardItem
+from finr1.sft.module import SftModule
+from finr1.sft.settings import SftSettings
+from finr1.store import digest, read_jsonl
+from finr1.tracking import Tracker, read_metrics
+from finr1.types import Completion, Verdict
+
+Gradients = list[dict[str, torch.Tensor]]
+QUESTIONS = [question(f"question {i}") for i in range(10)]
+STEPS, PER_STEP = 3, 4
+PLAN = make_plan(QUESTIONS, STEPS, PER_STEP, seed=0)
+# Without spread: in step 0 all that the second of two ranks asks, in step 1 all groups but one, in step 2 one.
+SHORT = [q.text for q in [*PLAN[0][1::2], *PLAN[1][:3]]]
+
+
+class Bar:
+    def advance(self, *_: Any, **__: Any) -> None: ...
+
+
+class Odd:
+    """1 for an odd number of tokens, undecided for one in twelve of those of several tokens."""
+
+    name, weight = "odd", 1.0
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        unknown = [" " in item.text and int(digest(item.text), 16) % 12 == 0 for item in items]
+        values = [float(len(item.text.split()) % 2) for item in items]
+        return [Verdict(None if u else value) for value, u in zip(values, unknown, strict=True)]
+
+
+class Off(TinyEngine):
+    """Log-probs that are up to 0.3 off the trainer's, the same ones each time: ratios that are clipped, corrected."""
+
+    def _complete(self, request: Request, sampling: Sampling, sample: int) -> Completion:
+        whole = super()._complete(request, sampling, sample)
+        generator = torch.Generator().manual_seed(sum(whole.token_ids))
+        shift = 0.6 * (torch.rand(len(whole.logprobs), generator=generator) - 0.5)
+        return replace(whole, logprobs=[p + float(d) for p, d in zip(whole.logprobs, shift, strict=True)])
+
+
+def trainer(ranks: Ranks) -> dict[str, Any]:
+    return {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": ranks.world}
+
+
+def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+@contextmanager
+def recorded(module: Any) -> Iterator[Gradients]:
+    """The gradients of each optimiser step."""
+    plain, found = module.ranks.add_gradients, []
+
+    def add(parameters: Any) -> None:
+        plain(parameters)
+        found.append({name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None})
+
+    module.ranks.add_gradients = add
+    yield found
+    module.ranks.add_gradients = plain
+
+
+def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
+    """Steps of four rows, of one row (a rank has none) and of three, with as many tokens as come."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
+    group = lambda i: Group(draw(2 + i), [draw(9 - i)], [i])  # noqa: E731
+    rows = [[group(i), group(i + 1)] if i % 3 else [group(i)] for i in range(8)]
+    model = adapted() if settings else tiny()
+    plan = [rows[:4], rows[4:5], rows[5:]]
+    return SftModule(model, sgd, SftSettings(learning_rate=0.1), plan, Tracker(folder), Bar(), ranks)  # type: ignore[arg-type]
+
+
+def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
+    """Whole steps: questions divided, groups without spread, an undecided completion here and there."""
+    drawn = settings.pop("drawn", False)
+    known = {"steps": STEPS, "questions_per_step": PER_STEP, "group_size": 4, "learning_rate": 0.2, "warmup_steps": 0}
+    sampling = Sampling(n=4, max_new_tokens=6)
+    options = GrpoSettings(**{**known, "sampling": sampling, "row_tokens": 12, "samples_kept": 99, **settings})
+    sampler = Sampler(Off(SHORT), sampling, None, "float32")
+    held_out = [question(f"held out {i}") for i in range(3)] if options.eval_every else []
+    return GrpoModule(
+        adapted() if drawn else tiny(),
+        sgd,
+        options,
+        PLAN,
+        sampler,
+        {"reward": Chance() if drawn else Odd()},
+        folder,
+        Tracker(folder),
+        Bar(),  # type: ignore[arg-type]
+        Reference(tiny) if options.beta else None,
+        lambda step: spare_questions(QUESTIONS, PLAN[step], step, 0),
+        0,
+        None if drawn else Canary(sampler.engine, range(1, 20), bound=0.01),  # dropout has the trainer differ
+        Task(held_out, sampler, options, folder, print, ranks),
+        ranks,
+    )
+
+
+DRAWN = {"drawn": {"drawn": True}}  # dropout, and a reward that draws
+CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, dict[str, Any]]]] = {
+    "sft": (sft, {"plain": {}}),
+    "sft.drawn": (sft, DRAWN),
+    "grpo.drawn": (grpo, DRAWN),
+    "grpo": (
+        grpo,
+        {
+            **{loss: {"loss": loss} for loss in CHOICES["loss"]},
+            **{f"{loss}, two updates": {"loss": loss, "updates_per_rollout": 2} for loss in ("dapo", "bnpo", "gspo")},
+            **{how: {"correction": how, "correction_high": 1.0} for how in ("token_mask", "sequence_truncate")},
+            "divergence and entropy": {"beta": 0.2, "entropy_bonus": 0.1},
+            "counted over all": {"count": "all", "scale": "batch"},
+            "asked anew": {"refill_rounds": 3, "baseline": "leave_one_out"},
+            "evaluated": {"eval_every": 2, "mask_truncated": True},
+        },
+    ),
+}
+
+
+def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """All steps; what is to be the same on one rank and on several."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module = CASES[case][0](ranks, folder, dict(settings))
+    if os.environ.get("KILL") == str(ranks.rank):
+        kill_at(type(module), "optimise", 2)
+    with recorded(module) as gradients:
+        loop.fit(module, len(module.plan), Checkpoints(folder, CheckpointSettings(), print), trainer(ranks), every=2)
+    weights = {name: p.detach().clone() for name, p in module.model.named_parameters()}
+    for other in ranks.gather(weights):
+        assert all(torch.equal(weights[name], other[name]) for name in weights), "the ranks' weights differ"
+    files = {path.name: list(read_jsonl(path)) for path in folder.glob("*.jsonl") if path.name != "metrics.jsonl"}
+    return {
+        "gradients": gradients,
+        "weights": weights,
+        "metrics": read_metrics(folder, case.split(".")[0]),
+        "files": files,
+    }
+
+
+def main(cases: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    ranks = several.meet()
+    for case in cases.split(","):
+        own = folder / f"{case}.{ranks.world}.rank{ranks.rank}"
+        variants = enumerate(CASES[case][1].items())
+        found = {name: train(case, ranks, own / str(i), settings) for i, (name, settings) in variants}
+        if ranks.first:
+            torch.save(found, folder / f"{case}.{ranks.world}.pt")
+    ranks.gather(None)  # nobody leaves before all are done
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
