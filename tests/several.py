@@ -129,7 +129,7 @@ def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
         Reference(tiny) if options.beta else None,
         lambda step: spare_questions(QUESTIONS, PLAN[step], step, 0),
         0,
-        None if drawn else Canary(sampler.engine, range(1, 20), bound=0.01),  # dropout has the trainer differ
+        Canary(sampler.engine, range(1, 20), bound=0.01),
         Task(held_out, sampler, options, folder, print, ranks),
         ranks,
     )

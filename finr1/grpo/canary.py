@@ -27,7 +27,12 @@ class Canary:
     def check(self, model: Any, step: int) -> float:
         """Mean |log p(trainer) - log p(engine)| a token, nats; ConfigError naming the step if it is over the bound."""
         row = make_row([Group(self.token_ids[:1], [self.token_ids[1:]], [0])])
-        ours_N = completion_stats(model, row).logprobs_N
+        training = model.training
+        model.eval()  # adapters' dropout is the trainer's alone
+        try:
+            ours_N = completion_stats(model, row).logprobs_N
+        finally:
+            model.train(training)
         theirs_N = torch.tensor(self.engine.score(self.token_ids), device=ours_N.device)
         gap = float((ours_N - theirs_N).abs().mean())
         if not gap <= self.bound:  # NaN too

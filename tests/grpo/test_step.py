@@ -194,6 +194,16 @@ def test_a_canary_by_hand() -> None:
         Canary(engine, range(1, 6), 10.0).check(model, 4)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_canary_is_scored_without_dropout(training: bool) -> None:
+    model, engine = tiny().train(training), TinyEngine()
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, _, x_BTD: torch.nn.functional.dropout(x_BTD, 0.5, module.training)
+    )
+    assert Canary(engine, range(1, 20), 1e-5).check(model, 0) < 1e-5
+    assert all(module.training is training for module in model.modules())
+
+
 def test_the_canary_does_not_stop_the_gradient_under_autocast() -> None:
     model, engine = tiny(), TinyEngine()
     with torch.autocast("cpu", dtype=torch.bfloat16):
