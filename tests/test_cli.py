@@ -252,6 +252,7 @@ def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner)
     assert "questions  done before" in again.stderr
 
 
+@pytest.mark.slow
 def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: Path, finr1: Runner) -> None:
     sweep_of = ("--multirun", "+experiment=quickstart", "stage=questions", *FEW, "reward=[format],[format,accuracy]")
     done = finr1(*sweep_of)
@@ -269,6 +270,7 @@ def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: 
     assert finr1(*sweep_of).stderr.count("done before") == 2
 
 
+@pytest.mark.slow
 def test_a_failing_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("--multirun", "stage=filter,questions", "name=mine", *FEW)
     assert done.returncode == 1

@@ -198,6 +198,7 @@ def ready(folder: Path, server: Server, *names: str) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_path: Path) -> None:
     second_is_over = threading.Event()
 

@@ -251,6 +251,7 @@ def test_traces_without_their_defaults_and_with_more_are_kept_whole(tmp_path: Pa
     assert bad["trace"] == _trace(questions[1], "26%").to_json()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_traces(tmp_path: Path) -> None:
     """Eight bytes a trace are held to see that none is there twice; a trace is some 1,000 bytes here."""
     peaks = []

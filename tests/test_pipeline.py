@@ -191,6 +191,7 @@ def test_versions_are_those_installed() -> None:
     assert "wandb" not in found
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> None:
     """SIGKILL while the teacher writes: nothing on disk is asked again, and the seconds of both attempts count."""
     repo = Path(__file__).parents[1]

@@ -79,6 +79,7 @@ def both(request: pytest.FixtureRequest, trained: Path) -> tuple[Found, Found]:
     return one, two
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_gradients_of_one(both: tuple[Found, Found]) -> None:
     """Every loss, with groups left out, steps in which a rank has no row, and several updates a rollout."""
     one, two = both
@@ -95,6 +96,7 @@ def test_two_ranks_have_the_gradients_of_one(both: tuple[Found, Found]) -> None:
                 assert float((expected[name] - found[name]).abs().max()) / scale < 1e-5, f"{variant}: {name}"
 
 
+@pytest.mark.slow
 def test_the_first_rank_writes_what_one_would(both: tuple[Found, Found]) -> None:
     """All rows in the step's order, and the metrics of the whole step."""
     machine = ("_s", "mfu", "memory_gib")
@@ -112,6 +114,7 @@ def test_the_first_rank_writes_what_one_would(both: tuple[Found, Found]) -> None
                 assert row == its_row and advantage == pytest.approx(its_advantage, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_variants_are_what_they_say(trained: Path) -> None:
     """Each shows what it is there for: something is clipped, left out, undecided, asked anew."""
     left = torch.load(trained / "grpo.1.pt")
@@ -161,6 +164,7 @@ sys.exit(main([]))
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_all_in_one_line(tmp_path: Path) -> None:
     done = start(2, "-c", FAILS)
     assert done.returncode == 2

@@ -182,6 +182,7 @@ def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
 
 # Shares of the questions that model a gets right, that b mends of the wrong ones, and that b spoils of the right ones.
 @pytest.mark.parametrize(("right", "mended", "spoilt"), [(0.5, 0.2, 0.1), (0.9, 0.3, 0.05)])
+@pytest.mark.slow
 def test_the_difference_of_two_models_is_covered_as_it_says(right: float, mended: float, spoilt: float) -> None:
     rng, truth = np.random.default_rng(15), (1 - right) * mended - right * spoilt
     a = rng.random((TRIALS, 200)) < right

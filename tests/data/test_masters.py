@@ -111,6 +111,7 @@ class Bar:
     def advance(self, *_: Any, **__: Any) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_whole_sft_run_learns_as_in_fp32(tmp_path: Path) -> None:
     """The loss falls from ln(50) by most of itself, and no step is more than bf16's roundings away from fp32's."""
     plan = [[[Group([1, 2, 3], [[4, 5, 6, 7]], [0]), Group([9, 8], [[7, 6, 5]], [1])]]] * 20

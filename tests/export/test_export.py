@@ -185,6 +185,7 @@ def test_row_groups_cross_nothing(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path).column("a").to_pylist() == list(range(5 * GROUP_ROWS + 1))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Eight times the rows of 10 kB each (5 and 40 MB of traces): the peak may not grow by 5 MB."""
     import pyarrow as pa

@@ -153,6 +153,7 @@ def test_nan_in_place_of_text_or_gold_is_no_question_with_nan(kind: Kind, tmp_pa
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
+@pytest.mark.slow
 def test_a_line_of_100_mb_is_set_aside_and_memory_stays_bounded(kind: Kind, tmp_path: Path) -> None:
     """Lines and Parquet: a few times the longest row allowed, of Python's memory. A JSON array is held as text."""
     data = kind.write([kind.row(FIRST), kind.row("x" * BIG), kind.row(LAST)])

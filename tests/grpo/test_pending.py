@@ -72,6 +72,7 @@ def test_only_what_may_be_walked_again_stays(tmp_path: Path) -> None:
     assert not pending.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_samples_nothing_that_it_has(tmp_path: Path) -> None:
     """Killed in the update of step 2, of three: the resumed run asks the engine for nothing."""
     with pytest.raises(RuntimeError, match="killed"):

@@ -84,6 +84,7 @@ VARIANTS: list[dict[str, Any]] = [{}, REFILL, UPDATES, {**REFILL, **UPDATES, "co
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tmp_path: Path, settings: dict[str, Any]) -> None:
     whole = walk(tmp_path / "whole", TinyEngine(SHORT), **settings)
     with pytest.raises(RuntimeError, match="killed"):
@@ -106,6 +107,7 @@ def test_weights_that_stayed_keep_their_version_over_a_kill(tmp_path: Path) -> N
     assert [row["weights_version"] for row in read_jsonl(tmp_path / "samples.jsonl")] == ["step 0"] * 3 * 12
 
 
+@pytest.mark.slow
 def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> None:
     engine = TinyEngine(SHORT)
     walk(tmp_path, engine, refill_rounds=10)
@@ -125,6 +127,7 @@ def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> 
     assert max(row["groups_asked"] for row in metrics) > 3
 
 
+@pytest.mark.slow
 def test_the_number_of_rounds_is_bounded_and_off_by_default(tmp_path: Path) -> None:
     everything = [q.text for q in QUESTIONS]
     for rounds, calls in ((0, 1), (2, 3)):

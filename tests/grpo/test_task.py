@@ -183,6 +183,7 @@ def test_a_best_checkpoint_that_is_gone_or_damaged_is_said(tmp_path: Path) -> No
     assert "(checkpoint.disk_gib had no room for it): those of step 4 are exported" in said[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_what_was_measured(tmp_path: Path) -> None:
     whole, _, _ = walk(tmp_path / "whole", Examined([1, 3, 2, 1]))
     with pytest.raises(RuntimeError, match="killed"):

@@ -78,6 +78,7 @@ def items(*texts: str) -> list[RewardItem]:
 WORKERS = WorkerSettings(rewards=["obeys"], processes=2, timeout_s=1.5)
 
 
+@pytest.mark.slow
 def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
     with guarded({"obeys": Obeys(), "accuracy": Accuracy()}, WORKERS) as rewards:
         obeys = rewards["obeys"]
@@ -110,6 +111,7 @@ def test_every_completion_may_take_its_time_and_all_are_graded_by_both_workers()
         pool.close()
 
 
+@pytest.mark.slow
 def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
     pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=30)
     try:
@@ -122,6 +124,7 @@ def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
         pool.close()
 
 
+@pytest.mark.slow
 def test_hanging_workers_are_ended_and_none_is_left() -> None:
     with guarded({"obeys": Obeys()}, WORKERS) as rewards:
         pool = rewards["obeys"].pool
@@ -198,6 +201,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_of_a_killed_run_end_by_themselves() -> None:
     here = Path(__file__).parent
     path = os.pathsep.join(map(str, (here.parents[1], here.parent, here)))
