@@ -27,7 +27,8 @@ def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> No
         shutil.copytree(tiny_run / folder, run / folder)
     few = ("benchmark.worked.limit=4", "evaluate.sampled=false")
     ranks = ("trainer.fit.devices=2", "sft.rows_per_step=2", "model.adapter=lora")  # full weights would need 6 GB
-    result = runner.run(tmp_path, "+experiment=tiny", runner.SPREAD, *few, *ranks)
+    exact = ("model.dtype=float32", "trainer.fit.precision=32-true")  # in bf16 an untrained policy's mismatch is large
+    result = runner.run(tmp_path, "+experiment=tiny", runner.SPREAD, *few, *ranks, *exact)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stderr.count("done before") == 3  # and each stage is told of once
     assert [result.stderr.count(f"{stage}  ") for stage in ("sft ", "grpo ")] == [2, 2]
@@ -43,7 +44,7 @@ def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> No
     assert [step for step, _ in sft] == [0] and [step for step, _ in grpo] == [0, 1]
     assert all(math.isfinite(m["grad_norm"]) and m["grad_norm"] > 0 for _, m in sft)
     trained = [m for _, m in grpo if m["groups_with_spread"] > 0]
-    assert trained and all(0 < m["mismatch"] < 0.05 and m["canary"] < 0.15 for m in trained)
+    assert trained and all(0 < m["mismatch"] < 1e-3 and m["canary"] < 1e-3 for m in trained), trained
     assert not list(run.rglob("*.ckpt")) and not (run / "5_grpo" / "pending").exists()
     for stage in ("4_sft", "5_grpo"):
         assert (run / stage / "model" / "model.safetensors").is_file()
