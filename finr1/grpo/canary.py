@@ -6,7 +6,8 @@ leaves samples of another policy than the one that is trained; no metric of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,12 +28,8 @@ class Canary:
     def check(self, model: Any, step: int) -> float:
         """Mean |log p(trainer) - log p(engine)| a token, nats; ConfigError naming the step if it is over the bound."""
         row = make_row([Group(self.token_ids[:1], [self.token_ids[1:]], [0])])
-        training = model.training
-        model.eval()  # adapters' dropout is the trainer's alone
-        try:
+        with _without_dropout(model):
             ours_N = completion_stats(model, row).logprobs_N
-        finally:
-            model.train(training)
         theirs_N = torch.tensor(self.engine.score(self.token_ids), device=ours_N.device)
         gap = float((ours_N - theirs_N).abs().mean())
         if not gap <= self.bound:  # NaN too
@@ -42,6 +39,19 @@ class Canary:
             remedy = "the engine does not sample from the policy that is trained: no later step can be trusted"
             raise ConfigError("grpo.canary_bound", self.bound, why, remedy)
         return gap
+
+
+@contextmanager
+def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout is the trainer's alone. Only its modules change mode: in `eval()` 4-bit weights would be packed anew."""
+    dropping = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.training]
+    for module in dropping:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in dropping:
+            module.train()
 
 
 def check_names(before: frozenset[str], now: frozenset[str]) -> None:

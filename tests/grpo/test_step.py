@@ -199,11 +199,13 @@ def test_a_canary_by_hand() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_canary_is_scored_without_dropout(training: bool) -> None:
-    model, engine = tiny().train(training), TinyEngine()
-    model.get_input_embeddings().register_forward_hook(
-        lambda module, _, x_BTD: torch.nn.functional.dropout(x_BTD, 0.5, module.training)
-    )
+    model, engine, modes = tiny(), TinyEngine(), []
+    model.drop = torch.nn.Dropout(0.5)
+    model.train(training)
+    model.get_input_embeddings().register_forward_hook(lambda module, _, x_BTD: model.drop(x_BTD))
+    model.model.norm.register_forward_hook(lambda module, *_: modes.append(module.training))
     assert Canary(engine, range(1, 20), 1e-5).check(model, 0) < 1e-5
+    assert modes == [training], "weights in 4 bits must not see eval()"
     assert all(module.training is training for module in model.modules())
 
 
