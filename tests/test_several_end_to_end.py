@@ -26,7 +26,12 @@ def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> No
     for folder in ("1_questions", "2_traces", "3_filtered"):
         shutil.copytree(tiny_run / folder, run / folder)
     few = ("benchmark.worked.limit=4", "evaluate.sampled=false")
-    ranks = ("trainer.fit.devices=2", "sft.rows_per_step=2", "model.adapter=lora")  # full weights would need 6 GB
+    ranks = (
+        "trainer.fit.devices=2",
+        "sft.rows_per_step=2",
+        "grpo.group_size=4",
+        "model.adapter=lora",
+    )  # full weights would need 6 GB
     exact = ("model.dtype=float32", "trainer.fit.precision=32-true")  # in bf16 an untrained policy's mismatch is large
     result = runner.run(tmp_path, "+experiment=tiny", runner.SPREAD, *few, *ranks, *exact)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -37,7 +42,7 @@ def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> No
         questions
     ) == 4
     samples = rows(run / "5_grpo" / "samples.jsonl")
-    assert [row["step"] for row in samples] == [0] * 4 + [1] * 4  # two questions, two completions, of both ranks
+    assert [row["step"] for row in samples] == [0] * 8 + [1] * 8  # two questions, four completions, of both ranks
     for step in (0, 1):
         assert len({row["question_id"] for row in samples if row["step"] == step}) == 2
     sft, grpo = read_metrics(run, "sft"), read_metrics(run, "grpo")
