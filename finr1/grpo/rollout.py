@@ -71,11 +71,6 @@ def ask(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
     ]
 
 
-def grade(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
-    """Ask every reward about every completion; `settings` say how they combine and what the last tokens cost."""
-    return weigh(ask(groups, rewards), rewards, settings)
-
-
 def weigh(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
     """One reward a completion from the verdicts, and the task's own metrics."""
     completions = [c for g in groups for c in g.completions]

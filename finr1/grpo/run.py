@@ -145,7 +145,7 @@ def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngi
 def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
     """Keep questions whose pass rate under the starting policy lies in the band; every rate is kept on disk.
 
-    The ranks divide what is not on disk yet. After a kill the rates that others than the first had measured are lost.
+    The ranks divide each batch that is not on disk yet; the first one writes what all have measured.
     """
     settings = ctx.cfg.grpo.select
     candidates = candidates[: settings.max_candidates]
