@@ -56,8 +56,9 @@ run: install ## run the main job (questions to report), or what ARGS says
 
 test: export HF_HUB_OFFLINE = 1
 test: export WANDB_MODE = offline
+test: export OMP_NUM_THREADS = 1
 test: install ## run every test, the slow ones included
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 fuzz: install ## a million hostile strings, and 20,000 examples a property (some minutes; FUZZ_ARGS="--seed 1 --rows 20000")
 	@$(BIN)/python tests/answer/fuzz.py $(FUZZ_ARGS)

@@ -116,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if ranks.number() == 0:
             print("stopped; start the same command again to continue", file=sys.stderr)
-        return 130
+        return _leave(130)
     except ranks.LostRank:
-        return ranks.LOST
+        return _leave(ranks.LOST)
     except sweep.SweepFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -127,8 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if line is None or os.environ.get("FINR1_DEBUG") == "1":
             raise
         print(f"error: {line}", file=sys.stderr)
-        return 2
+        return _leave(2)
     return 0
+
+
+def _leave(code: int) -> int:
+    """`code`; but a rank ends right here: torch's threads may abort it while the interpreter takes itself down."""
+    if ranks.world() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _refuse(message: str) -> None:

@@ -16,6 +16,14 @@ settings.register_profile("deep", max_examples=20_000, deadline=None)
 settings.load_profile("plain")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n 2 --dist loadgroup`: what looks at `tiny_run` is the longest group and starts first; files stay whole."""
+    for item in items:
+        shared = "tiny_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("tiny_run" if shared else str(item.path)))
+    items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def finr1(tmp_path: Path) -> runner.Runner:
     """`finr1("stage=questions", ...)` runs `python -m finr1` in an empty folder and returns what came of it."""
