@@ -19,8 +19,10 @@ Numbers, where `a` is the answer's value, `g` the gold's and `h` half of the las
   unless the question asks for a decrease. The right figure in another currency is wrong.
 
 Choice, label and yes/no answers are read as what they name; naming several is wrong for a single gold if it lists them
-or leaves open which (`B or C`), undecided if it argues about them. Free text that differs from the gold, and code,
-need a judge: None. Where gold and answer are both one date, one number or one list, they are compared as such.
+or leaves open which (`B or C`), undecided if it argues about them. Figures alone, or an option letter where there are
+no options, are wrong for a yes/no or a label; words that could mean yes or no are undecided. Free text that differs
+from the gold, and code, need a judge: None. Where gold and answer are both one date, one number or one list, they are
+compared as such.
 
 Of an answer of more than `LONGEST_ANSWER` characters the end is read, where it concludes.
 """
@@ -43,7 +45,7 @@ from finr1.answer.named import (
     polarity,
     yes_or_no,
 )
-from finr1.answer.number import lone_number, read_numbers
+from finr1.answer.number import lone_number, only_figures, read_numbers
 from finr1.answer.value import candidates, grade_number, is_number, same_number
 from finr1.types import Question, Verdict
 
@@ -156,7 +158,7 @@ def _label(text: str, boxed: bool, question: Question) -> _Read:
     if not question.choices:
         if normalise(text) == normalise(question.gold or "") != "":
             return 1.0, text, "the same"
-        return (0.0 if len(text.split()) <= 3 else None), text, "not the same words"
+        return (0.0 if len(text.split()) <= 3 or only_figures(text) else None), text, "not the same words"
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} names no label"
@@ -175,6 +177,10 @@ def _yes_no(text: str, boxed: bool, question: Question) -> _Read:
     named = yes_or_no(text)
     if named is None and _YES_OR_NO.fullmatch(clean(text)):
         return 0.0, text, "a hedge: both"
+    if named is None and only_figures(text):
+        return 0.0, text, "figures, neither yes nor no"
+    if named is None and _ONLY_LETTERS.fullmatch(clean(text)) and not _shows_options(question):
+        return 0.0, text, "an option letter, and there are no options"
     if named is None:
         return None, text, "neither yes nor no, or both"
     return (1.0, named, "names the gold") if named == gold else (0.0, named, f"the gold is {gold}")
@@ -185,6 +191,15 @@ _YES_OR_NO = re.compile(
     r"|(?:no|false|否)\W*(?:or|/|或者?)\W*(?:yes|true|是))\W*",
     re.IGNORECASE,
 )
+_ONLY_LETTERS = re.compile(r"\W*+(?:(?:option|choice|选项?)\s?)?\(?[A-H](?:[\s,、()]++[A-H])*+\W*+")
+_OPTION_A = re.compile(r"(?<![A-Za-z])A\s?[).:、：．]")
+
+
+def _shows_options(question: Question) -> bool:
+    """Whether a letter may stand for a text: the question has choices, or its prompt shows some."""
+    return bool(question.choices) or any(_OPTION_A.search(message["content"]) for message in question.prompt)
+
+
 _LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "clean",
     "lone_number",
     "one_of",
+    "only_figures",
     "read_numbers",
     "unit_factor",
 ]
@@ -281,3 +282,24 @@ def lone_number(text: str) -> Number | None:
     value = float(f"{plain}.{decimals or 0}")
     negative = bool(match["minus"]) != bool(match["minus2"])
     return Number(-value if negative else value, 0.5 * 10.0 ** -len(decimals), 1.0, 0, len(text)).times(factor)
+
+
+def only_figures(text: str) -> bool:
+    """Whether a text is one number or several and says nothing besides: `1800`, `1,800元`, `(5.3%)`, `3, 4`, `1.2x`.
+
+    Not a comparison (`1.2 > 1`), nor the bare `1` and `0`, by which yes and no are written too.
+    """
+    plain = clean(text).strip()
+    if len(plain) > _LONGEST_LONE or plain.strip("$().*") in ("0", "1"):
+        return False
+    numbers = read_numbers(plain, cleaned=True)
+    if not numbers:
+        return lone_number(plain) is not None
+    begins, ends = [*(n.start for n in numbers), len(plain)], [0, *(n.end for n in numbers)]
+    return _BESIDE_FIGURES.fullmatch("|".join(plain[a:b] for a, b in zip(ends, begins, strict=True))) is not None
+
+
+_BESIDE_FIGURES = re.compile(
+    rf"(?:[\s|$,.;:()\[\]*\"'+\-~≈、]|{CURRENCY}|元|yuan|dollars?|times|x|倍|年|天|days?|years?|shares?|股)*+",
+    re.IGNORECASE,
+)

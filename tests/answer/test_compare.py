@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_the_unit_asked_for_makes_the_bare_figure_strict() -> None:
     asked, silent = question("number", "25%", meta={"unit": "%"}), question("number", "25%")
     assert [grade("25", q).strict.value for q in (asked, silent)] == [1, 0]
     assert grade("25", silent).scaled.value == 1
+
+
+def test_a_letter_is_undecided_where_the_prompt_shows_options() -> None:
+    bare = question("yes_no", "yes")
+    shown = replace(bare, prompt=[{"role": "user", "content": "Is it liquid?\nA. yes\nB. no"}])
+    assert [grade("\\boxed{A}", q).strict.value for q in (bare, shown)] == [0, None]
+
+
+@given(st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 1), st.sampled_from(["", "%", " million", "亿元", " bps", "x"]))
+def test_a_figure_is_wrong_for_a_yes_or_no(value: float, unit: str) -> None:
+    for gold in ("yes", "no", "是", "否"):
+        assert grade(f"\\boxed{{{value:,.2f}{unit}}}", question("yes_no", gold)).strict.value == 0
 
 
 @pytest.mark.parametrize("kind", ["number", "choice", "yes_no", "label", "text"])
