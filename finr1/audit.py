@@ -11,4 +11,4 @@ from finr1.types import stable_id
 
 def is_audited(trace_id: str, share: float, seed: int) -> bool:
     """Whether a trace is among the audited share: by a hash, the same in every process and for every resume."""
-    return int(stable_id("audit", seed, trace_id), 16) < share * 16**16
+    return share > 0 and int(stable_id("audit", seed, trace_id), 16) < share * 16**16

@@ -214,7 +214,8 @@ class Judges:
                     "answer_strict": _plain(strict),
                     "answer_scaled": _plain(scaled),
                     "criteria": {
-                        name: {"value": v.value, "why": v.why, "judge": by} for name, (v, by) in of_reasoning.items()
+                        name: {"value": value, "why": why, "judge": by}
+                        for name, ((value, _, why), by) in of_reasoning.items()
                     },
                 }
             )
@@ -243,20 +244,21 @@ class Judges:
 
         A later judge sees the items with a criterion open, unless what is known settles the outcome.
         """
-        nobody = (Verdict(None, why="no judge decided"), "")
-        found: list[dict[str, tuple[Verdict, str]]] = [dict.fromkeys(CRITERIA, nobody) for _ in items]
+        nobody = Verdict(None, why="no judge decided")
+        found = [] if self.reasoning else [dict.fromkeys(CRITERIA, (nobody, "")) for _ in items]
         todo: Sequence[int] = range(len(items))
         for n, (name, judge) in enumerate(self.reasoning.items()):
             if n:
                 todo = [i for i in todo if self.outcome(Verdict(1.0), found[i])[0] == "undecided"]
             if not todo:
                 break
-            for i, verdicts in zip(todo, judge.judge([items[i] for i in todo]), strict=True):
-                row = found[i]
-                for criterion, (before, _) in row.items():
-                    if before.value is None:
-                        verdict = verdicts.get(criterion, nobody[0])
-                        row[criterion] = (verdict, name if verdict.value is not None else "")
+            given = judge.judge([items[i] for i in todo])
+            rows = [{c: (v := row.get(c, nobody), "" if v.value is None else name) for c in CRITERIA} for row in given]
+            if not n:
+                found = rows
+                continue
+            for i, row in zip(todo, rows, strict=True):
+                found[i] = {c: row[c] if before[0].value is None else before for c, before in found[i].items()}
         return found
 
     @staticmethod

@@ -48,10 +48,19 @@ _BOLD = re.compile(r"\*\*(?=\S)([^*\n]{0,200}\S)\*\*")
 
 def normal_form(text: str) -> str:
     """Full-width forms and compatibility characters made plain, in time linear in the text."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_FEW))
+    return text if text.isascii() else unicodedata.normalize("NFKC", _translate(text, *_FEW))
 
 
-_FEW = str.maketrans(_LIGATURES)
+def _translate(text: str, table: dict[int, str], found: re.Pattern[str]) -> str:
+    """`text.translate(table)`: ten times as fast where the text has none of the table's characters."""
+    return text.translate(table) if found.search(text) else text
+
+
+def _with_search(table: dict[int, str]) -> tuple[dict[int, str], re.Pattern[str]]:
+    return table, re.compile(f"[{re.escape(''.join(map(chr, table)))}]")
+
+
+_FEW, _FIRST, _THEN = (_with_search(table) for table in (str.maketrans(_LIGATURES), _BEFORE, _AFTER))
 
 
 def clean(text: str) -> str:
@@ -59,7 +68,7 @@ def clean(text: str) -> str:
     text = text[:LONGEST]
     if not text.isascii():
         longest = 2 * len(text) + 100  # the normal form of a character can be six: no honest text doubles
-        text = unicodedata.normalize("NFKC", text.translate(_BEFORE))[:longest].translate(_AFTER)
+        text = _translate(unicodedata.normalize("NFKC", _translate(text, *_FIRST))[:longest], *_THEN)
         if " " in text:
             text = _HAN_SPACE.sub("", text)
     if "  " in text or "\t" in text:

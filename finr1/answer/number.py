@@ -139,13 +139,12 @@ def _merged(figures: list[Number], written: list[Number]) -> list[Number]:
 
 
 _PLAIN = _NUMBER.groupindex["digits"]
-_GROUPS = (
-    "digits", "under", "mixed", "exponent", "power", "raised", "unit", "noted", "letter", "capital", "minus", "minus2",
-)  # fmt: skip
+_GROUPS = ("under", "mixed", "exponent", "power", "raised", "unit", "noted", "letter", "capital")
 
 
 def _arabic(match: re.Match[str], text: str) -> Number | None:
-    shown, under, mixed, exponent, power, raised, unit, noted, letter, capital, minus, minus2 = match.group(*_GROUPS)
+    plain = match.lastindex == _PLAIN  # digits and perhaps a sign: by far the most frequent
+    shown, minus, minus2 = match.group("digits", "minus", "minus2")
     start, end = match.span()
     after = match.end("digits")
     if len(shown) > _LONGEST_DIGITS or (text[after : after + 1] == "." and text[after + 1 : after + 2].isdigit()):
@@ -154,9 +153,10 @@ def _arabic(match: re.Match[str], text: str) -> Number | None:
     value = float(digits)
     half_unit = 0.5 * 10.0 ** -len(digits.partition(".")[2]) if "." in digits else 0.5
     next_char = text[end : end + 1]
-    if match.lastindex == _PLAIN and not (next_char.isalpha() or next_char in (")", " ", "_")):
-        value = value if (minus is None) == (minus2 is None) else -value  # by far the most frequent
+    if plain and not (next_char.isalpha() or next_char in (")", " ", "_")):
+        value = value if (minus is None) == (minus2 is None) else -value
         return Number(value, half_unit, 1.0, start, end) if math.isfinite(value) else None
+    under, mixed, exponent, power, raised, unit, noted, letter, capital = match.group(*_GROUPS)
     if under:
         value, half_unit = _fraction(value, mixed, under)
     if exponent:

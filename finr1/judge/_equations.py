@@ -84,8 +84,6 @@ def equations(text: str, cleaned: bool = False) -> list[Equation]:
     found: list[Equation] = []
     exact: dict[float, float] = {}  # a rounded result as shown -> the value before rounding, which may be carried on
     for number, line in enumerate(lines(text, cleaned)):
-        if not (_DIGIT.search(line) and ("=" in line or _LINKING.search(line))):
-            continue
         values, alone = _alone(line)
         known = alone if exact.keys().isdisjoint(values) else _walk(_tokens(line), exact)
         for equation in known:
@@ -94,9 +92,11 @@ def equations(text: str, cleaned: bool = False) -> list[Equation]:
     return found
 
 
-@lru_cache(1 << 12)  # the samples of a question calculate much the same
+@lru_cache(1 << 13)  # the samples of a question calculate much the same
 def _alone(line: str) -> tuple[Set[float], Sequence[Equation]]:
-    """The numbers of a line, and its links where none of these was rounded before."""
+    """The numbers of a line that may hold a link, and its links where none of these was rounded before."""
+    if not (_DIGIT.search(line) and ("=" in line or _LINKING.search(line))):
+        return frozenset(), ()
     tokens = _tokens(line)
     return frozenset([token.value for token in tokens if token.kind == "number"]), tuple(_walk(tokens, {}))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Set
 from functools import lru_cache
 
 from finr1.answer.number import Number, clean, read_numbers
+from finr1.answer.numeral import HAN
 from finr1.answer.quantity import DIGITS
 
 # A number that stands clear: nothing before it makes it part of a name, nothing after it is written to it. Any other
@@ -54,24 +55,35 @@ def figures_in(text: str, cleaned: bool = False) -> set[str]:
     """`figures_of(read(text))`, by the short way where it is open."""
     plain = (text if cleaned else clean(text)).replace("/", " ; ")
     split = plain.split("\n")
-    lines = [_clear_figures(line, len(split) == 1) for line in split]
-    open_ones = [figures for figures in lines if figures is not None]
-    if len(open_ones) == len(lines):
-        return set().union(*open_ones)
+    lines = [*map(_clear_figures, split)]
+    if None in lines and len(split) == 1:
+        lines = [_alone_figures(plain)]
+    if None not in lines:
+        figures: set[str] = set().union(*filter(None, lines))
+        if figures or plain.isascii() or not HAN.search(plain):  # Chinese numerals count where there are no digits
+            return figures
     return figures_of(read_numbers(plain, cleaned=True))
 
 
 @lru_cache(1 << 13)  # asked of a trace and of each of its steps, and the samples of a question say much the same
-def _clear_figures(line: str, alone: bool) -> Set[str] | None:
-    """The figures of a line where the short way is open, whatever stands around it or because it is `alone`."""
+def _clear_figures(line: str) -> Set[str] | None:
+    """The figures in digits of a line where the short way is open whatever stands around it."""
     clear = _CLEAR.findall(line)
     if not clear:
-        return frozenset() if line.isascii() else None  # digits alone make a number of ASCII text
-    joins = ("^" in line or "**" in line) if line.isascii() else _JOINS.search(line)
-    if "" in clear or joins:
+        return frozenset() if line.isascii() or not _joins(line) else None
+    if "" in clear or _joins(line):
         return None
     figures = frozenset(map(_key_of, clear))
-    if "" not in figures:
-        return figures
-    short = alone and len(max(clear, key=len)) <= _LONGEST and not _LONG.search(line)
-    return frozenset([key(float(digits.replace(",", ""))) for digits in clear]) if short else None
+    return None if "" in figures else figures
+
+
+def _alone_figures(line: str) -> Set[str] | None:
+    """The figures of a line where the short way is open because nothing stands around it."""
+    clear = _CLEAR.findall(line)
+    if not clear or "" in clear or _joins(line) or len(max(clear, key=len)) > _LONGEST or _LONG.search(line):
+        return None
+    return frozenset([key(float(digits.replace(",", ""))) for digits in clear])
+
+
+def _joins(line: str) -> bool:
+    return ("^" in line or "**" in line) if line.isascii() else _JOINS.search(line) is not None

@@ -14,7 +14,7 @@ from finr1.answer.number import Number, clean, read_numbers, unit_factor
 from finr1.judge._comparisons import Comparison, comparisons
 from finr1.judge._equations import Equation, equations
 from finr1.judge._figures import figures_in, figures_of, key, read
-from finr1.judge._terms import is_financial, is_working, steps, words
+from finr1.judge._terms import is_financial, is_working, steps, touches, words
 from finr1.judge.base import JudgeItem
 from finr1.types import Question
 
@@ -55,12 +55,23 @@ class once(Generic[_Value]):
         return value
 
 
+_normalise = lru_cache(1 << 13)(normalise)  # the samples of a question say much the same
+
+
 class Asked:
     """A question as the rules see it; all its traces share one."""
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self.cleaned = clean(question.text)
+        self._touching: dict[str, bool] = {}
+
+    def touches(self, step: str, cleaned: bool) -> bool:
+        """Whether a step has a word of the question or of finance."""
+        found = self._touching.get(step)
+        if found is None:
+            found = self._touching[step] = touches(step, self.topic, cleaned)
+        return found
 
     @once
     def numbers(self) -> list[Number]:
@@ -144,7 +155,7 @@ class Reading:
 
     @once
     def plain_steps(self) -> list[str]:
-        return list(map(normalise, self.steps))
+        return list(map(_normalise, self.steps))
 
     @once
     def equations(self) -> list[Equation]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence, Set
 from functools import lru_cache
+from itertools import chain
 from operator import add
 
 from finr1.answer.number import clean
@@ -73,26 +74,35 @@ _FINANCE_HAN = _listed("""
 
 def steps(text: str) -> list[str]:
     """The steps of a trace: its lines, and the sentences in them; empty ones and bare list markers left out."""
+    return list(chain.from_iterable(map(_steps_of, text.splitlines())))
+
+
+@lru_cache(1 << 13)  # the samples of a question say much the same
+def _steps_of(line: str) -> Sequence[str]:
     found: list[str] = []
-    for line in text.splitlines():
-        marker = _MARKER.match(line)
-        sentence = _ASCII_SENTENCE if line.isascii() else _SENTENCE
-        for piece in sentence.split(line[marker.end() :] if marker else line):
-            piece = piece.strip()
-            if piece[:1].isalnum() or any(map(str.isalnum, piece)):
-                found.append(piece)
-    return found
+    marker = _MARKER.match(line)
+    sentence = _ASCII_SENTENCE if line.isascii() else _SENTENCE
+    for piece in sentence.split(line[marker.end() :] if marker else line):
+        piece = piece.strip()
+        if piece[:1].isalnum() or any(map(str.isalnum, piece)):
+            found.append(piece)
+    return tuple(found)
 
 
 def words(text: str, cleaned: bool = False) -> set[str]:
     """Content words: English ones without endings, Chinese as pairs of characters."""
-    text = (text if cleaned else clean(text)).casefold()
-    found = set(map(_content, _LATIN.findall(text)))
+    return set().union(*map(_words_of, (text if cleaned else clean(text)).split("\n")))
+
+
+@lru_cache(1 << 13)
+def _words_of(line: str) -> Set[str]:
+    line = line.casefold()
+    found = set(map(_content, _LATIN.findall(line)))
     found.discard("")
-    if not text.isascii():
-        for run in _HAN.findall(text):
+    if not line.isascii():
+        for run in _HAN.findall(line):
             found.update(map(add, run, run[1:]))
-    return found
+    return frozenset(found)
 
 
 def touches(text: str, topic: Container[str], cleaned: bool = False) -> bool:

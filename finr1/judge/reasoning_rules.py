@@ -19,7 +19,7 @@ from finr1.errors import ConfigError
 from finr1.judge._equations import Equation
 from finr1.judge._figures import figures_in, key, read
 from finr1.judge._reading import Asked, Reading, asked_part
-from finr1.judge._terms import han_share, is_working, touches, words
+from finr1.judge._terms import han_share, is_working, words
 from finr1.judge.base import CRITERIA, JudgeItem
 from finr1.types import Question, Verdict
 
@@ -105,7 +105,8 @@ class ReasoningRules:
     def diversity(self, trace: Reading) -> Verdict:
         """Steps are not repeated, and the text does not go round in circles."""
         plain = trace.plain_steps
-        repeated = sum(n - 1 for step, n in Counter(plain).items() if n > 1 and (len(step) > 3 or step.isdigit()))
+        counts = Counter(plain) if len(set(plain)) < len(plain) else {}
+        repeated = sum(n - 1 for step, n in counts.items() if n > 1 and (len(step) > 3 or step.isdigit()))
         if plain and repeated / len(plain) > self.max_repeated:
             return _verdict(False, f"{repeated} of {len(plain)} steps repeat an earlier one")
         text = " ".join(trace.steps).casefold()
@@ -117,17 +118,17 @@ class ReasoningRules:
 
     def domain_relevance(self, trace: Reading) -> Verdict:
         """Steps keep to the question and to finance."""
-        topic, taken, plain = trace.asked.topic, trace.steps, trace.is_plain
+        asked, taken, plain = trace.asked, trace.steps, trace.is_plain
         numbers: set[str] | None = None
         off: list[str] = []
         on = 0
         for step in taken:
-            if touches(step, topic, plain):
+            if asked.touches(step, plain):
                 on += 1
                 continue
             if numbers is None:
-                numbers = trace.asked.figures.union([key(equation.results[0].value) for equation in trace.equations])
-            if not numbers.isdisjoint(figures_in(step, plain)):
+                numbers = asked.figures.union([key(equation.results[0].value) for equation in trace.equations])
+            if not numbers.isdisjoint(_figures_of(step, plain)):
                 on += 1
             elif _bulk({word for word in words(step) if not is_working(word)}) >= 2.5:
                 off.append(step)
@@ -148,6 +149,9 @@ class ReasoningRules:
         if trace.question.kind == "number":
             return _number_follows(trace, closing)
         return _verdict(*_named_in(trace.answer, closing, trace.question, trace.item.reasoning))
+
+
+_figures_of = lru_cache(1 << 12)(figures_in)  # of a step: the samples of a question say much the same
 
 
 def internal_consistency(trace: Reading) -> Verdict:

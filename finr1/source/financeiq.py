@@ -30,6 +30,8 @@ class FinanceIQ(FileSource):
         if answer not in LETTERS:
             raise RowError(row.place, f"answer {row.values['Answer']!r}", f"answers are {', '.join(LETTERS)}")
         choices = {letter: fields[letter] for letter in LETTERS}
+        if not fields["Question"] or not all(choices.values()):
+            raise RowError(row.place, "an empty question" if not fields["Question"] else "an empty option")
         yield self.question(
             row,
             split,

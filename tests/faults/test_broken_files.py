@@ -1,4 +1,4 @@
-"""Broken source files, one source for each kind of reader: a row is set aside with its place, or one clear error."""
+"""Broken source files, every source that reads files: a row is set aside with its place, or one clear error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from finr1.errors import DataError
+from finr1.source.ant_finance import AntFinance
 from finr1.source.base import Source
 from finr1.source.convfinqa import ConvFinQA
+from finr1.source.finance_instruct_500k import FinanceInstruct500k
+from finr1.source.finance_qt import FinanceQT
+from finr1.source.financeiq import FinanceIQ
 from finr1.source.fincorpus import FinCorpus
 from finr1.source.fincuge import FinCUGE
+from finr1.source.finpee import FinPEE
 from finr1.source.finqa import FinQA
 from finr1.source.jsonl import Jsonl
 from finr1.source.parquet import Parquet
@@ -50,6 +55,10 @@ def exam(text: str = "现金是资产吗？") -> dict[str, Any]:
     return {"text": f"{text}\nA、是\nB、否\n答案：A", "meta": {"source": "x"}}
 
 
+def asked(text: str) -> dict[str, Any]:
+    return {"question": text, "answer": "1"}
+
+
 def lines(rows: list[Any]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
@@ -58,11 +67,13 @@ def array(rows: list[Any]) -> bytes:
     return b"[\n" + b",\n".join(json.dumps(row, ensure_ascii=False).encode() for row in rows) + b"\n]"
 
 
-def table(rows: list[Any]) -> bytes:
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerows([["text", "label"], *rows])
-    return file.getvalue().encode()
+def table(*header: str, mark: bytes = b"") -> Callable[[list[Any]], bytes]:
+    def write(rows: list[Any]) -> bytes:
+        file = io.StringIO(newline="")
+        csv.writer(file).writerows([header, *rows])
+        return mark + file.getvalue().encode()
+
+    return write
 
 
 def columns(rows: list[Any]) -> bytes:
@@ -83,6 +94,7 @@ class Kind(NamedTuple):
     write: Callable[[list[Any]], bytes]
     row: Callable[[str], Any]
     lacks: Any  # a row without what is asked
+    nan: Any  # a row whose text or gold is NaN, as its format writes that
     place: str  # of the second row
 
     def load(self, folder: Path, data: bytes) -> tuple[list[str], list[str]]:
@@ -94,19 +106,44 @@ class Kind(NamedTuple):
         texts = [question.text for question in source.load()]
         return texts, [f"{row.place}: {row.why}" for row in source.set_aside]  # type: ignore[attr-defined]
 
+    def without_column(self) -> bytes:
+        """A file in which no row has what is asked."""
+        if self.file.endswith(".csv"):
+            return b"tweet,label\nx,1\n"
+        return columns([{"q": "x"}]) if self.file.endswith(".parquet") else self.write([self.lacks] * 2)
 
+
+NAN, CSV_PLACE = float("nan"), "row 2 (line 3)"
+IQ = ("", "Question", "A", "B", "C", "D", "Answer")
+ANT = ("id", "question", "A", "B", "C", "D", "answer")
 KINDS = [
-    Kind("csv", Tfns, "sent_train.csv", table, lambda text: [text, "1"], ["short"], "row 2 (line 3)"),
-    Kind("json objects", FinQA, "train.json", array, finqa, {"id": "x"}, "row 2 (line 3)"),
-    Kind("json conversations", ConvFinQA, "train.json", array, talk, {"id": "x"}, "row 2 (line 3)"),
-    Kind("json lists", FinCUGE, "FinCUGE_Publish/finfe/train_list.json", array, lambda text: [text, 1], ["x"],
-         "row 2 (line 3)"),
-    Kind("jsonl", Jsonl, "a.jsonl", lines, lambda text: {"question": text, "answer": "1"}, {"answer": "1"}, "line 2"),
-    Kind("jsonl.gz", FinCorpus, "fin_exam.jsonl.gz", lines, exam, {"meta": {}}, "line 2"),
-    Kind("parquet", Parquet, "a.parquet", columns, lambda text: {"question": text, "answer": "1"}, None, "row 2"),
+    Kind("tfns csv", Tfns, "sent_train.csv", table("text", "label"), lambda text: [text, "1"], ["short"],
+         ["x", "nan"], CSV_PLACE),
+    Kind("financeiq csv", FinanceIQ, "dev/精算师.csv", table(*IQ), lambda text: ["7", text, *"1234", "A"], ["short"],
+         ["7", "", *"1234", "A"], CSV_PLACE),
+    Kind("ant_finance csv", AntFinance, "Ant/金融认知/金融意图理解.csv", table(*ANT, mark=b"\xef\xbb\xbf"),
+         lambda text: [str(len(text)), text, *"1234", "A"], ["short"], ["7", "", *"1234", "A"], CSV_PLACE),
+    Kind("finqa json", FinQA, "train.json", array, finqa, {"id": "x"},
+         {**finqa(), "qa": {**finqa()["qa"], "question": NAN}}, CSV_PLACE),
+    Kind("convfinqa json", ConvFinQA, "train.json", array, talk, {"id": "x"},
+         {**talk(), "annotation": {**talk()["annotation"], "dialogue_break": NAN}}, CSV_PLACE),
+    Kind("fincuge json", FinCUGE, "FinCUGE_Publish/finfe/train_list.json", array, lambda text: [text, 1], ["x"],
+         [NAN, 1], CSV_PLACE),
+    Kind("finpee json", FinPEE, "mine.json", array, asked, {"answer": "1"}, {"question": NAN, "answer": "1"},
+         CSV_PLACE),
+    Kind("jsonl", Jsonl, "a.jsonl", lines, asked, {"answer": "1"}, {"question": NAN, "answer": "1"}, "line 2"),
+    Kind("finance_instruct json lines", FinanceInstruct500k, "train.json", lines,
+         lambda text: {"system": "\n", "user": text, "assistant": "money"}, {"system": "\n", "assistant": "money"},
+         {"system": "\n", "user": NAN, "assistant": "money"}, "line 2"),
+    Kind("fincorpus jsonl.gz", FinCorpus, "fin_exam.jsonl.gz", lines, exam, {"meta": {}}, {"text": NAN, "meta": {}},
+         "line 2"),
+    Kind("parquet", Parquet, "a.parquet", columns, asked, None, {"question": None, "answer": None}, "row 2"),
+    Kind("finance_qt parquet", FinanceQT, "data/train-0.parquet", columns,
+         lambda text: {"context": "You help.", "answer": "print(1)", "question": text}, None,
+         {"context": "You help.", "answer": "print(1)", "question": None}, "row 2"),
 ]  # fmt: skip
 IDS = [kind.name for kind in KINDS]
-FIRST, LAST = "the first question?", "the third question?"
+FIRST, LAST = "the first question?", "the third question, a longer one?"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
@@ -117,7 +154,7 @@ def test_bad_utf8_sets_its_row_aside(kind: Kind, tmp_path: Path) -> None:
     assert len(aside) == 1 and f"{kind.place}: no UTF-8 text" in aside[0]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.lacks is not None], ids=IDS[:-1])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.lacks is not None], ids=lambda kind: kind.name)
 def test_a_row_without_its_column_is_set_aside(kind: Kind, tmp_path: Path) -> None:
     texts, aside = kind.load(tmp_path, kind.write([kind.row(FIRST), kind.lacks, kind.row(LAST)]))
     assert len(texts) == 2 and LAST in texts[1]
@@ -126,9 +163,7 @@ def test_a_row_without_its_column_is_set_aside(kind: Kind, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 def test_a_file_without_its_column_or_without_anything_is_one_error(kind: Kind, tmp_path: Path) -> None:
-    lacking = {"csv": b"tweet,label\nx,1\n", "parquet": columns([{"q": "x"}])}
-    wrong = lacking[kind.name] if kind.name in lacking else kind.write([kind.lacks] * 2)
-    for data in (wrong, b""):
+    for data in (kind.without_column(), b""):
         with pytest.raises(DataError, match=kind.file.rpartition("/")[2]) as error:
             kind.load(tmp_path, data)
         assert "\n" not in str(error.value) and "; " in str(error.value)
@@ -136,20 +171,18 @@ def test_a_file_without_its_column_or_without_anything_is_one_error(kind: Kind, 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 def test_nan_in_place_of_text_or_gold_is_no_question_with_nan(kind: Kind, tmp_path: Path) -> None:
-    if kind.name == "csv":
-        data = table([[FIRST, "1"], ["x", "nan"], [LAST, "1"]])
-    elif kind.name == "parquet":  # a column of numbers where text should be has no text at all
-        data = columns([{"question": FIRST, "answer": 1.0}, {"question": None, "answer": float("nan")},
-                        {"question": LAST, "answer": float("nan")}])  # fmt: skip
-    else:
-        data = kind.write([kind.row(FIRST), kind.row("MARK"), kind.row(LAST)])
-        whole = json.dumps(kind.row("MARK"), ensure_ascii=False)
-        mark = next(word for word in ('"MARK"', '["MARK"]', '"MARK\\nA、是\\nB、否\\n答案：A"') if word in whole)
-        data = data.replace(mark.encode(), b"NaN")
-    texts, aside = kind.load(tmp_path, data)
+    texts, aside = kind.load(tmp_path, kind.write([kind.row(FIRST), kind.nan, kind.row(LAST)]))
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
     assert not re.search(r"\bnan\b", "".join(texts), re.IGNORECASE)
     assert len(aside) == 1 and f"{kind.place}: " in aside[0]
+
+
+def test_a_gold_of_nan_is_no_gold(tmp_path: Path) -> None:
+    rows = [{"question": FIRST, "answer": 1.0}, {"question": LAST, "answer": NAN}]
+    (tmp_path / "a.parquet").write_bytes(columns(rows))
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    for source in (Parquet(str(tmp_path)), Jsonl(str(tmp_path))):
+        assert [question.gold for question in source.load()] == ["1.0", None]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
@@ -169,5 +202,5 @@ def test_a_line_of_100_mb_is_set_aside_and_memory_stays_bounded(kind: Kind, tmp_
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
     (row,) = source.set_aside  # type: ignore[attr-defined]
     assert kind.place in row.place and row.why == f"longer than {MAX_ROW:,} bytes"
-    bound = 3.2 * BIG if "json " in kind.name else 5 * MAX_ROW
+    bound = 3.2 * BIG if kind.write is array else 5 * MAX_ROW
     assert peak < bound, f"{peak / 1e6:.0f} MB"

@@ -27,6 +27,7 @@ PARTS = (
     *("e5", "E-3", "½", "²", "√", "sqrt", " to ", " or ", "至", "~", "minus ", "负", " not ", "above ", "less than "),
     *("is ", ">", "<=", "高于", "小于", "不", "即", " gives ", "equals", " of ", " x ", "plus ", "divided by ", "乘以"),
     *("得到", "为", "Q3", "A", "x", "_", "第", "年", "cost"),
+    *("一", "合成一个算式", "\n求利润。\n", "成", "百分之二十", "五分之一"),
 )
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
 

@@ -35,6 +35,8 @@ def test_layout(tmp_path: Path) -> None:
         ("1,问？,甲,乙,丙,丁,E", "answer 'E'"),
         ("1,问？,甲,乙,丙,丁,", "answer ''"),
         ("1,问？,甲,乙,丙,B", "6 fields under a header of 7"),
+        ("1,,甲,乙,丙,丁,B", "an empty question"),
+        ("1,问？,甲,,丙,丁,B", "an empty option"),
     ],
 )
 def test_a_broken_row_is_set_aside_with_its_line(tmp_path: Path, row: str, why: str) -> None:
