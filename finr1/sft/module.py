@@ -55,14 +55,14 @@ class SftModule(StepModule):
         rows = self.plan[step]
         work = work_of(rows)
         n_targets = work.targets  # of all ranks
-        own = self.ranks.share(rows, [sum(group.n_tokens for group in row) for row in rows])
+        own = self.divide(rows, [sum(group.n_tokens for group in row) for row in rows])
         total = 0.0
 
         def losses() -> Iterator[Tensor]:
             nonlocal total
-            for groups in own:
+            for groups, counts in own:
                 row = make_row(groups)
-                loss = -completion_stats(self.model, row).logprobs_N.sum() / n_targets
+                loss = -completion_stats(self.model, row).logprobs_N.sum() * counts / n_targets
                 total += float(loss.detach())
                 yield loss
 
