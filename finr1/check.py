@@ -246,6 +246,23 @@ def _asks(part: Mapping[str, Any], key: str = "judge.answer") -> bool:
     return hasattr(resolve_target(part.get("_target_"), f"{key}._target_"), "ask_through")
 
 
+def check_strategy(fit: Mapping[str, Any], adapter: str) -> None:
+    """Weights are copied to every rank or divided over all; only whole ones without autocast can be divided."""
+    strategy = fit.get("strategy", "auto")
+    if strategy not in ("auto", "ddp", "fsdp"):
+        remedy = "use ddp (a copy on each rank), fsdp (pieces) or auto"
+        raise ConfigError("trainer.fit.strategy", strategy, "no such way to hold the weights", remedy)
+    if not ranks.sharded(fit, adapter == "full"):
+        return
+    if adapter != "full":
+        why = f"with model.adapter={adapter} the weights below the adapters are not divided"
+        raise ConfigError("trainer.fit.strategy", strategy, why, "use ddp")
+    if not ranks.plain(fit):
+        why = "autocast would keep a copy of all weights on every rank"
+        remedy = "use 32-true, with trainer.fit.plugins as in conf/trainer/gpu8.yaml for bf16"
+        raise ConfigError("trainer.fit.precision", fit["precision"], why, remedy)
+
+
 def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
     """Several ranks only to train, all of them started, each with something to do; a GPU trainer only on GPUs."""
     fit = cfg.trainer.get("fit") or {}
@@ -271,10 +288,7 @@ def check_ranks(cfg: RootConfig, names: Sequence[str]) -> None:
         raise ConfigError("WORLD_SIZE", started, why, f"start {wanted} ranks, or change devices and num_nodes")
     if wanted == 1:
         return
-    strategy = fit.get("strategy", "auto")
-    if strategy not in ("auto", "ddp"):
-        why = "every rank holds the whole model, nothing else is built"
-        raise ConfigError("trainer.fit.strategy", strategy, why, "use ddp")
+    check_strategy(fit, cfg.model.adapter)
     for stage, key in (("sft", "rows_per_step"), ("grpo", "questions_per_step")):
         share = getattr(getattr(cfg, stage), key)
         if stage in names and share < wanted:

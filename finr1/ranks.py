@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # of a rank that waits for another one
+MEETING = timedelta(minutes=10)  # within which all must have come to where they meet
+LAUNCHER = os.getppid()  # where this process is a rank
 LOST = 3  # exit code of a rank that ends because another one did
 
 
@@ -71,6 +74,16 @@ class Ranks:
             loads[owner[i]] += sizes[i]
         return [item for item, rank in zip(items, owner, strict=True) if rank == self.rank]
 
+    def rounds(self, items: Sequence[T], sizes: Sequence[int]) -> list[tuple[T, bool]]:
+        """This rank's part where all must take the same number of passes at once, and whether each item counts.
+
+        The largest first, one a rank and round, so that those of a round are about equal. Where the last round has
+        fewer items than ranks, the others pass the last item once more; it does not count there.
+        """
+        order = sorted(range(len(items)), key=lambda i: -sizes[i])
+        places = range(self.rank, -(-len(items) // self.world) * self.world, self.world)
+        return [(items[order[min(place, len(items) - 1)]], place < len(items)) for place in places]
+
     def gather(self, value: T) -> list[T]:
         """What each rank gives, in their order, on every rank. Values are pickled."""
         if self.world == 1:
@@ -92,6 +105,17 @@ class Ranks:
         with _others():
             dist.broadcast_object_list(values, 0, self._group)
         return values[0]  # type: ignore[no-any-return]
+
+    def to_first(self, value: T) -> list[T]:
+        """What each rank gives, in their order, on the first rank; on others nothing."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] | None = [None] * self.world if self.first else None
+        with _others():
+            dist.gather_object(value, values, 0, self._group)
+        return values or []
 
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum over ranks of a tensor on the CPU, the same to the last bit on all."""
@@ -148,6 +172,32 @@ def _others() -> Iterator[None]:
         raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
 
 
+@contextlib.contextmanager
+def lost_in_passes() -> Iterator[None]:
+    """The same around passes through weights in pieces, where a RuntimeError may say anything."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"gloo/transport|closed by peer|reset by peer|NCCL", str(error)):
+            raise
+        raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
+
+
+def sharded(fit: Mapping[str, Any], full: bool) -> bool:
+    """Whether `trainer.fit` has several ranks hold pieces of the weights (`data/sharding.py`), not copies.
+
+    With `strategy: fsdp`; with `auto` on GPUs, where all weights are trained (`full`) and passes are without autocast.
+    """
+    strategy = fit.get("strategy", "auto")
+    on_gpus = fit.get("accelerator") in ("gpu", "cuda")
+    return strategy == "fsdp" or (strategy == "auto" and on_gpus and full and plain(fit))
+
+
+def plain(fit: Mapping[str, Any]) -> bool:
+    """Whether passes are computed in the weights' own type, without autocast."""
+    return str(fit.get("precision") or 32) in ("32", "32-true")
+
+
 def world() -> int:
     """How many processes torchrun, or `finr1/launch.py`, says there are; 1 where it was neither."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -163,6 +213,8 @@ def _end_with_parent() -> None:
     set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h; elsewhere nothing happens
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != LAUNCHER:  # it ended before
+        raise LostRank("the launcher has ended")
 
 
 def meet() -> Ranks:
@@ -173,13 +225,17 @@ def meet() -> Ranks:
     if world() == 1:
         return ALONE
     import torch
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed  # not all that its documentation names is exported
     _end_with_parent()
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     with _others():
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        store = dist.PrefixStore("default_pg", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))

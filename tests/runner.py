@@ -26,6 +26,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "finr1", *arguments]
 
 
+LAUNCH = "import sys; from finr1.launch import launch; sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))"
+
+
+def start(ranks: int, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python <arguments>` as so many ranks, what is in `tests/` at hand."""
+    first = [sys.executable, "-c", LAUNCH, str(ranks)] if ranks > 1 else [sys.executable]
+    env = environment(**{"HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{REPO}:{REPO / 'tests'}", **env})
+    return subprocess.run(
+        [*first, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=1800, check=False
+    )
+
+
 def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run it in a folder and return what came of it."""
     return subprocess.run(

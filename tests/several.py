@@ -2,7 +2,7 @@
 
 Leaves `<case>.<ranks>.pt` in the folder: for each variant the gradient of every optimiser step before clipping, and the
 rows and metrics that the first rank wrote. AssertionError where the ranks do not end with the same weights. The rank
-whose number is in KILL ends by SIGKILL in its third optimiser step.
+whose number is in KILL ends by SIGKILL in its third optimiser step. Cases `.pieces` divide the weights over the ranks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from finr1.data import loop
 from finr1.data.checkpoints import Checkpoints
 from finr1.data.rows import Group
 from finr1.data.settings import CheckpointSettings
+from finr1.data.sharding import is_sharded, whole_state
 from finr1.engine.base import Request, Sampling
 from finr1.grpo.canary import Canary
 from finr1.grpo.module import GrpoModule
 from finr1.grpo.reference import Reference
 from finr1.grpo.rollout import Sampler
-from finr1.grpo.run import make_plan, spare_questions
+from finr1.grpo.run import choose, make_plan, spare_questions
 from finr1.grpo.settings import CHOICES, GrpoSettings
 from finr1.grpo.task import Task
+from finr1.model.load import export
+from finr1.model.settings import ModelSettings
 from finr1.ranks import Ranks
 from finr1.reward.base import RewardItem
 from finr1.sft.module import SftModule
@@ -75,26 +78,51 @@ class Off(TinyEngine):
         return replace(whole, logprobs=[p + float(d) for p, d in zip(whole.logprobs, shift, strict=True)])
 
 
-def trainer(ranks: Ranks) -> dict[str, Any]:
-    return {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": ranks.world}
+def trainer(ranks: Ranks, case: str, bf16: bool) -> dict[str, Any]:
+    plugins = {"plugins": [{"_target_": "finr1.data.masters.Bf16Weights"}]} if bf16 else {}
+    strategy = {"strategy": "fsdp"} if case.endswith("pieces") else {}
+    return {
+        "_target_": "pytorch_lightning.Trainer",
+        "accelerator": "cpu",
+        "devices": ranks.world,
+        **strategy,
+        **plugins,
+    }
 
 
 def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=lr)
 
 
+def adamw(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """With so large an epsilon that a gradient of rounding errors moves nothing."""
+    return torch.optim.AdamW(parameters, lr=lr, eps=1e-4, fused=True)
+
+
+class NoTokenizer:
+    def save_pretrained(self, folder: Path) -> None: ...
+
+
 @contextmanager
 def recorded(module: Any) -> Iterator[Gradients]:
-    """The gradients of each optimiser step."""
-    plain, found = module.ranks.add_gradients, []
+    """The gradients of each optimiser step, whole."""
+    plain, found = module.add_up, []
 
-    def add(parameters: Any) -> None:
-        plain(parameters)
-        found.append({name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None})
+    def add_up() -> torch.Tensor:
+        norm: torch.Tensor = plain()
+        named = [name for name, p in module.model.named_parameters() if p.requires_grad]
+        grads = {n: p.grad for n, p in zip(named, module.masters.trained, strict=True) if p.grad is not None}
+        found.append({name: whole(module, grad) for name, grad in grads.items()})
+        return norm
 
-    module.ranks.add_gradients = add
+    module.add_up = add_up
     yield found
-    module.ranks.add_gradients = plain
+    del module.add_up
+
+
+def whole(module: Any, part: torch.Tensor) -> torch.Tensor:
+    """A copy of a tensor of the optimiser, of all ranks together where it is a piece."""
+    return torch.cat(module.ranks.gather(part)) if is_sharded(module.model) else part.clone()
 
 
 def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
@@ -103,14 +131,17 @@ def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
     draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
     group = lambda i: Group(draw(2 + i), [draw(9 - i)], [i])  # noqa: E731
     rows = [[group(i), group(i + 1)] if i % 3 else [group(i)] for i in range(8)]
-    model = adapted() if settings else tiny()
     plan = [rows[:4], rows[4:5], rows[5:]]
-    return SftModule(model, sgd, SftSettings(learning_rate=0.1), plan, Tracker(folder), Bar(), ranks)  # type: ignore[arg-type]
+    own, optimizer = settings.get("settings", {}), settings.get("optimizer", sgd)
+    model = adapted() if "drawn" in settings else tiny(**settings.get("model", {}))
+    known = SftSettings(**{"learning_rate": 0.1, **own})
+    return SftModule(model, optimizer, known, plan, Tracker(folder), Bar(), ranks)  # type: ignore[arg-type]
 
 
 def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
     """Whole steps: questions divided, groups without spread, an undecided completion here and there."""
-    drawn = settings.pop("drawn", False)
+    drawn, optimizer = settings.pop("drawn", False), settings.pop("optimizer", sgd)
+    reward = Chance() if drawn or settings.pop("chance", False) else Odd()
     known = {"steps": STEPS, "questions_per_step": PER_STEP, "group_size": 4, "learning_rate": 0.2, "warmup_steps": 0}
     sampling = Sampling(n=4, max_new_tokens=6)
     options = GrpoSettings(**{**known, "sampling": sampling, "row_tokens": 12, "samples_kept": 99, **settings})
@@ -118,11 +149,11 @@ def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
     held_out = [question(f"held out {i}") for i in range(3)] if options.eval_every else []
     return GrpoModule(
         adapted() if drawn else tiny(),
-        sgd,
+        optimizer,
         options,
         PLAN,
         sampler,
-        {"reward": Chance() if drawn else Odd()},
+        {"reward": reward},
         folder,
         Tracker(folder),
         Bar(),  # type: ignore[arg-type]
@@ -135,11 +166,34 @@ def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
     )
 
 
+CLIPPED = {"max_grad_norm": 0.05}
 DRAWN = {"drawn": {"drawn": True}}  # dropout, and a reward that draws
 CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, dict[str, Any]]]] = {
     "sft": (sft, {"plain": {}}),
     "sft.drawn": (sft, DRAWN),
     "grpo.drawn": (grpo, DRAWN),
+    "sft.pieces": (
+        sft,
+        {
+            "plain": {"settings": CLIPPED},
+            "AdamW, tied": {  # sizes that two ranks cannot divide
+                "settings": {**CLIPPED, "learning_rate": 0.01, "weight_decay": 0.1},
+                "optimizer": adamw,
+                "model": {"kind": "qwen2", "tie_word_embeddings": True, "vocab_size": 51, "intermediate_size": 49},
+            },
+            "bf16": {"settings": CLIPPED, "bf16": True},
+        },
+    ),
+    "grpo.pieces": (
+        grpo,
+        {
+            "clipped": CLIPPED,
+            "two updates": {**CLIPPED, "updates_per_rollout": 2, "row_tokens": 30},
+            "divergence": {"beta": 0.2, "entropy_bonus": 0.1},
+            "best": {"eval_every": 1, "refill_rounds": 3},
+        },
+    ),
+    "grpo.killed.pieces": (grpo, {"drawn": {"chance": True, "optimizer": adamw, "learning_rate": 0.01}}),
     "grpo": (
         grpo,
         {
@@ -158,18 +212,26 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
 def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """All steps; what is to be the same on one rank and on several."""
     folder.mkdir(parents=True, exist_ok=True)
-    module = CASES[case][0](ranks, folder, dict(settings))
+    module = CASES[case][0](ranks, folder, {name: value for name, value in settings.items() if name != "bf16"})
     if os.environ.get("KILL") == str(ranks.rank):
         kill_at(type(module), "optimise", 2)
+    kept = Checkpoints(folder, CheckpointSettings(keep_best="eval_every" in settings), print)
     with recorded(module) as gradients:
-        loop.fit(module, len(module.plan), Checkpoints(folder, CheckpointSettings(), print), trainer(ranks), every=2)
-    weights = {name: p.detach().clone() for name, p in module.model.named_parameters()}
+        loop.fit(module, len(module.plan), kept, trainer(ranks, case, settings.get("bf16", False)), every=2)
+    state = [v for s in module.optimizers().state.values() for v in s.values() if v.ndim]  # type: ignore[union-attr]
+    held = [sum(tensor.numel() for tensor in part) for part in (module.masters.trained, state)]
+    if settings.get("eval_every") == 1:
+        assert choose(module, kept, "best", print) == 1  # the weights that follow
+    weights = whole_state(module.model, keep=True)
+    if case.endswith("pieces"):
+        export(module.model, NoTokenizer(), folder / "model", ModelSettings(dtype="float32"), ranks)  # type: ignore[arg-type]
     for other in ranks.gather(weights):
         assert all(torch.equal(weights[name], other[name]) for name in weights), "the ranks' weights differ"
     files = {path.name: list(read_jsonl(path)) for path in folder.glob("*.jsonl") if path.name != "metrics.jsonl"}
     return {
         "gradients": gradients,
         "weights": weights,
+        "held": ranks.gather(held),
         "metrics": read_metrics(folder, case.split(".")[0]),
         "files": files,
     }

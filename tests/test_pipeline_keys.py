@@ -152,7 +152,8 @@ def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "world", "message"),
     [
-        (["devices=2", "strategy=fsdp"], 1, r"trainer\.fit\.strategy=fsdp: every rank holds the whole model"),
+        (["devices=2", "strategy=deepspeed"], 1, r"trainer\.fit\.strategy=deepspeed: no such way to hold the weights"),
+        (["devices=2", "strategy=fsdp"], 1, r"trainer\.fit\.precision=bf16-mixed: autocast would keep a copy of all"),
         (["devices=[0,1]"], 1, r"trainer\.fit\.devices=\[0, 1\]: rank k takes GPU k; give their number"),
         (["devices=0"], 1, r"trainer\.fit\.devices=0: not a number of ranks"),
         (["devices=many"], 1, r"trainer\.fit\.devices=many: not a number of ranks"),
@@ -169,6 +170,16 @@ def test_ranks_that_cannot_be_are_refused(
     monkeypatch.setenv("WORLD_SIZE", str(world))
     cfg, *_ = real(tmp_path, "sft.rows_per_step=4", *(f"++trainer.fit.{override}" for override in overrides))
     with pytest.raises(ConfigError, match=message):
+        check.check_ranks(cfg, ["sft"])
+
+
+def test_pieces_of_whole_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    pieces = ("trainer=cpu_bf16", "trainer.fit.devices=2", "+trainer.fit.strategy=fsdp", "sft.rows_per_step=2")
+    cfg, *_ = real(tmp_path, *pieces)
+    check.check_ranks(cfg, ["sft"])
+    cfg, *_ = real(tmp_path, *pieces, "model.adapter=lora")
+    with pytest.raises(ConfigError, match=r"trainer\.fit\.strategy=fsdp: with model\.adapter=lora .* use ddp"):
         check.check_ranks(cfg, ["sft"])
 
 

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import runner
 import torch
+from runner import start
 
 from finr1.ranks import ALONE, LOST, Ranks
 
 SEVERAL = Path(__file__).parent / "several.py"
-LAUNCH = "import sys; from finr1.launch import launch; sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))"
 Found = dict[str, dict[str, Any]]
-
-
-def start(ranks: int, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python <arguments>` as so many ranks."""
-    command = [sys.executable, "-c", LAUNCH, str(ranks)] if ranks > 1 else [sys.executable]
-    env = runner.environment(HF_HUB_OFFLINE="1", PYTHONPATH=f"{runner.REPO}:{SEVERAL.parent}", **env)
-    return subprocess.run(
-        [*command, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=600, check=False
-    )
 
 
 class Fake(Ranks):
@@ -170,3 +162,65 @@ def test_a_rank_that_fails_ends_all_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip() == "error: some.key=3: it cannot be; mend it"
     assert LOST not in (0, 1, 2)
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from finr1 import ranks
+
+launcher, folder = os.getppid(), Path(sys.argv[1])
+def tell(what):
+    half = folder / f"half.{ranks.number()}"
+    half.write_text(str(os.getpid()))
+    half.rename(folder / f"{what}.{ranks.number()}")
+
+if sys.argv[2] == "late":
+    tell("ready")
+    while os.getppid() == launcher:
+        time.sleep(0.05)
+try:
+    together = ranks.meet()
+except ranks.LostRank:
+    tell("lost")
+    sys.exit(ranks.LOST)
+if ranks.number() == 0 or sys.argv[2] == "late":
+    tell("ready")
+    time.sleep(600)
+tell("ready")
+together.gather(None)  # waits for the first rank
+tell("done")
+"""
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process, and it is more than an entry that nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def until(what: Callable[[], bool], limit_s: float) -> bool:
+    """Whether it became true in time."""
+    end = time.monotonic() + limit_s
+    while not what() and time.monotonic() < end:
+        time.sleep(0.05)
+    return what()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["met", "late"])
+def test_no_rank_outlives_a_launcher_that_is_killed(tmp_path: Path, when: str) -> None:
+    """One that computes, one that waits for it; and both before they have met, which none could then wait for."""
+    command = [sys.executable, "-c", runner.LAUNCH, "2", "-c", ORPHAN, str(tmp_path), when]
+    launcher = subprocess.Popen(command, env=runner.environment())
+    ready = [tmp_path / f"ready.{rank}" for rank in (0, 1)]
+    assert until(lambda: all(path.exists() for path in ready), 300)
+    pids = [int(path.read_text()) for path in ready]
+    assert all(map(running, pids))
+    launcher.kill()
+    launcher.wait()
+    assert until(lambda: not any(map(running, pids)), 120)
+    left = {path.name for path in tmp_path.iterdir()} - {path.name for path in ready}
+    assert left == ({"lost.0", "lost.1"} if when == "late" else set())

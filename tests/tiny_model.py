@@ -17,18 +17,21 @@ SHAPES = {
 }
 
 
-def tiny(kind: str = "llama", attention: str = "") -> Any:
-    """Always the same model of this kind; with our attention, or one that transformers names (`eager`)."""
+def tiny(kind: str = "llama", attention: str = "", **more: Any) -> Any:
+    """Always the same model of this kind; with our attention, or one that transformers names (`eager`).
+
+    `more` of its configuration replaces what is here.
+    """
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        attn_implementation=attention or register(),
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
         **SHAPES[kind],
-    )
+        **more,
+    }
+    config = AutoConfig.for_model(kind, attn_implementation=attention or register(), **shape)
     return AutoModelForCausalLM.from_config(config)

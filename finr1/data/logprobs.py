@@ -27,6 +27,16 @@ def completion_stats(model: Any, row: Row, temperature: float = 1.0, entropy_gra
     pass computes anew. TypeError for a head that is more than a matrix.
     """
     inner: Any = core(model)
+    if not hasattr(inner, "row_stats"):
+        return row_stats(inner, row, temperature, entropy_grad)
+    stats: TokenStats = inner.row_stats(row, temperature, entropy_grad)  # gathers the weights (finr1/data/sharding.py)
+    if not torch.is_grad_enabled():
+        inner.reshard()  # no backward pass will drop what the forward pass has left for it
+    return stats
+
+
+def row_stats(inner: Any, row: Row, temperature: float, entropy_grad: bool) -> TokenStats:
+    """`completion_stats` of a transformers model whose weights are whole."""
     hidden_TD = inner.base_model(
         input_ids=row.ids_T[None],
         position_ids=row.positions_T[None],

@@ -18,20 +18,24 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from finr1.context import build
 from finr1.data.checkpoints import Checkpoints, random_state, seed_random, set_random_state, whole_file
 from finr1.data.masters import Masters
-from finr1.ranks import ALONE, Ranks
+from finr1.data.sharding import is_sharded, load_whole
+from finr1.data.strategies import Replicas, Shards
+from finr1.errors import ConfigError
+from finr1.model.load import core
+from finr1.ranks import ALONE, Ranks, lost_in_passes, sharded
+
+T = TypeVar("T")
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
@@ -100,8 +104,7 @@ class StepModule(pl.LightningModule):
         for loss in losses:
             self.manual_backward(loss)
             self.masters.pull()
-        self.ranks.add_gradients(self.masters.trained)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
+        norm = self.add_up()
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.steps_done}: the gradient norm is {float(norm)}")
         if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by one
@@ -115,6 +118,27 @@ class StepModule(pl.LightningModule):
         torch.clear_autocast_cache()
         return float(norm)
 
+    def add_up(self) -> Tensor:
+        """Add the gradients of all ranks; returns their norm, over all weights. Those in pieces have been added."""
+        pieces = is_sharded(self.model)
+        if not pieces:
+            self.ranks.add_gradients(self.masters.trained)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
+        return self.ranks.sum(norm.double().square().cpu()).sqrt().to(norm) if pieces else norm
+
+    def divide(self, rows: Sequence[T], sizes: Sequence[int]) -> list[tuple[T, float]]:
+        """This rank's rows of an optimiser step, each with what its loss counts: 1, or 0 where it only keeps pace.
+
+        Weights in pieces are gathered by all ranks at once, in each pass: all take as many.
+        """
+        if is_sharded(self.model):
+            return [(row, float(counts)) for row, counts in self.ranks.rounds(rows, sizes)]
+        return [(row, 1.0) for row in self.ranks.share(rows, sizes)]
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """The weights of a checkpoint's state dict into a model that has been trained; every rank must call this."""
+        load_whole(self, state)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the own position and every rank's random states, leave out Lightning's loops."""
         checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
@@ -125,6 +149,11 @@ class StepModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position up again."""
         self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
+        ranks = len(checkpoint["random"])
+        if ranks != self.ranks.world:
+            why = f"the checkpoint after {self.steps_done} steps is of {ranks} ranks"
+            remedy = f"go on with {ranks}, or choose another name"
+            raise ConfigError("trainer.fit.devices", self.ranks.world, why, remedy)
         self._random, self._masters = checkpoint["random"][self.ranks.rank], checkpoint["masters"]
 
     def on_train_end(self) -> None:
@@ -183,19 +212,6 @@ class Checkpoint(pl.Callback):
                 module.checkpoint_kept(self.kept.steps()[0])
 
 
-class Replicas(DDPStrategy):
-    """A copy of the model on each rank, as with DDP, but without its wrapper: `StepModule.optimise` adds gradients up.
-
-    DDP reduces within each backward pass, all of which every rank must then take. Here a rank has as many rows as fall
-    to it, or none, and one exchange an optimiser step is enough.
-    """
-
-    def configure_ddp(self) -> None:
-        """All ranks begin with the first one's weights."""
-        module: Any = self.lightning_module
-        module.ranks.equalise(p for p in module.model.parameters() if p.requires_grad)
-
-
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks instead of giving each back to the kernel; nothing where there is no glibc.
 
@@ -218,7 +234,10 @@ def fit(
     """
     keep_freed_memory()
     newest = module.ranks.of_first(kept.newest() if module.ranks.first else None)
-    several = {"strategy": Replicas(cluster_environment=TorchElasticEnvironment())} if module.ranks.world > 1 else {}
+    several: dict[str, Any] = {"strategy": "auto"}
+    if module.ranks.world > 1:
+        full = core(module.model) is module.model
+        several = {"strategy": Shards() if sharded(trainer_node, full) else Replicas()}
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -236,7 +255,8 @@ def fit(
         )
         trainer.strategy.checkpoint_io = StreamedCheckpoints()
         loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
-        trainer.fit(module, loader, ckpt_path=newest)
+        with lost_in_passes():
+            trainer.fit(module, loader, ckpt_path=newest)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if module.steps_done != n_steps:

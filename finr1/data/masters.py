@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from pytorch_lightning.plugins import Precision
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -41,7 +42,10 @@ def cast_weights(module: Module, dtype: torch.dtype) -> Module:
 
 
 class Masters:
-    """What the optimiser sees of the trained weights: itself where a weight is fp32 or wider, else an fp32 copy."""
+    """What the optimiser sees of the trained weights: itself where a weight is fp32 or wider, else an fp32 copy.
+
+    Of a weight in pieces (`data/sharding.py`) it is this rank's piece, in the weight's own memory.
+    """
 
     def __init__(self, weights: Iterable[torch.nn.Parameter]) -> None:
         self.weights = list(weights)
@@ -51,34 +55,43 @@ class Masters:
         """Add the weights' gradients to the masters' and drop them: after each micro-batch, so that fp32 sums them."""
         for weight, master in self._pairs():
             if weight.grad is not None:
-                grad, weight.grad = weight.grad, None
+                grad, weight.grad = _local(weight.grad), None
                 master.grad = grad.float() if master.grad is None else master.grad.add_(grad)
 
     @torch.no_grad()
     def push(self) -> None:
         """The masters' values, rounded, into the weights: after each optimiser step."""
-        for weight, master in self._pairs():
+        for weight, master in self._copies():
             weight.copy_(master)
 
     def state(self) -> list[Tensor]:
         """The copies, for a checkpoint; nothing where there are none."""
-        return [master.detach() for _, master in self._pairs()]
+        return [master.detach() for _, master in self._copies()]
 
     @torch.no_grad()
     def load(self, state: Sequence[Tensor]) -> None:
         """Those of a checkpoint."""
-        for (_, master), saved in zip(self._pairs(), state, strict=True):
+        for (_, master), saved in zip(self._copies(), state, strict=True):
             master.copy_(saved)
         self.push()
 
     def unfold(self) -> None:
         """Give the weights their full precision: after training, for an export in fp32."""
-        for weight, master in self._pairs():
+        for weight, master in self._copies():
             weight.data = master.data
 
     def _pairs(self) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
         return [(w, m) for w, m in zip(self.weights, self.trained, strict=True) if w is not m]
 
+    def _copies(self) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+        return [(w, m) for w, m in self._pairs() if not isinstance(w, DTensor)]
+
 
 def _master(weight: torch.nn.Parameter) -> torch.nn.Parameter:
+    if isinstance(weight, DTensor):
+        return torch.nn.Parameter(_local(weight.detach()))
     return torch.nn.Parameter(weight.detach().float()) if weight.dtype.itemsize < 4 else weight
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -67,8 +67,9 @@ class Meter:
 
     def _peak(self) -> float:
         device = next(self.model.parameters()).device
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else next(self.model.parameters()).dtype
+        dtype = getattr(core(self.model), "computing_type", next(self.model.parameters()).dtype)
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         key = f"{platform.node()}, {what}, {dtype}"
         known = read_json(self.path) if self.path.exists() else {}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.engine.base import OnDone, Request, Sampling
 from finr1.errors import ConfigError
 from finr1.model.settings import ModelSettings
+from finr1.ranks import world
 from finr1.store import digest
 from finr1.types import Completion
 
@@ -110,7 +111,7 @@ class VllmEngine:
             if not torch.cuda.is_available():
                 # vLLM's 128 on CPU would let the completions of a shorter prompt share nothing of it: each prefills it.
                 options["block_size"] = CPU_BLOCK_TOKENS
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # on this rank's own GPU, in torch's default group of all
+            if world() > 1:  # on this rank's own GPU, in torch's default group of all
                 options["distributed_executor_backend"] = "external_launcher"
             if self.gpu_memory_utilization is not None:
                 options["gpu_memory_utilization"] = self.gpu_memory_utilization

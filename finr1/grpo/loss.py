@@ -7,9 +7,9 @@
 - `dapo`, `grpo`, `bnpo`, `dr_grpo`: -min(rho_t A, clip(rho_t, 1 - eps-, 1 + eps+) A)
   (PPO, arXiv 1707.06347 Eq. 7; two clip bounds: DAPO, arXiv 2503.14476 Eq. 8);
 - `gspo`: the same with the ratio of the sequence, s = exp(1/|y| sum_t log rho_t), for every token of y (arXiv
-  2507.18071 Eq. 5-7; its bounds are near 3e-4 and 4e-4);
+  2507.18071 Eq. 5-7; its experiments, §5.1, clip at 3e-4 and 4e-4);
 - `cispo`: -sg(min(rho_t, 1 + eps+)) A log pi(y_t), where sg passes no gradient: no token is dropped (MiniMax-M1, arXiv
-  2506.13585 Eq. 4-5, without a lower bound as there; eps+ near 4).
+  2506.13585 Eq. 4-5, without a lower bound as there; the paper does not say its eps+).
 
 `dual_clip` d > 1 bounds what one token of negative advantage may cost: l_t <= -d A where A < 0 (Ye et al., arXiv
 1912.09729, dual-clip PPO; TRL's `delta`).

@@ -192,7 +192,7 @@ class GrpoModule(StepModule):
     def trainer_logprobs(self, batch: Batch) -> dict[int, Tensor]:
         """Log-probs of each completion in the loss of this rank under the weights of now, by its number."""
         found: dict[int, Tensor] = {}
-        for groups in (groups for share in batch.shares for groups in self.own(share)):
+        for groups, _ in (part for share in batch.shares for part in self.own(share)):
             numbers = [n for group in groups for n in group.numbers]
             logprobs_N = completion_stats(self.model, make_row(groups), self.settings.sampling.temperature).logprobs_N
             pieces: Any = torch.split(logprobs_N, batch.lengths_C[numbers].tolist())
@@ -211,7 +211,7 @@ class GrpoModule(StepModule):
         inside = batch.lengths_C > 0
         weights_C = torch.zeros(len(inside))
         weights_C[inside] = token_weights(batch.lengths_C[inside], s.loss, count, s.sampling.max_new_tokens)
-        for groups in self.own(share):
+        for groups, counts in self.own(share):
             row, numbers = make_row(groups), [n for group in groups for n in group.numbers]
             reference_N = self.reference.logprobs(self.model, row, s.sampling.temperature) if self.reference else None
             stats = completion_stats(self.model, row, s.sampling.temperature, entropy_grad=rule.entropy_bonus > 0)
@@ -228,12 +228,12 @@ class GrpoModule(StepModule):
             )
             result = policy_loss(tokens, rule)
             shown = (result.clipped, result.mismatch, result.kl, result.corrected, stats.entropy_N.sum())
-            sums.add_(torch.stack([value.detach() for value in (result.loss, *shown)]).double())
-            yield result.loss
+            sums.add_(counts * torch.stack([value.detach() for value in (result.loss, *shown)]).double())
+            yield counts * result.loss
 
-    def own(self, share: list[list[RowGroup]]) -> list[list[RowGroup]]:
+    def own(self, share: list[list[RowGroup]]) -> list[tuple[list[RowGroup], float]]:
         """This rank's rows of an optimiser step, whoever sampled them: a rank whose groups have no spread helps too."""
-        return self.ranks.share(share, [sum(group.n_tokens for group in groups) for groups in share])
+        return self.divide(share, [sum(group.n_tokens for group in groups) for groups in share])
 
     def record(
         self,

@@ -11,11 +11,13 @@ from torch import Tensor
 from finr1.data.logprobs import completion_stats
 from finr1.data.masters import cast_weights
 from finr1.data.rows import Row
+from finr1.data.sharding import is_sharded, shard_like
 from finr1.model.load import core
 
 
 class Reference:
-    """With adapters, the policy with them switched off: no memory. Else a copy, which `load` gives on first use.
+    """With adapters, the policy with them switched off: no memory. Else a copy, which `load` gives on first use, in
+    pieces where the policy is.
 
     `load` must give the model that training started from, whatever checkpoint the policy itself comes from.
     """
@@ -32,7 +34,11 @@ class Reference:
                 logprobs_N = completion_stats(policy, row, temperature).logprobs_N
         else:
             if self._frozen is None:
-                like = next(policy.parameters())  # bf16 weights are compared with bf16 ones
-                self._frozen = cast_weights(self._load().requires_grad_(False).to(like.device), like.dtype)
+                self._frozen = self._load().requires_grad_(False)
+                if is_sharded(policy):
+                    shard_like(self._frozen, policy)
+                else:
+                    like = next(policy.parameters())  # bf16 weights are compared with bf16 ones
+                    self._frozen = cast_weights(self._frozen.to(like.device), like.dtype)
             logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
         return logprobs_N

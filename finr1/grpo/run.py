@@ -74,10 +74,10 @@ def run(ctx: Context) -> dict[str, Any]:
                 ctx.ranks,
             )
             fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
+    exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
+    export(model, tokenizer, ctx.folder / "model", cfg.model, ctx.ranks)
     if not ctx.ranks.first:
         return {}
-    exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
-    export(model, tokenizer, ctx.folder / "model", cfg.model)
     kept.clear()
     module.pending.clear()
     counts = {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
@@ -87,7 +87,10 @@ def run(ctx: Context) -> dict[str, Any]:
 
 
 def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str], None]) -> int:
-    """Put the weights to export into the module's model: the last, or the best's; returns their steps done."""
+    """Put the weights to export into the module's model: the last, or the best's; returns their steps done.
+
+    Every rank calls this; the checkpoints are the first one's.
+    """
     import torch
 
     from finr1.data.checkpoints import fault_of
@@ -95,12 +98,14 @@ def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str
     best, last = module.best_steps, module.steps_done
     if which == "last" or best is None or best == last:
         return last
-    path = kept.path(best)
-    fault = fault_of(path) if path.exists() else "checkpoint.disk_gib had no room for it"
+    path, fault = kept.path(best), None
+    if module.ranks.first:
+        fault = fault_of(path) if path.exists() else "checkpoint.disk_gib had no room for it"
+    path, fault = module.ranks.of_first((path, fault))
     if fault:
         say(f"the weights of step {best}, the best, are not there ({fault}): those of step {last} are exported")
         return last
-    module.load_state_dict(torch.load(path, mmap=True, weights_only=True)["state_dict"])
+    module.load_weights(torch.load(path, mmap=True, weights_only=True)["state_dict"])
     return best
 
 

@@ -56,7 +56,7 @@ class GrpoSettings:
     max_grad_norm: float = 1.0
     loss: str = "dapo"  # dapo | grpo | bnpo | dr_grpo | gspo | cispo: equations in finr1/grpo/loss.py
     clip_low: float = 0.2  # near 3e-4 for gspo; not used by cispo
-    clip_high: float = 0.28  # near 4e-4 for gspo, near 4 for cispo
+    clip_high: float = 0.28  # gspo: 4e-4 in its paper; cispo: its paper does not say, 4 is ours
     dual_clip: float | None = None  # a token of negative advantage costs at most this many times it; null: off
     count: str = "entering"  # what the normaliser counts: completions entering the loss | all of the step
     beta: float = 0.0  # weight of the k3 divergence from the starting model; 0: no reference model

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.errors import ConfigError
 from finr1.model import embedded
 from finr1.model.settings import ModelSettings
+from finr1.ranks import ALONE, Ranks
 from finr1.store import read_json, write_json
 from finr1.types import Message
 
@@ -116,8 +117,8 @@ def core(model: Any) -> PreTrainedModel:
 def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
     """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`.
 
-    Weights in 4 bits leave as what they stand for; adapters are merged into that. The model is left as it was, to the
-    last bit.
+    Weights in 4 bits leave as what they stand for; adapters are merged into that. Of weights in pieces every rank must
+    walk this, and gets each one whole. The model is left as it was, to the last bit.
     """
     import torch
 
@@ -133,8 +134,14 @@ def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
         if name in packed:
             merged = _unpacked(packed[name], adapted.get(name)).to(kind)
         else:
-            merged = _merged(adapted[name], kind) if name in adapted else tensor.detach().to(kind)
+            merged = _merged(adapted[name], kind) if name in adapted else whole(tensor.detach()).to(kind)
         yield name.replace(".base_layer.", "."), merged
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A weight that lies in pieces on several ranks as one tensor on each; others as they are."""
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
 
 
 def _is_packed(layer: torch.nn.Module) -> bool:
@@ -171,12 +178,26 @@ def _merged(layer: Any, kind: torch.dtype) -> Tensor:
     return merged
 
 
-def export(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings) -> None:
-    """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template."""
+def export(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings, ranks: Ranks = ALONE
+) -> None:
+    """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template.
+
+    Every rank calls this; the first one writes.
+    """
+    weights: dict[str, Tensor] = {}
+    pieces = any(hasattr(weight, "full_tensor") for weight in core(model).parameters())
+    if not (ranks.first or pieces):
+        return
+    for name, weight in checkpoint_weights(model, settings.dtype):
+        if ranks.first:
+            weights[name] = weight.cpu()
+    if not ranks.first:
+        return
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     inner = core(model)
-    inner.save_pretrained(temporary, state_dict=dict(checkpoint_weights(model, settings.dtype)))
+    inner.save_pretrained(temporary, state_dict=weights)
     # save_pretrained writes type, cache setting and quantisation of the model in memory: fp32, no cache, or 4 bits.
     config = read_json(temporary / "config.json")
     config.pop("quantization_config", None)

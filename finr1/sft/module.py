@@ -15,6 +15,7 @@ from finr1.data.loop import StepModule, learning_rate
 from finr1.data.meter import Meter, work_of
 from finr1.data.rows import Group, make_row
 from finr1.ranks import ALONE, Ranks
+from finr1.sft.noise import noisy
 from finr1.sft.settings import SftSettings
 from finr1.tracking import Tracker
 
@@ -55,14 +56,15 @@ class SftModule(StepModule):
         rows = self.plan[step]
         work = work_of(rows)
         n_targets = work.targets  # of all ranks
-        own = self.ranks.share(rows, [sum(group.n_tokens for group in row) for row in rows])
+        own = self.divide(rows, [sum(group.n_tokens for group in row) for row in rows])
         total = 0.0
 
         def losses() -> Iterator[Tensor]:
             nonlocal total
-            for groups in own:
-                row = make_row(groups)
-                loss = -completion_stats(self.model, row).logprobs_N.sum() / n_targets
+            for groups, counts in own:
+                with noisy(self.model, groups, self.settings.neftune_alpha):
+                    logprobs_N = completion_stats(self.model, make_row(groups)).logprobs_N
+                loss = -logprobs_N.sum() * counts / n_targets
                 total += float(loss.detach())
                 yield loss
 

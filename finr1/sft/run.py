@@ -34,9 +34,9 @@ def run(ctx: Context) -> dict[str, Any]:
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
         fit(module, len(plan), kept, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
+    export(model, tokenizer, ctx.folder / "model", cfg.model, ctx.ranks)
     if not ctx.ranks.first:
         return {}
-    export(model, tokenizer, ctx.folder / "model", cfg.model)
     kept.clear()
     tokens = sum(group.n_tokens for step in plan for row in step for group in row)
     return {"rows": len(groups), "dropped_too_long": dropped, "steps": len(plan), "tokens": tokens}

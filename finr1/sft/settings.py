@@ -19,6 +19,7 @@ class SftSettings:
     warmup_share: float = 0.1  # of all steps, linear; cosine to zero after it
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    neftune_alpha: float = 0.0  # noise on embeddings (finr1/sft/noise.py); 5 to 15 in its paper; 0: none
     row_tokens: int = 1024  # token budget of a packed row (one micro-batch)
     rows_per_step: int = 1  # packed rows an optimiser step, over all ranks
     checkpoint_every_steps: int = 50
@@ -26,6 +27,6 @@ class SftSettings:
     def __post_init__(self) -> None:
         check_least("sft", self, 1, "max_rows", "epochs", "row_tokens", "rows_per_step", "checkpoint_every_steps")
         check_least("sft", self, 0, "learning_rate", "max_grad_norm", above=True)
-        check_least("sft", self, 0, "weight_decay")
+        check_least("sft", self, 0, "weight_decay", "neftune_alpha")
         if not 0 <= self.warmup_share <= 1:
             raise ConfigError("sft.warmup_share", self.warmup_share, "it is a share of the steps", "use 0 to 1")
