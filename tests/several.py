@@ -99,6 +99,13 @@ def adamw(parameters: Any, lr: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=lr, eps=1e-4, fused=True)
 
 
+def adamw_8bit(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """States in 8 bits, of tensors of this size too."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(parameters, lr=lr, eps=1e-4, min_8bit_size=64)  # type: ignore[no-any-return]
+
+
 class NoTokenizer:
     def save_pretrained(self, folder: Path) -> None: ...
 
@@ -181,6 +188,7 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
                 "optimizer": adamw,
                 "model": {"kind": "qwen2", "tie_word_embeddings": True, "vocab_size": 51, "intermediate_size": 49},
             },
+            "AdamW, 8 bits": {"settings": {**CLIPPED, "learning_rate": 0.01}, "optimizer": adamw_8bit},
             "bf16": {"settings": CLIPPED, "bf16": True},
         },
     ),
@@ -193,6 +201,7 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
             "best": {"eval_every": 1, "refill_rounds": 3},
         },
     ),
+    "sft.killed.pieces": (sft, {"drawn": {"settings": {"learning_rate": 0.01}, "optimizer": adamw_8bit}}),
     "grpo.killed.pieces": (grpo, {"drawn": {"chance": True, "optimizer": adamw, "learning_rate": 0.01}}),
     "grpo": (
         grpo,
@@ -218,7 +227,8 @@ def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> di
     kept = Checkpoints(folder, CheckpointSettings(keep_best="eval_every" in settings), print)
     with recorded(module) as gradients:
         loop.fit(module, len(module.plan), kept, trainer(ranks, case, settings.get("bf16", False)), every=2)
-    state = [v for s in module.optimizers().state.values() for v in s.values() if v.ndim]  # type: ignore[union-attr]
+    states: Any = module.optimizers().state
+    state = [v for p, of_p in states.items() for v in of_p.values() if getattr(v, "shape", None) == p.shape]
     held = [sum(tensor.numel() for tensor in part) for part in (module.masters.trained, state)]
     if settings.get("eval_every") == 1:
         assert choose(module, kept, "best", print) == 1  # the weights that follow

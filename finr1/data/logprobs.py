@@ -24,19 +24,22 @@ def completion_stats(model: Any, row: Row, temperature: float = 1.0, entropy_gra
     """Run the row through the model. Logits are divided by `temperature`, as the sampler does.
 
     Hidden states are projected to the vocabulary at completion positions only, in chunks whose logits the backward
-    pass computes anew. TypeError for a head that is more than a matrix.
+    pass computes anew. What is returned is on the row's device, whatever the model's. TypeError for a head that is more
+    than a matrix.
     """
     inner: Any = core(model)
-    if not hasattr(inner, "row_stats"):
-        return row_stats(inner, row, temperature, entropy_grad)
-    stats: TokenStats = inner.row_stats(row, temperature, entropy_grad)  # gathers the weights (finr1/data/sharding.py)
-    if not torch.is_grad_enabled():
-        inner.reshard()  # no backward pass will drop what the forward pass has left for it
-    return stats
+    if hasattr(inner, "row_stats"):  # gathers the weights (finr1/data/sharding.py)
+        stats: TokenStats = inner.row_stats(row, temperature, entropy_grad)
+        if not torch.is_grad_enabled():
+            inner.reshard()  # no backward pass will drop what the forward pass has left for it
+    else:
+        stats = row_stats(inner, row, temperature, entropy_grad)
+    return TokenStats(*(values_N.to(row.target_N.device) for values_N in stats))
 
 
 def row_stats(inner: Any, row: Row, temperature: float, entropy_grad: bool) -> TokenStats:
-    """`completion_stats` of a transformers model whose weights are whole."""
+    """`completion_stats` of a transformers model whose weights are whole, on their device."""
+    row = row.to(inner.get_input_embeddings().weight.device)
     hidden_TD = inner.base_model(
         input_ids=row.ids_T[None],
         position_ids=row.positions_T[None],

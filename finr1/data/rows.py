@@ -11,7 +11,7 @@ P the longest prompt, L the longest completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -101,6 +101,12 @@ class Layout:
         mask_C1LX = torch.cat(parts, dim=-1)[:, None].contiguous()
         return Padded(prompt_KP, completion_CL, prompt_of_C, mask_C1LX, place_T)
 
+    def to(self, device: torch.device) -> Layout:
+        """The same with its index tensors on a device."""
+        moved = replace(self)
+        moved.__dict__["padded"] = Padded(*(tensor.to(device) for tensor in self.padded))  # where the property keeps it
+        return moved
+
 
 @dataclass(frozen=True)
 class Row:
@@ -117,6 +123,19 @@ class Row:
     def n_tokens(self) -> int:
         """Tokens in the row."""
         return len(self.ids_T)
+
+    def to(self, device: torch.device) -> Row:
+        """The same on a device; itself where it is there."""
+        if self.ids_T.device == device:
+            return self
+        return Row(
+            ids_T=self.ids_T.to(device),
+            positions_T=self.positions_T.to(device),
+            predict_N=self.predict_N.to(device),
+            target_N=self.target_N.to(device),
+            number_N=self.number_N.to(device),
+            layout=self.layout.to(device),
+        )
 
 
 def make_row(groups: Sequence[Group]) -> Row:
