@@ -91,8 +91,12 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m finr1` and of the console script `finr1`; returns the exit code.
 
-    What the user can mend becomes one line; all else keeps its traceback.
+    What the user can mend becomes one line; all else keeps its traceback. A rank ends in here.
     """
+    return ranks.leave(_main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h"} & set(arguments):
         print(help_text())
@@ -116,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if ranks.number() == 0:
             print("stopped; start the same command again to continue", file=sys.stderr)
-        return _leave(130)
+        return 130
     except ranks.LostRank:
-        return _leave(ranks.LOST)
+        return ranks.LOST
     except sweep.SweepFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -127,17 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if line is None or os.environ.get("FINR1_DEBUG") == "1":
             raise
         print(f"error: {line}", file=sys.stderr)
-        return _leave(2)
+        return 2
     return 0
-
-
-def _leave(code: int) -> int:
-    """`code`; but a rank ends right here: torch's threads may abort it while the interpreter takes itself down."""
-    if ranks.world() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def _refuse(message: str) -> None:

@@ -11,11 +11,14 @@ while the first one asks a teacher, or another one's reward a judge.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,6 +218,22 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
     if os.getppid() != LAUNCHER:  # it ended before
         raise LostRank("the launcher has ended")
+
+
+def leave(code: int) -> int:
+    """End this process where it is a rank; alone, give the exit code back.
+
+    What was registered for the end is done, but torch's libraries are not taken down: now and then a thread of theirs
+    was still there, and the process, with all its work done, was aborted ("terminate called without an active
+    exception").
+    """
+    if world() == 1:
+        return code
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def meet() -> Ranks:

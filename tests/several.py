@@ -261,3 +261,4 @@ def main(cases: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
+    several.leave(0)
