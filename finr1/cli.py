@@ -163,7 +163,10 @@ def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequ
         key = found[1]
         if not found[2] and (full := re.search(r"full_key: (\S+)", text)):
             key = full[1]
-        words = _unchosen(key) or f"no such setting; {_near_setting(key)}"
+        known = [known for known in _all_keys(RootConfig, "") if known.startswith(found[1])]
+        free = key != found[1] and known == [found[1]]  # in braces, where names are the user's own
+        near = f"a new one is +{key}=<value>" if free else _near_setting(key)
+        words = _unchosen(key) or f"no such setting; {near}"
         return f"{_pair(found[1], value_of)}: {words}"
     if found := re.search(r"Key '([^']+)' (?:is )?not in '[^']*'", text):
         full = re.search(r"full_key: (\S+)", text)

@@ -47,6 +47,10 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"learning_rate=1: no such setting; did you mean sft\.learning_rate or grpo\.learning_rate\?",
     ),
     (["grpo.steps=many"], r"grpo\.steps=many: value 'many' of type 'str' could not be converted to Integer; "),
+    (
+        ["evaluate.samples={sft: 8}"],
+        r"evaluate\.samples=\{sft: 8\}: no such setting; a new one is \+evaluate\.samples\.sft=<v",
+    ),
     (["+experimnt=tiny"], r"experimnt=tiny: no such setting; did you mean experiment\?"),
     (["+experiment=quikstart"], r"experiment=quikstart: no such experiment; did you mean quickstart\?"),
     (["stage=grop"], r"stage=grop: no such stage; did you mean grpo\?"),

@@ -175,7 +175,7 @@ def test_ranks_that_cannot_be_are_refused(
 
 def test_pieces_of_whole_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    pieces = ("trainer=cpu_bf16", "trainer.fit.devices=2", "+trainer.fit.strategy=fsdp", "sft.rows_per_step=2")
+    pieces = ("trainer=cpu_bf16", "trainer.fit.devices=2", "trainer.fit.strategy=fsdp", "sft.rows_per_step=2")
     cfg, *_ = real(tmp_path, *pieces)
     check.check_ranks(cfg, ["sft"])
     cfg, *_ = real(tmp_path, *pieces, "model.adapter=lora")
