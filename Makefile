@@ -69,6 +69,7 @@ bench: install ## training's speed and memory, against TRL where FINR1_TRL_PYTHO
 
 check: export HF_HUB_OFFLINE = 1
 check: export WANDB_MODE = offline
+check: export OMP_NUM_THREADS = 1
 check: lint ## lint, types and the fast tests (before a commit)
 	@$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 -q $(PYTEST_ARGS)
 
