@@ -38,6 +38,14 @@ def start(ranks: int, *arguments: object, **env: str) -> subprocess.CompletedPro
     )
 
 
+def start_one_and_two(folder: Path, *arguments: object) -> Path:
+    """The same as one rank and as two, into a folder, which is given back."""
+    for ranks in (1, 2):
+        done = start(ranks, *arguments, folder)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
 def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run it in a folder and return what came of it."""
     return subprocess.run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import runner
 import torch
-from runner import start
+from runner import start, start_one_and_two
 
 from finr1.ranks import ALONE, LOST, Ranks
 
@@ -58,11 +58,7 @@ def test_rows_are_shared_out_by_their_size() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one rank and two have left what they did."""
-    folder = tmp_path_factory.mktemp("trained")
-    for ranks in (1, 2):
-        done = start(ranks, SEVERAL, "sft,grpo", folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return start_one_and_two(tmp_path_factory.mktemp("trained"), SEVERAL, "sft,grpo")
 
 
 @pytest.fixture(params=["sft", "grpo"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from runner import start
+from runner import start, start_one_and_two
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -43,11 +43,7 @@ def test_pieces_are_for_whole_weights_on_gpus_unless_asked_for() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one rank and two have left what they did."""
-    folder = tmp_path_factory.mktemp("trained")
-    for ranks in (1, 2):
-        done = start(ranks, SEVERAL, "sft.pieces,grpo.pieces", folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return start_one_and_two(tmp_path_factory.mktemp("trained"), SEVERAL, "sft.pieces,grpo.pieces")
 
 
 @pytest.fixture(params=["sft", "grpo"])
