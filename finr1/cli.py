@@ -163,7 +163,7 @@ def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequ
         key = found[1]
         if not found[2] and (full := re.search(r"full_key: (\S+)", text)):
             key = full[1]
-        known = [known for known in _all_keys(RootConfig, "") if known.startswith(found[1])]
+        known = [name for name in _all_keys(RootConfig, "") if name.startswith(found[1])]
         free = key != found[1] and known == [found[1]]  # in braces, where names are the user's own
         near = f"a new one is +{key}=<value>" if free else _near_setting(key)
         words = _unchosen(key) or f"no such setting; {near}"

@@ -77,4 +77,6 @@ def _code(error: object) -> int:
         name = signal.Signals(-code).name
         print(f"error: rank {rank} was ended by {name}; start the same command again to continue", file=sys.stderr)
         return 128 - code
+    if code == LOST:
+        print("error: the ranks have lost each other, and none says why; look at what connects them", file=sys.stderr)
     return code

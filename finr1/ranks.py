@@ -167,23 +167,19 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def _others() -> Iterator[None]:
-    """What torch says when a connection breaks becomes LostRank."""
+def _others(words: str = "") -> Iterator[None]:
+    """What torch says when a connection breaks, by these words where it may say anything, becomes LostRank."""
     try:
         yield
     except RuntimeError as error:
-        raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
-
-
-@contextlib.contextmanager
-def lost_in_passes() -> Iterator[None]:
-    """The same around passes through weights in pieces, where a RuntimeError may say anything."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not re.search(r"gloo/transport|closed by peer|reset by peer|NCCL", str(error)):
+        if world() == 1 or not re.search(words, str(error)):
             raise
         raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
+
+
+def lost_in_passes() -> contextlib.AbstractContextManager[None]:
+    """The same around passes through weights in pieces."""
+    return _others(r"gloo/transport|closed by peer|reset by peer|NCCL")
 
 
 def sharded(fit: Mapping[str, Any], full: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import runner
@@ -39,3 +40,20 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stdout.txt").write_text(result.stdout)
     (folder / "stderr.txt").write_text(result.stderr)
     return folder / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one rank and two have left what they did in the module's `CASES` of `several.py`."""
+    cases = ",".join(request.module.CASES.values())
+    return runner.start_one_and_two(tmp_path_factory.mktemp("trained"), Path(__file__).parent / "several.py", cases)
+
+
+@pytest.fixture(params=["sft", "grpo"])
+def both(request: pytest.FixtureRequest, trained: Path) -> tuple[Any, Any]:
+    """What one rank left and what two did, by variant."""
+    import torch
+
+    case = request.module.CASES[request.param]
+    one, two = (torch.load(trained / f"{case}.{ranks}.pt") for ranks in (1, 2))
+    return one, two

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import runner
 import torch
-from runner import start, start_one_and_two
+from runner import start
 
 from finr1.ranks import ALONE, LOST, Ranks
 
 SEVERAL = Path(__file__).parent / "several.py"
+CASES = {"sft": "sft", "grpo": "grpo"}
 Found = dict[str, dict[str, Any]]
 
 
@@ -53,19 +54,6 @@ def test_rows_are_shared_out_by_their_size() -> None:
     for world in range(1, 9):
         held = [name for r in range(world) for name in Ranks(r, world).share(names, sizes)]
         assert Counter(held) == Counter(names)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one rank and two have left what they did."""
-    return start_one_and_two(tmp_path_factory.mktemp("trained"), SEVERAL, "sft,grpo")
-
-
-@pytest.fixture(params=["sft", "grpo"])
-def both(request: pytest.FixtureRequest, trained: Path) -> tuple[Found, Found]:
-    """What one rank left and what two did, by variant."""
-    one, two = (torch.load(trained / f"{request.param}.{ranks}.pt") for ranks in (1, 2))
-    return one, two
 
 
 @pytest.mark.slow
@@ -159,6 +147,13 @@ def test_a_rank_that_fails_ends_all_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip() == "error: some.key=3: it cannot be; mend it"
     assert LOST not in (0, 1, 2)
+
+
+@pytest.mark.slow
+def test_ranks_that_lose_each_other_do_not_end_in_silence() -> None:
+    done = start(2, "-c", FAILS.replace("together.rank == 1", "True").replace("ConfigError(", "ranks.LostRank("))
+    assert done.returncode == LOST
+    assert done.stderr.strip() == "error: the ranks have lost each other, and none says why; look at what connects them"
 
 
 ENDS = """

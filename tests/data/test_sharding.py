@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from runner import start, start_one_and_two
+from runner import start
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from finr1.ranks import Ranks, plain, sharded
 
 SEVERAL = Path(__file__).parents[1] / "several.py"
+CASES = {"sft": "sft.pieces", "grpo": "grpo.pieces"}
 Found = dict[str, dict[str, Any]]
 GPU = {"accelerator": "gpu", "plugins": []}
 
@@ -38,19 +39,6 @@ def test_pieces_are_for_whole_weights_on_gpus_unless_asked_for() -> None:
     assert not sharded({**GPU, "precision": "bf16-mixed"}, full=True)
     assert not sharded({"accelerator": "cpu"}, full=True) and sharded({"accelerator": "cpu", "strategy": "fsdp"}, True)
     assert plain({"precision": 32}) and not plain({"precision": "16-mixed"})
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one rank and two have left what they did."""
-    return start_one_and_two(tmp_path_factory.mktemp("trained"), SEVERAL, "sft.pieces,grpo.pieces")
-
-
-@pytest.fixture(params=["sft", "grpo"])
-def both(request: pytest.FixtureRequest, trained: Path) -> tuple[Found, Found]:
-    """What one rank left and what two did, by variant."""
-    one, two = (torch.load(trained / f"{request.param}.pieces.{ranks}.pt") for ranks in (1, 2))
-    return one, two
 
 
 def gap(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
