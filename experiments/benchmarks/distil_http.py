@@ -119,6 +119,7 @@ def stage_seconds(url: str, n: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         for stage in ("questions", "distil"):
             more = [f"paths.runs={folder}", f"source.worked.n_train={n}", "source.worked.n_test=2"]
+            more += ["source.worked.difficulty=3"]  # the quickstart's own has too few different questions
             more += ["engine@engine.teacher=http", "engine.teacher.model=m", f"engine.teacher.base_url={url}"]
             cfg = compose.compose([f"stage={stage}", *more, f"engine.teacher.concurrency={CONCURRENCY}"])
             spent = walk(compose.typed(cfg), compose.plain(cfg))
