@@ -1,4 +1,4 @@
-"""The filter by rules: traces a CPU second on one core, and memory at twenty times the traces.
+"""The filter by rules: traces a CPU second on one core, and whether memory stays flat up to a million traces.
 
     python experiments/benchmarks/filter.py [--traces 50000 --many 1000000]
 
@@ -89,15 +89,16 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure)))
         return
-    few, many = arguments.traces, arguments.many
-    seconds, memory = filtered(few)
-    many_seconds, many_memory = filtered(many)
     figures = Figures("filter")
-    figures.add("traces_a_second", few / seconds, "> 5000", f"traces a CPU second on one core, of {few}")
-    figures.add("traces_a_second_many", many / many_seconds, "> 5000", f"traces a CPU second on one core, of {many}")
-    figures.add("memory", memory, "", f"GB at {few} traces")
-    figures.add("memory_many", many_memory, "", f"GB at {many} traces")
-    figures.add("memory_growth", many_memory / memory, "< 1.2", f"memory at {many} traces over that at {few}")
+    memories = []
+    for n in (arguments.traces, arguments.many // 2, arguments.many):
+        seconds, memory = filtered(n)
+        figures.add(f"traces_a_second_{n}", n / seconds, "> 5000", f"traces a CPU second on one core, of {n}")
+        figures.add(f"memory_{n}", memory, "", f"GB at {n} traces")
+        memories.append(memory)
+    # up to some 400,000 traces the caches of what the judges read fill up; what grew with the traces would go on growing
+    growth = memories[-1] / memories[-2]
+    figures.add("memory_growth", growth, "< 1.05", f"memory at {arguments.many} traces over that at half of them")
     figures.write()
 
 

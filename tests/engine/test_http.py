@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +23,22 @@ from finr1.engine.http import HttpEngine
 from finr1.errors import ConfigError
 from finr1.types import Completion
 
+CLIENTS = ("aiohttp", "openai", "requests")
 
-def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Each library that carries requests."""
+    return str(request.param)
+
+
+def test_it_is_a_streaming_engine_and_answers_in_order(client: str) -> None:
     def behave(seen: Seen) -> Reply:
         return Reply(body=chat(seen.text.upper(), usage=(7, 3)), delay_s=0.6 if seen.text.endswith(" 0") else 0.06)
 
     done: list[int] = []
     with serve(behave) as server:
-        http = engine(server, concurrency=4)
+        http = engine(server, concurrency=4, client=client)
         assert isinstance(http, Engine) and isinstance(http, StreamEngine) and not isinstance(http, PolicyEngine)
         results = http.generate(requests(20), ONE, lambda index, completions: done.append(index))
     assert [c.text for (c,) in results] == [f"QUESTION {i}" for i in range(20)]
@@ -39,15 +48,16 @@ def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
     assert (http.spent.prompt_tokens, http.spent.completion_tokens) == (140, 60)
 
 
-def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, client: str) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret-1")
-    _, server = ask(good, api_key_env="TEACHER_KEY")
+    monkeypatch.setenv("OPENAI_API_KEY", "not-for-this-server")
+    _, server = ask(good, api_key_env="TEACHER_KEY", client=client)
     message = {"role": "user", "content": "question 0"}
     assert server.seen[0].body == {"model": "m", "messages": [message], "temperature": 0.6, "max_tokens": 64}
     assert server.seen[0].headers["authorization"] == "Bearer secret-1"
     sampling = Sampling(n=3, top_p=0.9, top_k=5, max_new_tokens=8, regex="a+", repetition_penalty=1.05)
     extra = {"max_tokens": None, "max_completion_tokens": 8}
-    _, server = ask(good, sampling=sampling, extra_body=extra)
+    _, server = ask(good, sampling=sampling, extra_body=extra, client=client)
     assert server.seen[0].body == {
         "model": "m", "messages": [message], "temperature": 1.0, "n": 3, "top_p": 0.9, "top_k": 5,
         "repetition_penalty": 1.05, "structured_outputs": {"regex": "a+"}, "max_completion_tokens": 8,
@@ -115,12 +125,17 @@ FAULTS = {  # one bad reply, and what is said of it when it stays
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str) -> None:
+ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not UTF-8")  # what a client meets itself
+
+
+@pytest.mark.parametrize(
+    ("name", "client"), [(f, c) for f in FAULTS for c in CLIENTS if c == "aiohttp" or f in ON_THE_WIRE]
+)
+def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, client: str) -> None:
     bad, words = FAULTS[name]
-    results, server = ask(each(bad, bad, GOOD), timeout_s=0.3)
+    results, server = ask(each(bad, bad, GOOD), timeout_s=0.3, client=client)
     assert [c.text for c in results[0]] == ["fine"] and len(server.seen) == 3
-    results, server = ask(each(bad), retries=2, timeout_s=0.3)
+    results, server = ask(each(bad), retries=2, timeout_s=0.3, client=client)
     assert len(server.seen) == 3
     (failed,) = results[0]
     assert (failed.text, failed.finish_reason) == ("", "error")
@@ -136,16 +151,26 @@ def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str) 
         (Reply(429, b"quota", headers={"Retry-After": "86400"}), "it asks to wait 86400 s; HTTP 429: quota"),
     ],
 )
-def test_what_would_not_change_is_asked_once(reply: Reply, words: str) -> None:
-    results, server = ask(each(reply))
+def test_what_would_not_change_is_asked_once(reply: Reply, words: str, client: str) -> None:
+    results, server = ask(each(reply), client=client)
     assert (results[0][0].error, len(server.seen)) == (words.strip(), 1)
 
 
-def test_a_server_that_is_not_there_fails_each_call() -> None:
+def test_a_server_that_is_not_there_fails_each_call(client: str) -> None:
     with serve(good) as server:
         pass
-    ((failed,),) = engine(server, retries=1).generate(requests(1), ONE)
-    assert failed.error.startswith("connection failed (ClientConnectorError")
+    http = engine(server, retries=1, client=client)
+    ((failed,),) = http.generate(requests(1), ONE)
+    name = {"aiohttp": "ClientConnectorError", "openai": "ConnectError", "requests": "ConnectionError"}[client]
+    assert failed.error.startswith(f"connection failed ({name}") and http.spent.tokens == 0
+
+
+@pytest.mark.parametrize(("reply", "paid"), [(Reply(body=chat(), cut_at=40), True), (Reply(reset=True), False)])
+def test_an_answer_that_breaks_off_is_charged_for(reply: Reply, paid: bool, client: str) -> None:
+    with serve(each(reply)) as server:
+        http = engine(server, retries=0, client=client)
+        http.generate(requests(1), ONE)
+    assert (http.spent.prompt_tokens > 0) == paid
 
 
 def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
@@ -248,14 +273,16 @@ def test_text_that_no_file_could_hold_is_mended() -> None:
     json.dumps(results[0][0].text, ensure_ascii=False).encode()
 
 
-def test_a_third_of_random_failures_loses_nothing() -> None:
+def test_a_third_of_random_failures_loses_nothing(client: str) -> None:
     rng = random.Random(0)
     kinds = [bad for name, (bad, _) in FAULTS.items() if name not in ("timeout", "deep JSON")]
 
     def behave(seen: Seen) -> Reply:
         return rng.choice(kinds) if rng.random() < 0.3 else good(seen)
 
-    results, server = ask(behave, n=400, sampling=Sampling(n=2, max_new_tokens=64), concurrency=32, retries=12)
+    results, server = ask(
+        behave, n=400, sampling=Sampling(n=2, max_new_tokens=64), concurrency=32, retries=12, client=client
+    )
     expected = [solved(Seen(0, 0.0, {"messages": [dict(r.messages[0])]}, {}, 1)) for r in requests(400)]
     texts = [body["choices"][0]["message"]["content"] for body in expected]
     assert [[c.text for c in one] for one in results] == [[text] * 2 for text in texts]
@@ -263,13 +290,13 @@ def test_a_third_of_random_failures_loses_nothing() -> None:
     assert len(server.seen) > 480
 
 
-def test_an_error_of_the_listener_ends_the_stream() -> None:
+def test_an_error_of_the_listener_ends_the_stream(client: str) -> None:
     def stop(index: int, completions: object) -> None:
         raise RuntimeError("enough")
 
     with serve(each(Reply(body=chat(), delay_s=0.05))) as server:
         with pytest.raises(RuntimeError, match="enough"):
-            engine(server, concurrency=8).stream(requests(1000), ONE, stop)
+            engine(server, concurrency=8, client=client).stream(requests(1000), ONE, stop)
         assert len(server.seen) <= 16
 
 
@@ -280,12 +307,23 @@ def test_inside_a_running_loop_as_in_a_notebook() -> None:
     assert len(asyncio.run(cell())) == 3
 
 
-def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    ((failed,),), server = ask(good, retries=0)
+    ((failed,),), server = ask(good, retries=0, client=client)
     assert failed.error.startswith("connection failed") and not server.seen
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert ask(good)[0][0][0].error == ""
+    assert ask(good, client=client)[0][0][0].error == ""
+
+
+def test_a_netrc_takes_no_key_s_place(monkeypatch: pytest.MonkeyPatch, client: str, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("TEACHER_KEY", "secret-1")
+    for settings, expected in (({"api_key_env": "TEACHER_KEY"}, "Bearer secret-1"), ({}, None)):
+        _, server = ask(good, client=client, **settings)
+        assert server.seen[0].headers.get("authorization") == expected
 
 
 MISTAKES = [
@@ -295,6 +333,7 @@ MISTAKES = [
     ({"api_key_env": "sk-abc"}, "engine.api_key_env=…: not the name of an environment variable; give its name"),
     ({"api_key_env": "NO_SUCH_KEY"}, "engine.api_key_env=NO_SUCH_KEY: no such environment variable"),
     ({"lead_in": "yes"}, "engine.lead_in=yes: no such way; use null or one of vllm, deepseek"),
+    ({"client": "curl"}, "engine.client=curl: no such client; use one of aiohttp, openai, requests"),
     ({"concurrency": 0}, "engine.concurrency=0: too small"),
     ({"timeout_s": 0}, "engine.timeout_s=0: nothing would be asked"),
     ({"max_spend_tokens": 0}, "engine.max_spend_tokens=0: nothing would be asked; use null"),
@@ -309,7 +348,7 @@ def test_a_setting_that_cannot_work_is_one_line(settings: dict[str, Any], words:
     assert str(caught.value).startswith(words) and "sk-abc" not in str(caught.value) and "pass" not in str(caught.value)
 
 
-def test_time_to_give_up_is_bounded() -> None:
+def test_time_to_give_up_is_bounded(client: str) -> None:
     began = time.monotonic()
-    ask(each(Reply(body=chat(), delay_s=30.0)), n=8, timeout_s=0.2, retries=1)
+    ask(each(Reply(body=chat(), delay_s=30.0)), n=8, timeout_s=0.2, retries=1, client=client)
     assert time.monotonic() - began < 3
