@@ -96,7 +96,7 @@ def main() -> None:
         figures.add(f"traces_a_second_{n}", n / seconds, "> 5000", f"traces a CPU second on one core, of {n}")
         figures.add(f"memory_{n}", memory, "", f"GB at {n} traces")
         memories.append(memory)
-    # up to some 400,000 traces the caches of what the judges read fill up; what grew with the traces would go on growing
+    # up to some 400,000 traces the caches of what the judges read fill up; what grows with traces would go on growing
     growth = memories[-1] / memories[-2]
     figures.add("memory_growth", growth, "< 1.05", f"memory at {arguments.many} traces over that at half of them")
     figures.write()
