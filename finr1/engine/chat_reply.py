@@ -74,7 +74,7 @@ def read_choice(choice: object, led_in: bool = False) -> Completion:
     finish = choice.get("finish_reason")
     if not isinstance(finish, str | None) or finish not in FINISH:
         raise Fault(f"finish_reason {str(finish)[:40]}", again=finish != "content_filter")
-    content, apart = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    content, apart = _joined(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
     text = _encodable(content) if isinstance(content, str) else ""
     reasoning = _encodable(apart) if isinstance(apart, str) and apart.strip() else None
     if not text.strip() and not (FINISH[finish] == "length" and reasoning):
@@ -126,6 +126,14 @@ def error_words(raw: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or text
     return str(error)
+
+
+def _joined(content: object) -> object:
+    """The text of a content that comes in parts, as some gateways send it; any other as it is."""
+    if not isinstance(content, list):
+        return content
+    parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _encodable(text: str) -> str:

@@ -93,6 +93,7 @@ def test_a_forced_beginning(way: str, message: dict[str, Any], body: dict[str, A
         (chat("\\boxed{1}", reasoning_content="r"), ("r", "\\boxed{1}"), "stop"),
         (chat("\\boxed{1}", reasoning="r"), ("r", "\\boxed{1}"), "stop"),
         (chat("\\boxed{1}", reasoning_content=None, reasoning=" "), ("", "\\boxed{1}"), "stop"),
+        (chat([{"type": "text", "text": "<think>r</think>"}, {"type": "text", "text": "7"}]), ("r", "7"), "stop"),  # type: ignore[arg-type]
         (chat("<think>r goes on", finish_reason="length"), ("r goes on", ""), "length"),
         (chat("", reasoning_content="r goes on", finish_reason="length"), ("r goes on", ""), "length"),
         (chat("\\boxed{1}", finish_reason=None), ("", "\\boxed{1}"), "stop"),
