@@ -200,7 +200,7 @@ def _scores(
     """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
     from finr1.asking import Cell
     from finr1.benchmark.base import Categories, Outcome
-    from finr1.breakdown import by_category, by_length, cost
+    from finr1.breakdown import by_category, by_length, cost, own_intervals
     from finr1.judging import figures as judge_figures
     from finr1.scoring import at_k, compare, correct_for_many, figures, headline, units_of, value_of
 
@@ -227,7 +227,10 @@ def _scores(
         if settings.greedy:
             pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
             outcomes = [Outcome(question, row["answer"], value_of(row, leads)) for question, row in pairs]
-            scores[model]["greedy"]["figures"] = dict(benchmark.figures(outcomes))
+            own = own_intervals(
+                benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units
+            )
+            scores[model]["greedy"] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {
         f"{b}_vs_{a}": {
             mode: compare(

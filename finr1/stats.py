@@ -7,7 +7,7 @@ neither are questions on one document, so everything here counts, draws or flips
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -72,21 +72,27 @@ def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
     columns = np.asarray(columns_Q, float)
     if design is None:
         return _Units(columns, np.zeros(columns.shape[1], np.intp))
-    names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
+    unit_Q, stratum_U = _members(design)
     weighted = columns * np.asarray(design.weight_Q, float)
-    totals = np.asarray([np.bincount(unit_Q, column, len(names)) for column in weighted], float)
+    totals = np.asarray([np.bincount(unit_Q, column, len(stratum_U)) for column in weighted], float)
+    return _Units(totals, stratum_U)
+
+
+def _members(design: Design) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The unit of each question and the stratum of each unit, as `_units` says."""
+    names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
     _, stratum_Q = np.unique(np.asarray(design.stratum_Q), return_inverse=True)
     stratum_U = np.zeros(len(names), np.intp)
     stratum_U[unit_Q] = stratum_Q
     if (stratum_U[unit_Q] != stratum_Q).any():
-        return _Units(totals, np.zeros_like(stratum_U))
+        return unit_Q, np.zeros_like(stratum_U)
     sizes = np.bincount(stratum_U)
     alone = np.flatnonzero(sizes == 1)
     if len(alone):
         others = np.flatnonzero(sizes > 1)
         home = others[sizes[others].argmin()] if len(alone) == 1 and len(others) else alone[0]
         stratum_U[np.isin(stratum_U, alone)] = home
-    return _Units(totals, stratum_U)
+    return unit_Q, stratum_U
 
 
 def _z(confidence: float) -> float:
@@ -175,7 +181,7 @@ def share(
         z = _z(confidence)
         n *= (z / _t(z, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
     interval = wilson(min(1.0, float(s.sum()) / float(total.sum())) * n, n, confidence)
-    return interval._replace(method=f"wilson at effective n over {_over(design)}")
+    return interval._replace(method=f"wilson at effective n over {over(design)}")
 
 
 def _t(z: float, freedom: int) -> float:
@@ -251,7 +257,7 @@ def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> fl
     return float(np.dot(weight, np.asarray(values_Q, float)) / weight.sum())
 
 
-def _over(design: Design | None) -> str:
+def over(design: Design | None) -> str:
     """What the units are called."""
     if design is None:
         return "questions"
@@ -297,6 +303,20 @@ def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: 
     return sums[0] / sums[1]  # type: ignore[no-any-return]
 
 
+def resampled_weights(n: int, samples: int, seed: int, design: Design | None = None) -> Iterator[Floats]:
+    """How often each of n questions counts in B resamples of the units, times its weight: pieces of shape (B', n)."""
+    unit_Q, stratum_U = (np.arange(n), np.zeros(n, np.intp)) if design is None else _members(design)
+    weight_Q = np.ones(n) if design is None else np.asarray(design.weight_Q, float)
+    rng, step = np.random.default_rng(seed), max(1, _CELLS // n)
+    strata = [np.flatnonzero(stratum_U == stratum) for stratum in np.unique(stratum_U)]
+    for i in range(0, samples, step):
+        times_BU = np.empty((min(step, samples - i), len(stratum_U)))
+        for members in strata:
+            size = len(members)
+            times_BU[:, members] = rng.multinomial(size, np.full(size, 1 / size), len(times_BU))
+        yield times_BU[:, unit_Q] * weight_Q
+
+
 def bootstrap(
     values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95, design: Design | None = None
 ) -> Interval:
@@ -306,7 +326,7 @@ def bootstrap(
         raise ValueError(f"{len(values_Q)} values, samples={samples}: nothing to resample")
     tail = (1 - confidence) / 2
     low, high = np.quantile(bootstrap_means(values_Q, samples, seed, design), [tail, 1 - tail])
-    return Interval(float(low), float(high), f"bootstrap over {_over(design)}")
+    return Interval(float(low), float(high), f"bootstrap over {over(design)}")
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -376,7 +396,7 @@ def paired_means(
     interval = bootstrap(list(d), samples, seed, confidence, design)
     (total_U,), _ = _units(design, list(d))
     p = sign_flip_p(list(total_U), samples, seed)
-    method = f"bootstrap interval and sign-flip permutation test over {_over(design)}"
+    method = f"bootstrap interval and sign-flip permutation test over {over(design)}"
     diff = weighted_mean(list(d), design)
     return Paired(n, diff, interval.low, interval.high, p, method, int((d > 0).sum()), int((d < 0).sum()))
 

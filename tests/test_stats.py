@@ -321,6 +321,22 @@ def test_bootstrap_draws_documents_within_categories() -> None:
     assert together / np.var(stats.bootstrap_means(values, 4000, 0)) == pytest.approx(2, rel=0.15)
 
 
+def test_resamples_as_weights_are_those_of_the_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "_CELLS", 50)  # in pieces
+    design = stats.Design([3.0, 3.0, 1.0, 1.0, 1.0], list("wxyyz"), list("aabbb"))
+    weights = np.concatenate(list(stats.resampled_weights(5, 2000, 0, design)))
+    assert weights.shape == (2000, 5)
+    assert (weights[:, 2] == weights[:, 3]).all(), "one document is drawn as one"
+    assert (weights[:, :2].sum(axis=1) == 6).all(), "two draws of the first category"
+    values = [1.0, 0.0, 1.0, 0.0, 0.0]
+    means, direct = weights @ values / weights.sum(axis=1), stats.bootstrap_means(values, 2000, 1, design)
+    assert means.mean() == pytest.approx(direct.mean(), abs=0.02) and means.std() == pytest.approx(
+        direct.std(), rel=0.1
+    )
+    plain = next(stats.resampled_weights(4, 10, 0))
+    assert (plain.sum(axis=1) == 4).all() and plain.std() > 0
+
+
 def test_paired_means_flip_whole_documents() -> None:
     # Five documents of four questions, all better: 2 of 2^5 flips are as extreme, not 2 of 2^20.
     design = documents([4] * 5)

@@ -44,6 +44,17 @@ def test_leaders_put_ours_first_and_average_only_whole_rows() -> None:
     assert rows["Fin-R1 †"] == ["76.0", "85.0", "81.0", "71.0", "62.9", "–", "–"]
 
 
+def test_a_score_on_documents_that_were_trained_on_is_marked() -> None:
+    seen = {**FIVE["tfns"], "training_rows": {"sft": {"state": "shares documents", "note": "2 of 40"}}}
+    (table,) = tables.leaders({"finqa": FIVE["finqa"], "tfns": seen})
+    rows = {name: [entry.text() for entry in row] for name, row in table.rows()}
+    assert rows["sft"][:2] == ["50.0 [40.0, 55.0]", "50.0 ‡ [40.0, 55.0]"] and "‡" not in "".join(rows["base"])
+    assert "‡ documents of this benchmark were among the model's training rows." in tables.to_markdown({"tfns": seen})
+    latex = tables.to_latex({"tfns": seen})
+    assert r"50.0 $^\ddagger$ [40.0, 55.0]" in latex
+    assert "‡" not in tables.to_markdown(FIVE)
+
+
 def test_without_one_of_the_five_nothing_is_published() -> None:
     only = {"worked": bench(base=0.1)}
     (table,) = tables.leaders(only)
