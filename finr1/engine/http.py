@@ -9,7 +9,6 @@ the stream cleanly. The key comes from an environment variable alone and is cut 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import re
@@ -17,10 +16,8 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-
+from finr1.engine import clients
 from finr1.engine.base import OnDone, Request, Sampling, Spend
 from finr1.engine.chat_reply import (
     THINK,
@@ -35,6 +32,7 @@ from finr1.engine.chat_reply import (
     text_tokens,
     with_meta,
 )
+from finr1.engine.clients import PATH, Address, Client
 from finr1.engine.limits import Budget, Pace
 from finr1.errors import ConfigError
 from finr1.types import Completion
@@ -51,7 +49,7 @@ MAX_RETRY_AFTER_S = 900.0  # a server that wants a longer rest is out of quota: 
 class Line(NamedTuple):
     """What the workers of one stream share: the connections, and whose turn it is to wait for the next slot."""
 
-    session: aiohttp.ClientSession
+    client: Client
     turn: asyncio.Lock
 
 
@@ -59,7 +57,16 @@ class HttpEngine:
     """See the module; `conf/engine/http.yaml` says what each setting means. ConfigError for one that cannot work."""
 
     operational: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "retries", "backoff_s"}
+        {
+            "client",
+            "base_url",
+            "api_key_env",
+            "concurrency",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "retries",
+            "backoff_s",
+        }
         | {"timeout_s", "max_spend_tokens", "max_spend_money", "price_in", "price_out"}
     )
 
@@ -69,6 +76,7 @@ class HttpEngine:
         n_in_one_request: bool = True,
         lead_in: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        client: str = "aiohttp",
         base_url: str = "http://127.0.0.1:8000/v1",
         api_key_env: str | None = None,
         concurrency: int = 64,
@@ -85,7 +93,8 @@ class HttpEngine:
         self.check_settings({key: value for key, value in locals().items() if key != "self"}, "engine")
         self.name = self.model = str(model)
         self.n_in_one_request, self.lead_in, self.extra_body = n_in_one_request, lead_in, dict(extra_body or {})
-        self.url = base_url.rstrip("/") + "/chat/completions"
+        self.client, self.base_url = client, base_url.rstrip("/")
+        self.url = self.base_url + PATH
         self.api_key_env, self._key = api_key_env, os.environ[api_key_env].strip() if api_key_env else ""
         self.concurrency, self.retries, self.backoff_s, self.timeout_s = concurrency, retries, backoff_s, timeout_s
         self.pace = Pace(requests_per_minute, tokens_per_minute)
@@ -113,6 +122,10 @@ class HttpEngine:
                 refuse("api_key_env", "not the name of an environment variable", "give its name, never the key", "…")
             if not os.environ.get(str(variable), "").strip():
                 refuse("api_key_env", "no such environment variable, or it is empty", "export it, or set it to null")
+        if (client := node.get("client", "aiohttp")) not in clients.CLIENTS:
+            refuse("client", "no such client", f"use one of {', '.join(clients.CLIENTS)}")
+        if not clients.installed(str(client)):
+            refuse("client", "it is not installed", f"pip install {client}, or use aiohttp")
         if node.get("lead_in") not in (None, *LEAD_INS):
             refuse("lead_in", "no such way", f"use null or one of {', '.join(LEAD_INS)}")
         for name, least in (("concurrency", 1), ("retries", 0), ("backoff_s", 0), ("price_in", 0), ("price_out", 0)):
@@ -178,20 +191,16 @@ class HttpEngine:
                     self.budget.release(number)
                 on_done(index, completions)
 
-        timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=min(30.0, self.timeout_s))
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=headers, proxy=_proxy(self.url)
-        ) as session:
-            line = Line(session, asyncio.Lock())
-            tasks = [asyncio.create_task(worker(line)) for _ in range(self.concurrency)]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        client = clients.make(self.client, Address(self.base_url, self._key, self.timeout_s, self.concurrency))
+        line = Line(client, asyncio.Lock())
+        tasks = [asyncio.create_task(worker(line)) for _ in range(self.concurrency)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.close()
         if worst:
             self._say_ceiling(worst)
 
@@ -245,7 +254,7 @@ class HttpEngine:
                 self.pace.correct(-guess)
         used = 0
         try:
-            reply = read_reply(await self._post(line.session, self.body(request, sampling, n)), bool(self.lead_in))
+            reply = read_reply(await self._post(line.client, self.body(request, sampling, n)), bool(self.lead_in))
             prompt, completion = reply.usage or (prompt_guess, sum(text_tokens(c) for c in reply.choices))
             used = prompt + completion
             self._answered = True
@@ -291,21 +300,9 @@ class HttpEngine:
         body |= self.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    async def _post(self, session: aiohttp.ClientSession, body: Mapping[str, Any]) -> bytes:
+    async def _post(self, client: Client, body: Mapping[str, Any]) -> bytes:
         """The body of a 200; Fault for anything else."""
-        sent = False
-        try:
-            data = json.dumps(body).encode()
-            async with session.post(self.url, data=data, allow_redirects=False) as response:
-                sent = response.status == 200
-                raw = await response.read()
-                status, headers = response.status, response.headers
-        except aiohttp.ConnectionTimeoutError as error:
-            raise Fault("no connection in time") from error
-        except TimeoutError as error:
-            raise Fault(f"timed out after {self.timeout_s:g} s", lost=True) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Fault(f"connection failed ({type(error).__name__}: {error})", lost=sent) from error
+        status, headers, raw = await client.post(body)
         if status == 200:
             return raw
         after_s, why = retry_after_s(headers.get("Retry-After", "")), f"HTTP {status}: {error_words(raw)}"
@@ -317,12 +314,6 @@ class HttpEngine:
         """One short line of the server's words, without the key."""
         text = text.replace(self._key, "…") if self._key else text
         return " ".join(text.encode("utf-8", "replace").decode().split())[:200]
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this address."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fault_server import Reply, Seen, chat, each, good, serve, solved
 from http_asking import ONE, ask, engine, requests
 
 from finr1.distil import split_text
+from finr1.engine import clients
 from finr1.engine.base import Engine, PolicyEngine, Sampling, StreamEngine
 from finr1.engine.chat_reply import retry_after_s
 from finr1.engine.http import HttpEngine
@@ -39,15 +41,21 @@ def test_it_is_a_streaming_engine_and_answers_in_order() -> None:
     assert (http.spent.prompt_tokens, http.spent.completion_tokens) == (140, 60)
 
 
-def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+CLIENTS = [name for name in clients.CLIENTS if clients.installed(name)]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, client: str, tmp_path: Path) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret-1")
-    _, server = ask(good, api_key_env="TEACHER_KEY")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    _, server = ask(good, api_key_env="TEACHER_KEY", client=client)
     message = {"role": "user", "content": "question 0"}
     assert server.seen[0].body == {"model": "m", "messages": [message], "temperature": 0.6, "max_tokens": 64}
     assert server.seen[0].headers["authorization"] == "Bearer secret-1"
     sampling = Sampling(n=3, top_p=0.9, top_k=5, max_new_tokens=8, regex="a+", repetition_penalty=1.05)
     extra = {"max_tokens": None, "max_completion_tokens": 8}
-    _, server = ask(good, sampling=sampling, extra_body=extra)
+    _, server = ask(good, sampling=sampling, extra_body=extra, client=client)
     assert server.seen[0].body == {
         "model": "m", "messages": [message], "temperature": 1.0, "n": 3, "top_p": 0.9, "top_k": 5,
         "repetition_penalty": 1.05, "structured_outputs": {"regex": "a+"}, "max_completion_tokens": 8,
@@ -115,12 +123,13 @@ FAULTS = {  # one bad reply, and what is said of it when it stays
 }
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str) -> None:
+def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, client: str) -> None:
     bad, words = FAULTS[name]
-    results, server = ask(each(bad, bad, GOOD), timeout_s=0.3)
+    results, server = ask(each(bad, bad, GOOD), timeout_s=0.3, client=client)
     assert [c.text for c in results[0]] == ["fine"] and len(server.seen) == 3
-    results, server = ask(each(bad), retries=2, timeout_s=0.3)
+    results, server = ask(each(bad), retries=2, timeout_s=0.3, client=client)
     assert len(server.seen) == 3
     (failed,) = results[0]
     assert (failed.text, failed.finish_reason) == ("", "error")
@@ -136,8 +145,9 @@ def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str) 
         (Reply(429, b"quota", headers={"Retry-After": "86400"}), "it asks to wait 86400 s; HTTP 429: quota"),
     ],
 )
-def test_what_would_not_change_is_asked_once(reply: Reply, words: str) -> None:
-    results, server = ask(each(reply))
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_would_not_change_is_asked_once(reply: Reply, words: str, client: str) -> None:
+    results, server = ask(each(reply), client=client)
     assert (results[0][0].error, len(server.seen)) == (words.strip(), 1)
 
 
@@ -248,14 +258,17 @@ def test_text_that_no_file_could_hold_is_mended() -> None:
     json.dumps(results[0][0].text, ensure_ascii=False).encode()
 
 
-def test_a_third_of_random_failures_loses_nothing() -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_third_of_random_failures_loses_nothing(client: str) -> None:
     rng = random.Random(0)
     kinds = [bad for name, (bad, _) in FAULTS.items() if name not in ("timeout", "deep JSON")]
 
     def behave(seen: Seen) -> Reply:
         return rng.choice(kinds) if rng.random() < 0.3 else good(seen)
 
-    results, server = ask(behave, n=400, sampling=Sampling(n=2, max_new_tokens=64), concurrency=32, retries=12)
+    results, server = ask(
+        behave, n=400, sampling=Sampling(n=2, max_new_tokens=64), concurrency=32, retries=12, client=client
+    )
     expected = [solved(Seen(0, 0.0, {"messages": [dict(r.messages[0])]}, {}, 1)) for r in requests(400)]
     texts = [body["choices"][0]["message"]["content"] for body in expected]
     assert [[c.text for c in one] for one in results] == [[text] * 2 for text in texts]
@@ -280,12 +293,15 @@ def test_inside_a_running_loop_as_in_a_notebook() -> None:
     assert len(asyncio.run(cell())) == 3
 
 
-def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    ((failed,),), server = ask(good, retries=0)
+    ((failed,),), server = ask(good, retries=0, client=client)
     assert failed.error.startswith("connection failed") and not server.seen
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert ask(good)[0][0][0].error == ""
+    assert ask(good, client=client)[0][0][0].error == ""
 
 
 MISTAKES = [
@@ -294,6 +310,7 @@ MISTAKES = [
     ({"base_url": "https://me:pass@host/v1"}, "engine.base_url=…: it must hold no secret"),
     ({"api_key_env": "sk-abc"}, "engine.api_key_env=…: not the name of an environment variable; give its name"),
     ({"api_key_env": "NO_SUCH_KEY"}, "engine.api_key_env=NO_SUCH_KEY: no such environment variable"),
+    ({"client": "curl"}, "engine.client=curl: no such client; use one of aiohttp, openai, requests"),
     ({"lead_in": "yes"}, "engine.lead_in=yes: no such way; use null or one of vllm, deepseek"),
     ({"concurrency": 0}, "engine.concurrency=0: too small"),
     ({"timeout_s": 0}, "engine.timeout_s=0: nothing would be asked"),
@@ -309,7 +326,14 @@ def test_a_setting_that_cannot_work_is_one_line(settings: dict[str, Any], words:
     assert str(caught.value).startswith(words) and "sk-abc" not in str(caught.value) and "pass" not in str(caught.value)
 
 
-def test_time_to_give_up_is_bounded() -> None:
+def test_a_client_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "installed", lambda name: False)
+    with pytest.raises(ConfigError, match=r"engine\.client=requests: it is not installed; pip install requests, or"):
+        HttpEngine(model="m", client="requests")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_time_to_give_up_is_bounded(client: str) -> None:
     began = time.monotonic()
-    ask(each(Reply(body=chat(), delay_s=30.0)), n=8, timeout_s=0.2, retries=1)
+    ask(each(Reply(body=chat(), delay_s=30.0)), n=8, timeout_s=0.2, retries=1, client=client)
     assert time.monotonic() - began < 3
