@@ -109,6 +109,7 @@ def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path:
         counts = run(tmp_path, settings(server, retries=4, client=client))
     found = scores(tmp_path)
     assert counts["failed"] == found["errors"] == 1
+    assert "sizes r1 greedy: 1 of 12 calls failed, the first with `HTTP 500: boom (5 attempts)`" in counts["notes"]
     # of 11 decided, question 7 is wrong for want of an answer, and 0, 3, 6, 9 by their gold
     assert (found["n"], found["n_decided_strict"], found["accuracy_strict"]) == (12, 11, 6 / 11)
     assert (found["undecided"], found["truncated"]) == (1 / 12, 1 / 12)
