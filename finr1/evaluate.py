@@ -100,9 +100,9 @@ def run(ctx: Context) -> dict[str, Any]:
     if kept:
         ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
-    for cell, found in rows.items():
-        if failures := [row["error"] for row in found if row["finish_reason"] == "error"]:
-            ctx.note(f"{' '.join(cell)}: {len(failures)} of {len(found)} calls failed, the first with `{failures[0]}`")
+    for cell, asked_rows in rows.items():
+        if errors := [row["error"] for row in asked_rows if row["finish_reason"] == "error"]:
+            ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
 

@@ -94,6 +94,19 @@ def test_a_forced_beginning(way: str, message: dict[str, Any], body: dict[str, A
         (chat("<think>r goes on", finish_reason="length"), ("r goes on", ""), "length"),
         (chat("", reasoning_content="r goes on", finish_reason="length"), ("r goes on", ""), "length"),
         (chat("\\boxed{1}", finish_reason=None), ("", "\\boxed{1}"), "stop"),
+        (chat("\\boxed{1}", finish_reason="eos_token"), ("", "\\boxed{1}"), "stop"),
+        (chat("<think>r goes on", finish_reason="max_tokens"), ("r goes on", ""), "length"),
+        (chat([{"type": "text", "text": "\\boxed"}, {"type": "text", "text": "{1}"}]), ("", "\\boxed{1}"), "stop"),
+        (
+            chat(
+                [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "r"}]},
+                    {"type": "text", "text": "\\boxed{1}"},
+                ]
+            ),
+            ("r", "\\boxed{1}"),
+            "stop",
+        ),
     ],
 )
 def test_reasoning_apart_or_in_the_text(body: dict[str, Any], expected: tuple[str, str], finish: str) -> None:
@@ -118,6 +131,7 @@ FAULTS = {  # one bad reply, and what is said of it when it stays
     "no message": (Reply(body={"choices": [{"finish_reason": "stop"}]}), "a choice without a message"),
     "empty content": (Reply(body=chat("")), "empty content"),
     "null content": (Reply(body={"choices": [{"message": {"content": None}}]}), "empty content"),
+    "parts of no text": (Reply(body=chat([{"type": "image"}, 3, {"type": "text", "text": None}])), "empty content"),
     "blank content": (Reply(body=chat(" \n")), "empty content"),
     "odd finish": (Reply(body=chat("x", finish_reason="insufficient_system_resource")), "finish_reason insufficient"),
 }
