@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,8 @@ class Leaders(NamedTuple):
     def notes(self) -> list[str]:
         """What the marks in the table mean, as far as it has them."""
         notes = [f"{published.MARK} published, not measured here: {published.SOURCE}"] if self.published else []
+        if len(self.benchmarks) > 1:
+            notes.append("The mean's interval takes the benchmarks for independent")
         if any(entry.leaked for row in self.ours.values() for entry in row):
             notes.append(f"{LEAKED} documents of this benchmark were among the model's training rows")
         return notes
@@ -77,8 +80,19 @@ def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
 
 
 def _mean(row: Sequence[Entry]) -> Entry:
-    values = [entry.value for entry in row if entry.value is not None]
-    return Entry(sum(values) / len(values)) if len(values) == len(row) else Entry(None)
+    """The mean over benchmarks, where a model has all; its interval from theirs, as if they were independent.
+
+    mean - √Σ(p_i - low_i)² / k to mean + √Σ(high_i - p_i)² / k (MOVER: Zou and Donner, Stat. Med. 27, 2008).
+    """
+    whole = [(e.value, e.low, e.high) for e in row if e.value is not None]
+    if len(whole) < len(row):
+        return Entry(None)
+    k, mean = len(whole), sum(value for value, _, _ in whole) / len(whole)
+    below = [value - low for value, low, _ in whole if low is not None]
+    above = [high - value for value, _, high in whole if high is not None]
+    if len(below) < k or len(above) < k:
+        return Entry(mean)
+    return Entry(mean, mean - math.hypot(*below) / k, mean + math.hypot(*above) / k)
 
 
 def headline(benchmark: Mapping[str, Any]) -> str:
