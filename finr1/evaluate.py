@@ -227,13 +227,11 @@ def _scores(
                 cell["judge"] = judge_figures(found, how[0])
         if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
             scores[model]["sampled"]["at_k"] = more
-        if settings.greedy:
-            pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
-            outcomes = [Outcome(question, row["answer"], value_of(row, leads)) for question, row in pairs]
-            own = own_intervals(
-                benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units
-            )
-            scores[model]["greedy"] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
+        mode = "greedy" if settings.greedy else "sampled"  # of several samples each is an outcome
+        found = rows[Cell(name, model, mode)]
+        outcomes = [Outcome(by_id[row["question_id"]], row["answer"], value_of(row, leads)) for row in found]
+        own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
+        scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {
         f"{b}_vs_{a}": {
             mode: compare(

@@ -23,8 +23,9 @@ class ByCategory(NamedTuple):
 
 
 class OwnFigures(NamedTuple):
-    """The figures that a benchmark adds to accuracy: their names, and each model's value with its interval."""
+    """The figures that a benchmark adds to accuracy: the mode, their names, each model's value with its interval."""
 
+    mode: str
     names: list[str]
     rows: list[tuple[str, dict[str, Mapping[str, Any]]]]
 
@@ -54,22 +55,28 @@ def by_category(bench: Mapping[str, Any]) -> ByCategory:
 
 
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
-    """Those of greedy completions, without the accuracies that stand under "By category"."""
+    """Those of greedy completions, or of sampled ones where there are none, without the accuracies that stand under
+    "By category"."""
     shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
     rows = []
+    mode = ""
     for model, modes in bench["scores"].items():
-        cell = modes.get("greedy") or {}
+        having = [name for name, cell in modes.items() if cell.get("figures")]
+        if not having:
+            continue
+        mode = mode or having[0]
+        cell = modes[having[0]]
         intervals = cell.get("figure_intervals") or {}
         found = {
             name: {"value": value, **intervals.get(name, {})}
-            for name, value in (cell.get("figures") or {}).items()
+            for name, value in cell["figures"].items()
             if name not in shown
         }
         if found:
             rows.append((model, found))
     names = list(dict.fromkeys(name for _, found in rows for name in found))
     return OwnFigures(
-        names, [(model, {name: found.get(name, {"value": None}) for name in names}) for model, found in rows]
+        mode, names, [(model, {name: found.get(name, {"value": None}) for name in names}) for model, found in rows]
     )
 
 

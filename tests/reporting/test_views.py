@@ -106,6 +106,7 @@ def test_own_figures_are_those_that_no_other_table_shows() -> None:
     }
     bench = {"scores": {"a": {"greedy": {**cell, "categories": [category]}}, "b": {"greedy": {"figures": {"x": 1.0}}}}}
     own = views.own_figures(bench)
+    assert views.own_figures({"scores": {"a": {"sampled": cell}}}).mode == "sampled" and own.mode == "greedy"
     assert own.names == ["macro_f1", "x"] and own.rows[0][1]["macro_f1"] == {"value": 0.4, "low": 0.3, "high": 0.5}
     assert own.rows[1] == ("b", {"macro_f1": {"value": None}, "x": {"value": 1.0}})
     line = next(r for r in csv.DictReader(io.StringIO(views.to_csv({"one": bench}))) if r["key"] == "macro_f1")
