@@ -6,7 +6,11 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finr1.scoring import Row, Units, accuracy, headline, value_of
+import numpy as np
+
+from finr1 import stats
+from finr1.benchmark.base import Outcome, Resampled
+from finr1.scoring import Row, Units, accuracy, design_of, headline, value_of
 
 BINS = 5  # groups of completions by length, of about as many each
 
@@ -50,6 +54,31 @@ def by_length(rows: Sequence[Row], confidence: float, units: Units | None = None
         tokens = [row["n_tokens"] for row in there if value_of(row, leads) == wanted]
         means[f"mean_tokens_{name}"] = sum(tokens) / len(tokens) if tokens else None
     return {"bins": bins, **means}
+
+
+def own_intervals(
+    benchmark: object, outcomes: Sequence[Outcome], samples: int, seed: int, confidence: float, units: Units | None
+) -> dict[str, dict[str, Any]]:
+    """Percentile intervals of the figures that a benchmark adds to accuracy, by whole units within their strata.
+
+    Empty for a benchmark that is no `Resampled`; resamples in which a figure is not there are left out.
+    """
+    if not isinstance(benchmark, Resampled):
+        return {}
+    design = design_of([outcome.question.id for outcome in outcomes], units)
+    pieces = [
+        benchmark.resampled(outcomes, weights)
+        for weights in stats.resampled_weights(len(outcomes), samples, seed, design)
+    ]
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    out = {}
+    for name in pieces[0]:
+        values = np.concatenate([piece[name] for piece in pieces])
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = np.quantile(values, tails)
+            out[name] = {"low": float(low), "high": float(high), "method": f"bootstrap over {stats.over(design)}"}
+    return out
 
 
 def cost(rows: Sequence[Row], price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:

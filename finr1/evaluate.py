@@ -100,6 +100,9 @@ def run(ctx: Context) -> dict[str, Any]:
     if kept:
         ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
+    for cell, asked_rows in rows.items():
+        if errors := [row["error"] for row in asked_rows if row["finish_reason"] == "error"]:
+            ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
 
@@ -200,7 +203,7 @@ def _scores(
     """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
     from finr1.asking import Cell
     from finr1.benchmark.base import Categories, Outcome
-    from finr1.breakdown import by_category, by_length, cost
+    from finr1.breakdown import by_category, by_length, cost, own_intervals
     from finr1.judging import figures as judge_figures
     from finr1.scoring import at_k, compare, correct_for_many, figures, headline, units_of, value_of
 
@@ -224,10 +227,11 @@ def _scores(
                 cell["judge"] = judge_figures(found, how[0])
         if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
             scores[model]["sampled"]["at_k"] = more
-        if settings.greedy:
-            pairs = zip(questions, rows[Cell(name, model, "greedy")], strict=True)
-            outcomes = [Outcome(question, row["answer"], value_of(row, leads)) for question, row in pairs]
-            scores[model]["greedy"]["figures"] = dict(benchmark.figures(outcomes))
+        mode = "greedy" if settings.greedy else "sampled"  # of several samples each is an outcome
+        found = rows[Cell(name, model, mode)]
+        outcomes = [Outcome(by_id[row["question_id"]], row["answer"], value_of(row, leads)) for row in found]
+        own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
+        scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {
         f"{b}_vs_{a}": {
             mode: compare(

@@ -1,7 +1,7 @@
 """Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`).
 
 The scores also stand in `scores.csv`, and as tables for a paper or a README in `scores.md` and `scores.tex`; what they
-are made of (categories, lengths, agreement of judges) in `breakdown.csv`.
+are made of (categories, samples, lengths, agreement of judges) in `breakdown.csv`, every paired test in `paired.csv`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def run(ctx: Context) -> dict[str, Any]:
             write_atomic(ctx.folder / f"scores.{ending}", table(summary["benchmarks"]))
         if tables:
             write_atomic(ctx.folder / "breakdown.csv", views.to_csv(summary["benchmarks"]))
+            write_atomic(ctx.folder / "paired.csv", views.paired_csv(summary["benchmarks"]))
         bar.advance()
         samples = collect(folders, ctx.cfg.report.samples)
         bar.advance()

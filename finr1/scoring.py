@@ -45,7 +45,7 @@ def units_of(questions: Sequence[Question]) -> Units:
     }
 
 
-def _design(ids: Sequence[str], units: Units | None) -> stats.Design | None:
+def design_of(ids: Sequence[str], units: Units | None) -> stats.Design | None:
     """The design of these questions; None where each is a unit of its own and they all stand for as many."""
     if units is None:
         return None
@@ -161,7 +161,7 @@ def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units |
     sums = _sums(rows, figure)
     if not sums:
         return None
-    design = _design(list(sums), units)
+    design = design_of(list(sums), units)
     right_Q, n_Q = [s for s, _ in sums.values()], [n for _, n in sums.values()]
     value = stats.weighted_mean(right_Q, design) / stats.weighted_mean(n_Q, design)
     return {"value": value, "n": sum(n_Q), **stats.share(right_Q, n_Q, confidence, design)._asdict()}
@@ -194,7 +194,7 @@ def figures(
         if row["finish_reason"] != "error":
             lengths.setdefault(row["question_id"], []).append(row["n_tokens"])
     means = [sum(tokens) / len(tokens) for tokens in lengths.values()]
-    design = _design(list(lengths), units) if means else None
+    design = design_of(list(lengths), units) if means else None
     out["mean_tokens"] = stats.weighted_mean(means, design) if means else None
     resampled = (samples, seed, confidence, design)
     intervals["mean_tokens"] = stats.bootstrap(means, *resampled)._asdict() if means else None
@@ -223,7 +223,7 @@ def at_k(
     for name, value_of_question in values.items():
         if not value_of_question:
             continue
-        value_Q, design = list(value_of_question.values()), _design(list(value_of_question), units)
+        value_Q, design = list(value_of_question.values()), design_of(list(value_of_question), units)
         worth = 1 if name.startswith("maj") else most  # independent samples in a question's value, at most
         interval = stats.share([value * worth for value in value_Q], [worth] * len(value_Q), confidence, design)
         value = stats.weighted_mean(value_Q, design)
@@ -295,7 +295,7 @@ def compare(
         if not both:
             tests[figure] = None
             continue
-        design = _design(both, units)
+        design = design_of(both, units)
         means = stats.paired_means(a_Q, b_Q, samples, seed, confidence, design)._asdict()
         if sampled:
             tests[figure] = means

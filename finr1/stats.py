@@ -7,7 +7,7 @@ neither are questions on one document, so everything here counts, draws or flips
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -72,21 +72,27 @@ def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
     columns = np.asarray(columns_Q, float)
     if design is None:
         return _Units(columns, np.zeros(columns.shape[1], np.intp))
-    names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
+    unit_Q, stratum_U = _members(design)
     weighted = columns * np.asarray(design.weight_Q, float)
-    totals = np.asarray([np.bincount(unit_Q, column, len(names)) for column in weighted], float)
+    totals = np.asarray([np.bincount(unit_Q, column, len(stratum_U)) for column in weighted], float)
+    return _Units(totals, stratum_U)
+
+
+def _members(design: Design) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The unit of each question and the stratum of each unit, as `_units` says."""
+    names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
     _, stratum_Q = np.unique(np.asarray(design.stratum_Q), return_inverse=True)
     stratum_U = np.zeros(len(names), np.intp)
     stratum_U[unit_Q] = stratum_Q
     if (stratum_U[unit_Q] != stratum_Q).any():
-        return _Units(totals, np.zeros_like(stratum_U))
+        return unit_Q, np.zeros_like(stratum_U)
     sizes = np.bincount(stratum_U)
     alone = np.flatnonzero(sizes == 1)
     if len(alone):
         others = np.flatnonzero(sizes > 1)
         home = others[sizes[others].argmin()] if len(alone) == 1 and len(others) else alone[0]
         stratum_U[np.isin(stratum_U, alone)] = home
-    return _Units(totals, stratum_U)
+    return unit_Q, stratum_U
 
 
 def _z(confidence: float) -> float:
@@ -112,13 +118,14 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
 
 
 def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None = None) -> float:
-    """How many independent draws the samples are worth: p(1-p) / Var(p), at most as many as there are.
+    """How many independent draws the samples are worth: p(1-p) / Var(p), at most as many as `_at_most` says.
 
     p = Σws/Σwn is a ratio over units, so Var(p) = Σ_h U_h/(U_h-1) Σ(z - z̄_h)² / (Σwn)² with z = w(s - p n) summed by
     unit (linearised: Cochran, Sampling Techniques, 1977, §6; units within strata as drawn with replacement). U/(U-1)
     takes the same correction out of p(1-p). S equal samples of each of Q questions are worth Q; independent ones about
-    Q·S. Without any spread (p is 0 or 1) the samples tell nothing of their dependence, and the cautious answer is the
-    number of units, less where their weights differ (Kish).
+    Q·S; those of categories that a model finds unlike hard are worth more than there are. Without any spread (p is 0 or
+    1) the samples tell nothing of their dependence, and the cautious answer is the number of units, less where their
+    weights differ (Kish).
     """
     (s, n), stratum_U = _units(design, successes_Q, n_Q)
     there = n > 0
@@ -134,9 +141,26 @@ def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Desi
     if variance <= 0 or not 0 < p < 1:
         weight = n if design is not None else np.ones(units)
         return float(weight.sum() ** 2 / (weight**2).sum())
-    w, raw = (np.ones(1) if design is None else np.asarray(design.weight_Q, float)), np.asarray(n_Q, float)
-    most = float((w * raw).sum() ** 2 / (w * w * raw).sum())
-    return min(most, units / (units - 1) * p * (1 - p) / variance)
+    return min(_at_most(successes_Q, n_Q, design), units / (units - 1) * p * (1 - p) / variance)
+
+
+def _at_most(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None) -> float:
+    """What the samples would be worth were they all independent: (Σwn)² / Σw²n, or more where strata differ.
+
+    Within strata, Var(p) = Σ_h W_h² p_h(1-p_h) / m_h with W_h the stratum's share of Σwn and m_h its own (Σwn)² / Σw²n.
+    Its p_h is taken as (p_h m_h + 1) / (m_h + 2), so that a few samples without spread are not taken for certainty.
+    """
+    weight_Q = [1.0] * len(n_Q) if design is None else design.weight_Q
+    squares_Q = [w * n for w, n in zip(weight_Q, n_Q, strict=True)]
+    columns, stratum_U = _units(design, successes_Q, n_Q, squares_Q)
+    s_H, n_H, squares_H = (np.bincount(stratum_U, column) for column in columns)
+    there = n_H > 0
+    s_H, n_H, squares_H = s_H[there], n_H[there], squares_H[there]
+    total = float(n_H.sum())
+    p, m_H = float(s_H.sum()) / total, n_H**2 / squares_H
+    p_H = (s_H / n_H * m_H + 1) / (m_H + 2)
+    variance = float(((n_H / total) ** 2 * p_H * (1 - p_H) / m_H).sum())
+    return max(total**2 / float(squares_H.sum()), p * (1 - p) / variance)
 
 
 def share(
@@ -145,14 +169,30 @@ def share(
     """Interval of Σw·successes / Σw·n over questions with several samples each: Wilson's at the effective n.
 
     With one sample a question, each a unit of its own, this is Wilson's plain interval (Korn and Graubard, Survey
-    Methodology 24, 1998, put the effective n into the binomial interval in the same way).
+    Methodology 24, 1998, put the effective n into the binomial interval in the same way). Where documents are the units
+    their spread is estimated from few of them: as they do, the effective n is lessened by (z/t)², t with as many
+    degrees of freedom as there are units more than strata.
     """
     if max(n_Q, default=0) <= 1 and (design is None or (design.plain and len(set(design.stratum_Q)) <= 1)):
         return wilson(float(np.sum(successes_Q)), float(np.sum(n_Q)), confidence)
     n = effective_n(successes_Q, n_Q, design)
-    (s, total), _ = _units(design, successes_Q, n_Q)
+    (s, total), stratum_U = _units(design, successes_Q, n_Q)
+    if design is not None and len(stratum_U) < len(n_Q):
+        z = _z(confidence)
+        n *= (z / _t(z, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
     interval = wilson(min(1.0, float(s.sum()) / float(total.sum())) * n, n, confidence)
-    return interval._replace(method=f"wilson at effective n over {_over(design)}")
+    return interval._replace(method=f"wilson at effective n over {over(design)}")
+
+
+def _t(z: float, freedom: int) -> float:
+    """Student's quantile where z is the normal one (Abramowitz and Stegun, 1964, 26.7.5): to 0.2% from 3 degrees on."""
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / float(freedom) ** k for k, term in enumerate(terms, 1))
 
 
 class Kappa(NamedTuple):
@@ -217,7 +257,7 @@ def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> fl
     return float(np.dot(weight, np.asarray(values_Q, float)) / weight.sum())
 
 
-def _over(design: Design | None) -> str:
+def over(design: Design | None) -> str:
     """What the units are called."""
     if design is None:
         return "questions"
@@ -263,6 +303,20 @@ def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: 
     return sums[0] / sums[1]  # type: ignore[no-any-return]
 
 
+def resampled_weights(n: int, samples: int, seed: int, design: Design | None = None) -> Iterator[Floats]:
+    """How often each of n questions counts in B resamples of the units, times its weight: pieces of shape (B', n)."""
+    unit_Q, stratum_U = (np.arange(n), np.zeros(n, np.intp)) if design is None else _members(design)
+    weight_Q = np.ones(n) if design is None else np.asarray(design.weight_Q, float)
+    rng, step = np.random.default_rng(seed), max(1, _CELLS // n)
+    strata = [np.flatnonzero(stratum_U == stratum) for stratum in np.unique(stratum_U)]
+    for i in range(0, samples, step):
+        times_BU = np.empty((min(step, samples - i), len(stratum_U)))
+        for members in strata:
+            size = len(members)
+            times_BU[:, members] = rng.multinomial(size, np.full(size, 1 / size), len(times_BU))
+        yield times_BU[:, unit_Q] * weight_Q
+
+
 def bootstrap(
     values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95, design: Design | None = None
 ) -> Interval:
@@ -272,7 +326,7 @@ def bootstrap(
         raise ValueError(f"{len(values_Q)} values, samples={samples}: nothing to resample")
     tail = (1 - confidence) / 2
     low, high = np.quantile(bootstrap_means(values_Q, samples, seed, design), [tail, 1 - tail])
-    return Interval(float(low), float(high), f"bootstrap over {_over(design)}")
+    return Interval(float(low), float(high), f"bootstrap over {over(design)}")
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -342,7 +396,7 @@ def paired_means(
     interval = bootstrap(list(d), samples, seed, confidence, design)
     (total_U,), _ = _units(design, list(d))
     p = sign_flip_p(list(total_U), samples, seed)
-    method = f"bootstrap interval and sign-flip permutation test over {_over(design)}"
+    method = f"bootstrap interval and sign-flip permutation test over {over(design)}"
     diff = weighted_mean(list(d), design)
     return Paired(n, diff, interval.low, interval.high, p, method, int((d > 0).sum()), int((d < 0).sum()))
 

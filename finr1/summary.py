@@ -89,8 +89,11 @@ def show(cfg: RootConfig, spent: Mapping[str, Spent], wall_s: float) -> None:
     for benchmark, scores in all_scores(run_dir).items():
         screen.print(_table(benchmark, scores))
     report = run_dir / STAGES["report"].folder / "report.html"
-    if report.is_file():
+    scores_file = run_dir / STAGES["evaluate"].folder / "scores.json"
+    if report.is_file() and not (scores_file.is_file() and report.stat().st_mtime < scores_file.stat().st_mtime):
         screen.print(f"report: {report}", soft_wrap=True)
+    elif "evaluate" in spent:
+        screen.print("report: none of these scores yet; the same command with stage=report writes it", soft_wrap=True)
 
 
 def _number(value: Any) -> str:

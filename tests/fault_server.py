@@ -45,7 +45,7 @@ class Reply:
 Behave = Callable[[Seen], Reply]
 
 
-def chat(text: str = "ok", n: int = 1, usage: tuple[int, int] | None = (10, 5), **more: Any) -> dict[str, Any]:
+def chat(text: Any = "ok", n: int = 1, usage: tuple[int, int] | None = (10, 5), **more: Any) -> dict[str, Any]:
     """The JSON of a good answer: `n` choices of `text`; `more` goes into each choice's message, but `finish_reason`."""
     finish = more.pop("finish_reason", "stop")
     message = {"role": "assistant", "content": text, **more}

@@ -209,6 +209,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_p
     with serve(behave) as server:
         ready(tmp_path, server, "a")
         words = ["stage=distil", "engine.teacher.api_key_env=TEACHER_KEY", *overrides(server, "a")]
+        words.append("engine.teacher.timeout_s=300")  # the first run waits as long as the second takes to start
         environment = runner.environment(TEACHER_KEY="sk-very-secret")
         with subprocess.Popen(
             runner.command(*words), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True

@@ -185,6 +185,13 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
     assert metrics["sums/grpo/greedy/right"] == 9
 
 
+def test_without_greedy_the_benchmarks_figures_are_those_of_all_samples(make: Any) -> None:
+    ctx = make(ScriptedPolicy(), models=["grpo"], greedy=False)
+    evaluate.run(ctx)
+    modes = read_json(ctx.folder / "scores.json")["sums"]["scores"]["grpo"]
+    assert list(modes) == ["sampled"] and modes["sampled"]["figures"] == {"seen": 4 * N, "right": 37}
+
+
 def test_one_model_can_be_sampled_less_often(make: Any) -> None:
     engine = ScriptedPolicy()
     ctx = make(engine, models=["sft", "grpo"], samples={"grpo": 1})

@@ -14,6 +14,7 @@ from finr1 import asking, check, compose, evaluate, scoring
 from finr1.answer import render
 from finr1.benchmark.base import Outcome
 from finr1.config import RootConfig
+from finr1.engine import clients
 from finr1.engine.base import Sampling
 from finr1.errors import ConfigError, Finr1Error
 from finr1.evaluate import EvaluateSettings
@@ -46,7 +47,8 @@ class Sizes:
 
 
 def settings(server: Server, plus: int = 1, models: Sequence[str] = ("r1",), **more: Any) -> dict[str, Any]:
-    engine = {k: more.pop(k) for k in ("retries", "max_spend_tokens", "concurrency", "extra_body") if k in more}
+    keys = ("retries", "max_spend_tokens", "concurrency", "extra_body", "client")
+    engine = {k: more.pop(k) for k in keys if k in more}
     node = {"_target_": "finr1.engine.http.HttpEngine", "model": "m", "base_url": server.url, "backoff_s": 0.01}
     evaluated = {"sampled": False, "sampling": Sampling(n=2, max_new_tokens=64), "bootstrap_samples": 100, **more}
     return {
@@ -101,11 +103,13 @@ def flaky(seen: Seen) -> Reply:
     return Reply(body=solved(seen))
 
 
-def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", list(clients.CLIENTS))
+def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path: Path, client: str) -> None:
     with serve(flaky) as server:
-        counts = run(tmp_path, settings(server, retries=4))
+        counts = run(tmp_path, settings(server, retries=4, client=client))
     found = scores(tmp_path)
     assert counts["failed"] == found["errors"] == 1
+    assert "sizes r1 greedy: 1 of 12 calls failed, the first with `HTTP 500: boom (5 attempts)`" in counts["notes"]
     # of 11 decided, question 7 is wrong for want of an answer, and 0, 3, 6, 9 by their gold
     assert (found["n"], found["n_decided_strict"], found["accuracy_strict"]) == (12, 11, 6 / 11)
     assert (found["undecided"], found["truncated"]) == (1 / 12, 1 / 12)

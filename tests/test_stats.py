@@ -234,6 +234,44 @@ def test_a_weighted_sample_of_categories_covers_as_it_says() -> None:
     assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
 
 
+@pytest.mark.parametrize("sizes", [[5] * 40, [2, 3, 4, 4, 5, 6, 3] * 8])
+def test_few_documents_cover_as_they_say(sizes: list[int]) -> None:
+    """40 conversations of five turns, most of them all right or all wrong: 10% right. Without t it was 0.930."""
+    design = documents(sizes)
+    _, page_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
+    rng, n, truth = np.random.default_rng(16), len(design.weight_Q), 0.1
+    page_p = rng.beta(0.7 / 3, 0.9 * 7 / 3, (TRIALS, len(sizes)))  # correlation 0.3 within a document
+    right = (rng.random((TRIALS, n)) < page_p[:, page_Q]).astype(float)
+    found = np.array([stats.share(row, [1] * n, 0.95, design)[:2] for row in right])
+    assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn", "p_H"),
+    [
+        ([3000, 3000, 3000], [67, 67, 66], [0.1, 0.5, 0.9]),  # as if there were no categories: 0.992
+        ([8000, 1900, 100], [100, 40, 60], [0.1, 0.9, 0.5]),  # and 0.996
+        ([100] * 40, [5] * 40, list(np.linspace(0.1, 0.9, 40))),
+    ],
+)
+def test_categories_that_are_unlike_hard_narrow_the_interval_as_far_as_they_may(
+    size: list[int], drawn: list[int], p_H: list[float]
+) -> None:
+    truth = float(np.dot(size, p_H) / np.sum(size))
+    names = np.repeat([f"c{i}" for i in range(len(size))], drawn)
+    weight_Q = np.repeat(np.array(size) / np.array(drawn), drawn)
+    design = stats.Design(list(weight_Q), [str(i) for i in range(len(names))], list(names))
+    right = (np.random.default_rng(17).random((TRIALS, len(names))) < np.repeat(p_H, drawn)).astype(float)
+    found = np.array([stats.share(row, [1] * len(names), 0.95, design)[:2] for row in right])
+    assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
+
+
+def test_students_quantile_is_the_tables() -> None:
+    for freedom, t in ((3, 3.182446), (5, 2.570582), (10, 2.228139), (39, 2.022691)):
+        assert stats._t(1.959964, freedom) == pytest.approx(t, rel=2e-3)
+    assert stats._t(2.575829, 20) == pytest.approx(2.845340, rel=1e-4)  # of 99%
+
+
 def test_effective_n_of_documents_by_hand() -> None:
     # Documents of 2 questions: (2, 2), (0, 2), (1, 2), (1, 2) right of 4 documents: p = 4/8, z = s - p n = 1, -1, 0, 0.
     # Var = 4/3 · 2 / 8² = 1/24; n = 4/3 · 1/4 / (1/24) = 8: as many as there are.
@@ -241,7 +279,9 @@ def test_effective_n_of_documents_by_hand() -> None:
     # (2, 0, 2, 0): z = ±1, Var = 4/3 · 4 / 64 = 1/12; n = 4/3 · 1/4 · 12 = 4: as many as documents
     assert stats.effective_n([1, 1, 0, 0, 1, 1, 0, 0], [1] * 8, documents([2, 2, 2, 2])) == pytest.approx(4)
     interval = stats.share([1, 1, 0, 0, 1, 1, 0, 0], [1] * 8, 0.95, documents([2, 2, 2, 2]))
-    assert interval[:2] == pytest.approx(stats.wilson(2, 4)[:2]) and interval.method.endswith("over documents")
+    n = 4 * (1.959964 / 3.182446) ** 2  # Student's t of 3 degrees of freedom: four documents tell little
+    assert interval[:2] == pytest.approx(stats.wilson(n / 2, n)[:2], abs=1e-3)
+    assert interval.method.endswith("over documents")
     # nothing is right: the number of documents, not of questions
     assert stats.effective_n([0] * 8, [1] * 8, documents([2, 2, 2, 2])) == pytest.approx(4)
 
@@ -256,6 +296,10 @@ def test_effective_n_within_categories_by_hand() -> None:
     heavy = stats.Design([1.0, 1.0, 3.0, 3.0], list("wxyz"), list("aabb"))
     assert stats.effective_n([1, 0, 1, 1], [1] * 4, heavy) == pytest.approx(3.2)
     assert stats.weighted_mean([1, 0, 1, 1], heavy) == pytest.approx(7 / 8)
+    # 19 of 20 and 1 of 20: p = 1/2, W = 1/2, smoothed 20/22 and 2/22: 1/4 / (2 · 1/4 · 40/484 / 20) = 121, not 40;
+    # Var = 2 · 20/19 · 0.95 / 40² = 1/800: 40/39 · 1/4 · 800 = 205
+    unlike = stats.Design([1.0] * 40, [str(i) for i in range(40)], list("a" * 20 + "b" * 20))
+    assert stats.effective_n([1] * 19 + [0] + [1] + [0] * 19, [1] * 40, unlike) == pytest.approx(121)
     # categories of one question each have no spread of their own: together they have
     lone = stats.Design([1.0] * 4, list("wxyz"), list("abcd"))
     assert stats.effective_n([1, 0, 1, 1], [1] * 4, lone) == pytest.approx(stats.effective_n([1, 0, 1, 1], [1] * 4))
@@ -275,6 +319,22 @@ def test_bootstrap_draws_documents_within_categories() -> None:
     values = [float(i // 2 % 2) for i in range(400)]
     together = np.var(stats.bootstrap_means(values, 4000, 0, documents([2] * 200)))
     assert together / np.var(stats.bootstrap_means(values, 4000, 0)) == pytest.approx(2, rel=0.15)
+
+
+def test_resamples_as_weights_are_those_of_the_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "_CELLS", 50)  # in pieces
+    design = stats.Design([3.0, 3.0, 1.0, 1.0, 1.0], list("wxyyz"), list("aabbb"))
+    weights = np.concatenate(list(stats.resampled_weights(5, 2000, 0, design)))
+    assert weights.shape == (2000, 5)
+    assert (weights[:, 2] == weights[:, 3]).all(), "one document is drawn as one"
+    assert (weights[:, :2].sum(axis=1) == 6).all(), "two draws of the first category"
+    values = [1.0, 0.0, 1.0, 0.0, 0.0]
+    means, direct = weights @ values / weights.sum(axis=1), stats.bootstrap_means(values, 2000, 1, design)
+    assert means.mean() == pytest.approx(direct.mean(), abs=0.02) and means.std() == pytest.approx(
+        direct.std(), rel=0.1
+    )
+    plain = next(stats.resampled_weights(4, 10, 0))
+    assert (plain.sum(axis=1) == 4).all() and plain.std() > 0
 
 
 def test_paired_means_flip_whole_documents() -> None:

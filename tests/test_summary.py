@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,4 +70,14 @@ def test_where_a_judge_scored_its_accuracy_is_shown_and_leads(
     out = capsys.readouterr().out
     assert " judged " in out and " scaled " not in out and "0.875" in out and "0.725" in out
     assert max(map(len, out.splitlines())) <= 80
+    assert "stage=report writes it" in out.splitlines()[-1]
+    page = tmp_path / "r" / "7_report" / "report.html"
+    page.parent.mkdir()
+    page.write_text("old")
+    os.utime(page, (1, 1))  # of scores before these
+    show(cfg, {"evaluate": Spent(1.0, 1.0)}, 1.0)
+    assert "stage=report writes it" in capsys.readouterr().out.splitlines()[-1]
+    os.utime(page)
+    show(cfg, {"report": Spent(1.0, 1.0)}, 1.0)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report.html")
     assert headline({"sft": {"greedy": judged}}) == "sft 0.875"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finr1.types import Question
 
 
@@ -27,6 +30,17 @@ class Benchmark(Protocol):
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """Figures beyond accuracy (macro-F1, the majority-class baseline, ...); empty where there are none."""
+        ...
+
+
+@runtime_checkable
+class Resampled(Protocol):
+    """A benchmark that says what some of its figures would be on resamples of its questions: their intervals."""
+
+    def resampled(
+        self, outcomes: Sequence[Outcome], weight_BQ: NDArray[np.float64]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Figure -> its B values, where resample b counts outcome q `weight_BQ[b, q]` times; NaN: there is none."""
         ...
 
 

@@ -7,9 +7,12 @@ of 1,000 in proportion to the categories; its 10% subset of Finance-Instruct-500
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finr1.answer import grade
 from finr1.benchmark.base import Outcome
@@ -17,6 +20,7 @@ from finr1.errors import ConfigError, DataError
 from finr1.source.base import Source
 from finr1.types import Question, Split, stable_id
 
+Floats = NDArray[np.float64]
 ATTRIBUTES = ("kind", "language", "module", "gold")  # what `stratify` may name beside the keys of `Question.meta`
 
 
@@ -115,11 +119,17 @@ class HeldOut:
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """`class_figures` where they are wanted, and accuracy by category where that is not the recall of a class."""
         figures = class_figures(outcomes) if self.label_figures and outcomes else {}
-        decided: dict[str, list[float]] = defaultdict(list)
+        decided: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for question, _, correct in outcomes if self.stratify and self.stratify != ("gold",) else ():
             if correct is not None:
-                decided[self.category(question)].append(correct)
-        return {**figures, **{f"accuracy/{key}": sum(v) / len(v) for key, v in sorted(decided.items())}}
+                weight = _weight(question)
+                decided[self.category(question)].append((weight * correct, weight))
+        shares = {f"accuracy/{key}": sum(s for s, _ in v) / sum(n for _, n in v) for key, v in sorted(decided.items())}
+        return {**figures, **shares}
+
+    def resampled(self, outcomes: Sequence[Outcome], weight_BQ: Floats) -> Mapping[str, Floats]:
+        """`class_figures` of every resample; see `Resampled`."""
+        return _class_figures(outcomes, weight_BQ) if self.label_figures and outcomes else {}
 
 
 def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
@@ -143,26 +153,46 @@ def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Macro-F1 over the classes that occur as gold, with each class's recall and the majority baseline.
 
     An answer that names no class counts as a class of its own, always wrong: it lowers recall, and nobody's precision.
-    `unparsed` is the share of such answers.
+    `unparsed` is the share of such answers; a failed call is left out. Rows of a sample count as many times as they
+    stand for.
     """
-    golds = [outcome.question.gold or "" for outcome in outcomes]
-    read = [_class_of(outcome) for outcome in outcomes]
-    gold_n, read_n = Counter(golds), Counter(read)
-    hits = Counter(gold for gold, answer in zip(golds, read, strict=True) if gold == answer)
-    f1 = {gold: 2 * hits[gold] / (gold_n[gold] + read_n[gold]) for gold in gold_n}  # = 2PR / (P + R)
-    majority = gold_n.most_common(1)[0][1]
-    majority_share = majority / len(outcomes)
+    weights = np.asarray([[_weight(outcome.question) for outcome in outcomes]])
+    return {name: float(values[0]) for name, values in _class_figures(outcomes, weights).items()}
+
+
+def _class_figures(outcomes: Sequence[Outcome], weight_BQ: Floats) -> dict[str, Floats]:
+    """The figures of `class_figures`, (B,) each; a class that a resample lacks has no recall (NaN), and no F1."""
+    # a failed call has neither answer nor verdict, and is no class
+    there_Q = np.asarray([outcome.answer is not None or outcome.correct is not None for outcome in outcomes], bool)
+    outcomes, weight_BQ = [outcomes[i] for i in np.flatnonzero(there_Q)], weight_BQ[:, there_Q]
+    if not outcomes:
+        return {}
+    golds, read = [outcome.question.gold or "" for outcome in outcomes], [_class_of(outcome) for outcome in outcomes]
+    classes = sorted(set(golds))
+    is_gold_QC = np.asarray([[gold == name for name in classes] for gold in golds], float)
+    is_read_QC = np.asarray([[answer == name for name in classes] for answer in read], float)
+    gold_BC, read_BC, hits_BC = (weight_BQ @ columns for columns in (is_gold_QC, is_read_QC, is_gold_QC * is_read_QC))
+    total_B = weight_BQ.sum(axis=1)
+    there_BC = gold_BC > 0
+    classes_B = there_BC.sum(axis=1)
+    f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=there_BC, out=np.zeros_like(gold_BC))  # = 2PR / (P + R)
+    majority_B = gold_BC.max(axis=1) / total_B
     figures = {
-        "macro_f1": sum(f1.values()) / len(f1),
-        "majority_accuracy": majority_share,
+        "macro_f1": f1_BC.sum(axis=1) / classes_B,
+        "majority_accuracy": majority_B,
         # always giving the commonest gold: its recall is 1, its precision its share, the other classes' F1 is 0
-        "majority_macro_f1": 2 * majority_share / (1 + majority_share) / len(f1),
-        "unparsed": read_n[None] / len(outcomes),
+        "majority_macro_f1": 2 * majority_B / (1 + majority_B) / classes_B,
+        "unparsed": weight_BQ @ np.asarray([answer is None for answer in read], float) / total_B,
     }
+    recall_BC = np.divide(hits_BC, gold_BC, where=there_BC, out=np.full_like(gold_BC, np.nan))
     meaning = outcomes[0].question.choices if outcomes[0].question.kind == "label" else {}
-    for gold in sorted(gold_n):
-        figures[f"recall_{meaning.get(gold, gold).lower()}"] = hits[gold] / gold_n[gold]
+    for i, gold in enumerate(classes):
+        figures[f"recall_{meaning.get(gold, gold).lower()}"] = recall_BC[:, i]
     return figures
+
+
+def _weight(question: Question) -> float:
+    return float(question.meta.get("weight", 1.0))
 
 
 def _class_of(outcome: Outcome) -> str | None:

@@ -16,9 +16,14 @@ THINK = "<think>\n"
 FINISH: Mapping[Any, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
+    "eos_token": "stop",  # Hugging Face's TGI, as `stop_sequence`
+    "stop_sequence": "stop",
     "end_turn": "stop",
     None: "stop",
+    "": "stop",
     "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",  # Mistral
 }
 
 
@@ -74,7 +79,10 @@ def read_choice(choice: object, led_in: bool = False) -> Completion:
     finish = choice.get("finish_reason")
     if not isinstance(finish, str | None) or finish not in FINISH:
         raise Fault(f"finish_reason {str(finish)[:40]}", again=finish != "content_filter")
-    content, apart = _joined(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
+    content, apart = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(content, list):
+        content, thought = _parts(content)
+        apart = apart or thought
     text = _encodable(content) if isinstance(content, str) else ""
     reasoning = _encodable(apart) if isinstance(apart, str) and apart.strip() else None
     if not text.strip() and not (FINISH[finish] == "length" and reasoning):
@@ -82,6 +90,16 @@ def read_choice(choice: object, led_in: bool = False) -> Completion:
     if led_in and reasoning is None and not text.lstrip().startswith(THINK.strip()):
         text = THINK + text
     return Completion(text, FINISH[finish], reasoning=reasoning)
+
+
+def _parts(content: Sequence[object]) -> tuple[str, str]:
+    """Text and thinking of a message in parts, as some servers write it: `{"type": "text", "text": …}`, `thinking`."""
+    said = {"text": "", "thinking": ""}
+    for part in content:
+        if isinstance(part, dict) and (kind := str(part.get("type"))) in said:
+            value = part.get(kind)
+            said[kind] += value if isinstance(value, str) else _parts(value)[0] if isinstance(value, list) else ""
+    return said["text"], said["thinking"]
 
 
 def retry_after_s(value: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
@@ -126,14 +144,6 @@ def error_words(raw: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or text
     return str(error)
-
-
-def _joined(content: object) -> object:
-    """The text of a content that comes in parts, as some gateways send it; any other as it is."""
-    if not isinstance(content, list):
-        return content
-    parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _encodable(text: str) -> str:

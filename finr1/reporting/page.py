@@ -72,6 +72,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
             "num": charts.number,
             "duration": duration,
             "p": p_value,
+            "short_p": short_p,
             "count": count,
             "gib": gib,
         }
@@ -83,6 +84,10 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         findings=findings(summary),
         figures_of=figures_of,
         by_category=views.by_category,
+        at_k=views.at_k,
+        own_figures=views.own_figures,
+        tests=views.tests,
+        failed=views.failed,
         first_with_length=views.first_with_length,
         has=views.has,
         leads=tables.headline,
@@ -131,20 +136,25 @@ def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the run showed, on its first benchmark: each model against the one before it."""
-    out = []
-    leads = tables.headline(next(iter(summary.get("benchmarks", {}).values()), {}))
+    """What the run showed, on its first benchmark: each model against the one before it.
+
+    A change is clear where interval and p say so, the p by Holm over all pairs of models where it is there.
+    """
+    out, benchmarks = [], summary.get("benchmarks", {})
+    leads = tables.headline(next(iter(benchmarks.values()), {}))
+    where = f"{next(iter(benchmarks))}, " if len(benchmarks) > 1 else ""
     for a, b in pairwise(summary["scores"]):
         tests = summary["paired"].get(f"{b}_vs_{a}") or {}
         for figure, mode in (("format", "greedy"), (leads, "sampled"), (leads, "greedy")):
             test = tests.get(mode)
             test = test and (test if figure == leads else test.get(figure))
             if test:
-                clear = (test["low"] > 0 or test["high"] < 0) and test["p"] < 0.05
+                p = test.get("p_holm", test["p"])
+                clear = (test["low"] > 0 or test["high"] < 0) and p < 0.05
                 word = ("rose" if test["diff"] > 0 else "fell") if clear else "no clear change"
                 before, after = (summary["scores"][model][mode][figure] for model in (a, b))
-                title = f"{b} vs {a}: {(FIGURES | JUDGED)[figure]}, {mode}"
-                out.append({"title": title, "word": word, "before": before, "after": after, **test})
+                title = f"{where}{b} vs {a}: {(FIGURES | JUDGED)[figure]}, {mode}"
+                out.append({**test, "title": title, "word": word, "before": before, "after": after, "p": p})
     return out
 
 
@@ -193,6 +203,11 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def short_p(value: float | None) -> str:
+    """The same for a column that says p in its head."""
+    return p_value(value).removeprefix("p = ").removeprefix("p ")
 
 
 def count(value: float | None) -> str:

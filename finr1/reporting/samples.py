@@ -17,7 +17,8 @@ def collect(folders: Mapping[str, Path], per_model: int) -> Row:
 
     A sample: origin (evaluation | training | filter), group and mode (what the browser filters by), question id, text,
     answer, outcome (right | wrong | undecided, or good | bad | undecided), and `checks`: [name, value, why]. Of the
-    evaluation also `disagree`: of rules and judges that decided, some say right and some wrong.
+    evaluation also its benchmark (`bench`), and `disagree`: of rules and judges that decided, some say right and some
+    wrong.
     """
     questions: dict[str, Row] = {}
     samples: list[Row] = []
@@ -75,7 +76,8 @@ def _evaluation(folder: Path, questions: dict[str, Row], per_model: int) -> list
                 {
                     "origin": "evaluation",
                     "group": model,
-                    "mode": f"{mode}, {path.parent.name}",
+                    "bench": path.parent.name,
+                    "mode": mode,
                     "question": row["question_id"],
                     "text": row["text"],
                     "answer": row["answer"],

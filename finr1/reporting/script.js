@@ -27,7 +27,7 @@ if (form) {
   const list = document.getElementById("list");
   const more = document.getElementById("more");
   const NAMES = { evaluation: "evaluation", training: "GRPO rollouts", filter: "filtered traces" };
-  const FIELDS = ["origin", "group", "mode", "outcome"];
+  const FIELDS = ["origin", "group", "bench", "mode", "outcome"];
   const DISAGREE = "disagreement"; // a choice beside the verdicts: rules and judges, or repeats, differ
   const fits = (s, field, value) => (field === "outcome" && value === DISAGREE ? s.disagree === true : s[field] === value);
   let hits = [];
@@ -45,7 +45,8 @@ if (form) {
     for (const field of FIELDS) {
       const select = form.elements[field];
       const before = select.value;
-      const values = [...new Set(left.map((s) => s[field]))];
+      const values = [...new Set(left.map((s) => s[field]))].filter((v) => v !== undefined);
+      select.parentElement.hidden = !values.length; // only an evaluation has benchmarks
       if (field === "outcome" && left.some((s) => s.disagree)) values.push(DISAGREE);
       const options = values.map((v) => new Option(field === "origin" ? NAMES[v] : v, v));
       select.replaceChildren(...(field === "origin" ? [] : [new Option("all", "")]), ...options);
@@ -86,7 +87,7 @@ if (form) {
       head.append(
         make("span", `verdict ${sample.outcome}`, sample.outcome),
         make("span", "q", (questions[sample.question]?.text || "").replace(/\s+/g, " ").slice(-160)),
-        make("span", "quiet", `${sample.group}, ${sample.mode}${sample.disagree ? ", judges disagree" : ""}`),
+        make("span", "quiet", `${sample.group}, ${sample.bench ? `${sample.bench}, ` : ""}${sample.mode}${sample.disagree ? ", judges disagree" : ""}`),
       );
       card.append(head);
       card.addEventListener("toggle", () => card.open && !card.querySelector(".body") && fill(card, sample));

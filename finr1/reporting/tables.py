@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,22 +20,25 @@ COLUMNS = (
     *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_alike", "kappa_with_rules"),
     *("tokens", "tokens_a_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
+LEAKED = "‡"
 WORDS = {"accuracy_strict": "Strict accuracy", "accuracy_judged": "Accuracy by evaluate.scorer"}
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
 class Entry(NamedTuple):
-    """One cell: a share with its interval; without one it is published."""
+    """One cell: a share with its interval; without one it is published. `leaked`: the model was trained on documents
+    of this benchmark."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
+    leaked: bool = False
 
     def text(self, dash: str = "–") -> str:
-        """In percent: `76.0 [73.2, 78.6]`."""
+        """In percent: `76.0 [73.2, 78.6]`, with a mark after the value where it is leaked."""
         if self.value is None:
             return dash
-        shown = f"{100 * self.value:.1f}"
+        shown = f"{100 * self.value:.1f}" + (f" {LEAKED}" if self.leaked else "")
         if self.low is None or self.high is None:
             return shown
         return f"{shown} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
@@ -54,14 +58,41 @@ class Leaders(NamedTuple):
         named = [*self.ours.items(), *((f"{name} {published.MARK}", row) for name, row in self.published.items())]
         return [(name, [*row, *([_mean(row)] if len(row) > 1 else [])]) for name, row in named]
 
+    def notes(self) -> list[str]:
+        """What the marks in the table mean, as far as it has them."""
+        notes = [f"{published.MARK} published, not measured here: {published.SOURCE}"] if self.published else []
+        if len(self.benchmarks) > 1:
+            notes.append("The mean's interval takes the benchmarks for independent")
+        if any(entry.leaked for row in self.ours.values() for entry in row):
+            notes.append(f"{LEAKED} documents of this benchmark were among the model's training rows")
+        return notes
+
     def head(self) -> list[str]:
         """The names of the columns after the model's."""
         return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else [])]
 
 
+def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
+    cell = table["scores"].get(model, {}).get(mode, {})
+    known = (table.get("training_rows") or {}).get(model) or {}
+    leaked = known.get("state") == "shares documents"
+    return Entry(cell.get(headline(table)), cell.get("low"), cell.get("high"), leaked)
+
+
 def _mean(row: Sequence[Entry]) -> Entry:
-    values = [entry.value for entry in row if entry.value is not None]
-    return Entry(sum(values) / len(values)) if len(values) == len(row) else Entry(None)
+    """The mean over benchmarks, where a model has all; its interval from theirs, as if they were independent.
+
+    mean - √Σ(p_i - low_i)² / k to mean + √Σ(high_i - p_i)² / k (MOVER: Zou and Donner, Stat. Med. 27, 2008).
+    """
+    whole = [(e.value, e.low, e.high) for e in row if e.value is not None]
+    if len(whole) < len(row):
+        return Entry(None)
+    k, mean = len(whole), sum(value for value, _, _ in whole) / len(whole)
+    below = [value - low for value, low, _ in whole if low is not None]
+    above = [high - value for value, _, high in whole if high is not None]
+    if len(below) < k or len(above) < k:
+        return Entry(mean)
+    return Entry(mean, mean - math.hypot(*below) / k, mean + math.hypot(*above) / k)
 
 
 def headline(benchmark: Mapping[str, Any]) -> str:
@@ -81,8 +112,7 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     for mode in modes:
         ours = {}
         for model in models:
-            cells = [(table["scores"].get(model, {}).get(mode, {}), headline(table)) for table in benchmarks.values()]
-            ours[model] = [Entry(c.get(leads), c.get("low"), c.get("high")) for c, leads in cells]
+            ours[model] = [_entry(table, model, mode) for table in benchmarks.values()]
         what = WORDS[next(map(headline, benchmarks.values()))]
         out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
     return out
@@ -136,7 +166,7 @@ def to_markdown(benchmarks: Mapping[str, Any]) -> str:
 
 
 def _footnote(table: Leaders) -> str:
-    return f"\n{published.MARK} published, not measured here: {published.SOURCE}.\n" if table.published else ""
+    return "".join(f"\n{note}.\n" for note in table.notes())
 
 
 def to_latex(benchmarks: Mapping[str, Any]) -> str:
@@ -153,12 +183,11 @@ def to_latex(benchmarks: Mapping[str, Any]) -> str:
             r"\bottomrule",
             r"\end{tabular}",
         ]
-        if table.published:
-            lines.append(f"% {published.MARK} published, not measured here: {published.SOURCE}")
+        lines += [f"% {note}" for note in table.notes()]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def _tex(text: str) -> str:
     text = "".join(_LATEX.get(character, character) for character in text)
-    return text.replace(published.MARK, r"$^\dagger$")
+    return text.replace(published.MARK, r"$^\dagger$").replace(LEAKED, r"$^\ddagger$")

@@ -22,8 +22,9 @@ class TableSource(FileSource):
 
     `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
     `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, an
-    option's text, or a list of these), `document` (what must not straddle a split; default: the places), and every
-    `{place}` of the wording, or of the `template` that stands in its place. `path` is a folder, a file, or
+    option's text, or a list of these; options are called as their columns where those are letters, else A, B, …),
+    `document` (what must not straddle a split; default: the places), and every `{place}` of the wording, or of the
+    `template` that stands in its place. `path` is a folder, a file, or
     `hub:<owner>/<name>`; `files` are patterns in it, `test_files` those of files held out whole. `tolerance` is the
     relative difference at which a number still counts: golds such as 0.06757 show more digits than anyone writes
     (6.76%). 0: the precision that the gold shows.
@@ -101,14 +102,23 @@ class TableSource(FileSource):
         if given is None:
             return {}
         if not isinstance(given, str):
-            columns = {column: str(need(row, column) or "").strip() for column in given}
-            return {letter: text for letter, text in columns.items() if text}
+            texts = [str(need(row, column) or "").strip() for column in given]
+            return {letter: text for letter, text in zip(self._letters(given), texts, strict=True) if text}
         value = need(row, given)
         if isinstance(value, Mapping):
             return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):
             raise RowError(row.place, f"`{given}` is no list of up to {len(_LETTERS)} choices")
         return {letter: str(text).strip() for letter, text in zip(_LETTERS, value, strict=False)}
+
+    def _letters(self, columns: Sequence[str]) -> Sequence[str]:
+        """What the options in these columns are called: the columns' names where they are letters, else A, B, …"""
+        if all(re.fullmatch("[A-Za-z]", column) for column in columns):
+            return [column.upper() for column in columns]
+        if len(columns) > len(_LETTERS):
+            why = f"{len(columns)} columns"
+            raise ConfigError(f"source.{self.name}.fields.choices", list(columns), why, f"name up to {len(_LETTERS)}")
+        return _LETTERS[: len(columns)]
 
     def _gold(self, row: Row, kind: Kind, choices: Mapping[str, str]) -> str | None:
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from finr1 import scoring, stats
 from finr1.benchmark.base import Outcome
 from finr1.benchmark.held_out import HeldOut, allocate, class_figures
+from finr1.breakdown import own_intervals
 from finr1.errors import ConfigError, DataError
 from finr1.source.files import _held_out
 from finr1.types import Message, Question
@@ -156,6 +158,48 @@ def test_always_answering_the_majority_gives_the_majority_figures() -> None:
     figures = class_figures(_outcomes(*[("2", "2")] * 7, ("0", "2"), ("1", "2")))
     assert figures["macro_f1"] == pytest.approx(figures["majority_macro_f1"])
     assert (figures["recall_neutral"], figures["recall_bearish"], figures["unparsed"]) == (1, 0, 0)
+
+
+def test_class_figures_count_rows_as_often_as_they_stand_for_and_failed_calls_not_at_all() -> None:
+    def weighted(i: int, gold: str, weight: float) -> Question:
+        made = _question(i, gold)
+        return Question.from_json({**made.to_json(), "meta": {"weight": weight}})
+
+    right, wrong = Outcome(weighted(0, "0", 3.0), "0", 1.0), Outcome(weighted(1, "1", 1.0), "0", 0.0)
+    failed = Outcome(weighted(2, "1", 5.0), None, None)
+    figures = class_figures([right, wrong, failed])
+    # class 0: P 3/4, R 1, F1 6/7; class 1: never read, F1 0
+    assert figures["macro_f1"] == pytest.approx(6 / 7 / 2) and figures["majority_accuracy"] == 3 / 4
+    assert (figures["recall_bearish"], figures["recall_bullish"], figures["unparsed"]) == (1, 0, 0)
+    assert class_figures([failed]) == {}
+    # no answer is an answer of no class
+    assert class_figures([right, Outcome(weighted(1, "1", 1.0), None, 0.0)])["unparsed"] == 1 / 4
+
+
+def test_figures_of_resamples_are_those_of_the_rows_drawn() -> None:
+    outcomes = _outcomes(("0", "0"), ("0", "1"), ("1", "1"), ("2", None))
+    benchmark = HeldOut(Rows([]), label_figures=True)
+    times = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [1, 0, 0, 3], [0, 2, 2, 0]], float)
+    found = benchmark.resampled(outcomes, times)
+    for b, row in enumerate(times.astype(int)):
+        drawn = class_figures([outcome for outcome, n in zip(outcomes, row, strict=True) for _ in range(n)])
+        for name, value in found.items():
+            assert value[b] == pytest.approx(drawn[name]) if name in drawn else np.isnan(value[b]), (b, name)
+    assert HeldOut(Rows([])).resampled(outcomes, times) == {}
+
+
+def test_macro_f1_has_an_interval_that_covers_as_it_says() -> None:
+    """250 answers of three classes, seven of ten right: 0.93 to 0.97 of the intervals hold the true macro-F1."""
+    rng, share, right = np.random.default_rng(19), np.array([0.2, 0.3, 0.5]), 0.7
+    confusion = share[:, None] * np.where(np.eye(3) == 1, right, (1 - right) / 2)  # gold x answer
+    truth = float(np.mean(2 * np.diag(confusion) / (confusion.sum(axis=1) + confusion.sum(axis=0))))
+    benchmark, covered, trials = HeldOut(Rows([]), label_figures=True), 0, 300
+    for trial in range(trials):
+        cells = rng.choice(9, 250, p=confusion.ravel())
+        outcomes = _outcomes(*((str(c // 3), str(c % 3)) for c in cells))
+        found = own_intervals(benchmark, outcomes, 400, trial, 0.95, None)["macro_f1"]
+        covered += found["low"] <= truth <= found["high"]
+    assert 0.92 <= covered / trials <= 0.98 and found["method"] == "bootstrap over questions"
 
 
 def test_a_meaning_names_its_class_and_figures_are_asked_for() -> None:

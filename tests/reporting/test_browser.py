@@ -106,6 +106,22 @@ def test_the_filter_shows_what_it_says(tab: browser.Tab, page: Path) -> None:
     choose(tab, "text", "")
     choose(tab, "group", "r1")
     assert len(shown(tab)) == sum(sample["group"] == "r1" for sample in samples)
+    choose(tab, "bench", "mixed_1_with_a_long_name")
+    choose(tab, "mode", "greedy")
+    wanted = [s for s in samples if (s["group"], s["bench"], s["mode"]) == ("r1", "mixed_1_with_a_long_name", "greedy")]
+    assert 0 < len(shown(tab)) == len(wanted) < sum(sample["group"] == "r1" for sample in samples)
+
+
+def test_the_names_of_a_wide_table_stay_in_sight(tab: browser.Tab, page: Path) -> None:
+    tab.open(page, WIDTHS[0])
+    gone = tab.run(
+        """(() => { const boxes = [...document.querySelectorAll(".scroll")];
+        const wide = boxes.filter((e) => e.scrollWidth > e.clientWidth + 80);
+        wide.forEach((e) => { e.scrollLeft = 80; });
+        return [wide.length, wide.filter((e) => [...e.querySelectorAll("tbody > tr > :first-child:not([colspan])")]
+          .some((c) => Math.abs(c.getBoundingClientRect().left - e.getBoundingClientRect().left) > 1)).length]; })()"""
+    )
+    assert gone[0] > 3 and gone[1] == 0
 
 
 def test_a_card_shows_the_verdict_of_every_judge(tab: browser.Tab, page: Path) -> None:

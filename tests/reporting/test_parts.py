@@ -71,6 +71,9 @@ def test_a_fall_is_not_called_a_rise() -> None:
     }
     found = page.findings({"scores": scores, "paired": {"b_vs_a": {"greedy": test, "sampled": {**test, "high": 0.1}}}})
     assert [f["word"] for f in found] == ["no clear change", "fell"]
+    held = {"b_vs_a": {"greedy": {**test, "p_holm": 0.06}}}  # what many pairs make of it counts
+    (card,) = page.findings({"scores": scores, "paired": held, "benchmarks": {"one": {}, "two": {}}})
+    assert (card["word"], card["p"], card["title"]) == ("no clear change", 0.06, "one, b vs a: right, strict, greedy")
 
 
 def test_settings_by_dotted_key() -> None:

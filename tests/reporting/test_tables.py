@@ -39,9 +39,21 @@ def test_leaders_put_ours_first_and_average_only_whole_rows() -> None:
     (table,) = tables.leaders({**FIVE, "worked": bench(base=0.1, sft=None)})
     rows = {name: [entry.text() for entry in row] for name, row in table.rows()}
     assert list(rows)[:3] == ["base", "sft", "Fin-R1 †"] and table.head()[-2:] == ["worked", "mean"]
-    assert rows["base"][0] == "20.0 [10.0, 25.0]" and rows["base"][-1] == "18.3"  # (5 · 0.2 + 0.1) / 6
+    assert rows["base"][0] == "20.0 [10.0, 25.0]" and rows["base"][-1] == "18.3 [14.3, 20.4]"
+    # (5 · 0.2 + 0.1) / 6; √(6 · 0.1²) / 6 = 0.041 below, √(6 · 0.05²) / 6 = 0.020 above
     assert rows["sft"][-2:] == ["–", "–"]
     assert rows["Fin-R1 †"] == ["76.0", "85.0", "81.0", "71.0", "62.9", "–", "–"]
+
+
+def test_a_score_on_documents_that_were_trained_on_is_marked() -> None:
+    seen = {**FIVE["tfns"], "training_rows": {"sft": {"state": "shares documents", "note": "2 of 40"}}}
+    (table,) = tables.leaders({"finqa": FIVE["finqa"], "tfns": seen})
+    rows = {name: [entry.text() for entry in row] for name, row in table.rows()}
+    assert rows["sft"][:2] == ["50.0 [40.0, 55.0]", "50.0 ‡ [40.0, 55.0]"] and "‡" not in "".join(rows["base"])
+    assert "‡ documents of this benchmark were among the model's training rows." in tables.to_markdown({"tfns": seen})
+    latex = tables.to_latex({"tfns": seen})
+    assert r"50.0 $^\ddagger$ [40.0, 55.0]" in latex
+    assert "‡" not in tables.to_markdown(FIVE)
 
 
 def test_without_one_of_the_five_nothing_is_published() -> None:
@@ -69,5 +81,5 @@ def test_markdown_and_latex_are_whole_tables() -> None:
     assert any(line.startswith("† published, not measured here: arXiv") for line in lines)
     latex = tables.to_latex({"a_b": bench(**{"x&y": 0.5}), "finqa": bench(**{"x&y": 0.25})})
     assert r"\begin{tabular}{lrrr}" in latex and r"model & a\_b & finqa & mean \\" in latex
-    assert r"x\&y & 50.0 [40.0, 55.0] & 25.0 [15.0, 30.0] & 37.5 \\" in latex
+    assert r"x\&y & 50.0 [40.0, 55.0] & 25.0 [15.0, 30.0] & 37.5 [30.4, 41.0] \\" in latex
     assert r"Fin-R1 $^\dagger$ & -- & 76.0 & -- \\" in latex

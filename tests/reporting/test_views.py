@@ -66,6 +66,53 @@ def test_the_csvs_have_the_numbers_of_the_summary(made: tuple[dict[str, Any], st
         assert float(by_view["judge"][1]["value"]) == cell["judge"]["rules"]["agreement"]
 
 
+def test_samples_of_a_question_and_every_paired_test_are_there(made: tuple[dict[str, Any], str, Path]) -> None:
+    summary, html, folder = made
+    text = text_of(html)
+    broken = list(csv.DictReader((folder / "breakdown.csv").open(encoding="utf-8")))
+    lines = list(csv.DictReader((folder / "paired.csv").open(encoding="utf-8")))
+    for name, bench in summary["benchmarks"].items():
+        for model, modes in bench["scores"].items():
+            for figure, cell in modes["sampled"]["at_k"].items():  # mean@2, pass@1, pass@2, maj@2
+                shown = f"{percent(cell['value'])} {percent(cell['low'])} to {percent(cell['high'])}"
+                assert figure in text and shown in text
+                (line,) = (r for r in broken if (r["benchmark"], r["model"], r["key"]) == (name, model, figure))
+                assert (line["view"], float(line["value"]), float(line["low"])) == ("at_k", cell["value"], cell["low"])
+        ((pair, modes),) = bench["paired"].items()
+        for mode, test in modes.items():
+            mine = [r for r in lines if (r["benchmark"], r["mode"]) == (name, mode)]
+            assert {f"{r['model']}_vs_{r['against']}" for r in mine} == {pair}
+            assert {r["figure"] for r in mine} == {"accuracy_judged", "accuracy_strict", "accuracy_scaled", "format"}
+            leads = [r for r in mine if r["figure"] == "accuracy_judged"]
+            assert [r["test"] for r in leads] == (["mcnemar", "bootstrap"] if mode == "greedy" else ["bootstrap"])
+            (first,) = (r for r in leads if r["leads"] == "True")
+            assert (float(first["p"]), float(first["p_holm"])) == (test["p"], test["p_holm"])
+    assert text.count("p, Holm") == text.count("McNemar resampling") == 2  # once a benchmark
+
+
+def test_the_p_of_each_test_of_a_pair() -> None:
+    exact, drawn = {"p": 0.01, "method": "exact McNemar test"}, {"p": 0.04, "method": "sign-flip"}
+    clustered = {**drawn, "p_holm": 0.08, "mcnemar": exact, "bootstrap": drawn}
+    assert views.tests(clustered) == {"p": 0.04, "holm": 0.08, "mcnemar": 0.01, "drawn": 0.04}
+    assert views.tests(drawn) == {"p": 0.04, "holm": None, "mcnemar": None, "drawn": 0.04}
+    assert views.tests(exact) == {"p": 0.01, "holm": None, "mcnemar": None, "drawn": None}  # of an older version
+
+
+def test_own_figures_are_those_that_no_other_table_shows() -> None:
+    category = {"category": "bonds", "n": 3, "n_decided": 3, "value": 0.5, "low": 0.1, "high": 0.9}
+    cell = {
+        "figures": {"accuracy/bonds": 0.5, "macro_f1": 0.4},
+        "figure_intervals": {"macro_f1": {"low": 0.3, "high": 0.5}},
+    }
+    bench = {"scores": {"a": {"greedy": {**cell, "categories": [category]}}, "b": {"greedy": {"figures": {"x": 1.0}}}}}
+    own = views.own_figures(bench)
+    assert views.own_figures({"scores": {"a": {"sampled": cell}}}).mode == "sampled" and own.mode == "greedy"
+    assert own.names == ["macro_f1", "x"] and own.rows[0][1]["macro_f1"] == {"value": 0.4, "low": 0.3, "high": 0.5}
+    assert own.rows[1] == ("b", {"macro_f1": {"value": None}, "x": {"value": 1.0}})
+    line = next(r for r in csv.DictReader(io.StringIO(views.to_csv({"one": bench}))) if r["key"] == "macro_f1")
+    assert (line["view"], line["value"], line["low"]) == ("figure", "0.4", "0.3")
+
+
 def test_samples_carry_every_judges_verdict_and_whether_they_differ(made: tuple[dict[str, Any], str, Path]) -> None:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', made[1], re.S)
     assert found

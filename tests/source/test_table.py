@@ -100,6 +100,19 @@ def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
         list(broken.load())
 
 
+def test_columns_of_any_name_hold_options_called_by_letters(tmp_path: Path) -> None:
+    row = {"question": "Which?", "option_1": "bond", "option_2": "", "option_3": "gold", "a": "x", "b": "y"}
+    path = str(jsonl(tmp_path / "rows.jsonl", [{**row, "answer": "C", "low": "b"}]))
+    names = ["option_1", "option_2", "option_3"]
+    (asked,) = Jsonl(path, fields={"question": "question", "gold": "answer", "choices": names}).load()
+    assert (asked.kind, asked.gold, dict(asked.choices)) == ("choice", "C", {"A": "bond", "C": "gold"})
+    (small,) = Jsonl(path, fields={"question": "question", "gold": "low", "choices": ["a", "b"]}).load()
+    assert (small.gold, dict(small.choices)) == ("B", {"A": "x", "B": "y"})
+    many = Jsonl(path, fields={"question": "question", "gold": "answer", "choices": ["option_1"] * 9})
+    with pytest.raises(ConfigError, match=r"source\.jsonl\.fields\.choices=.*: 9 columns; name up to 8"):
+        list(many.load())
+
+
 def test_several_right_choices_are_a_list_of_letters_or_of_texts(tmp_path: Path) -> None:
     options = ["cash, at hand", "plant", "stock"]
     golds: list[Any] = [["A", "C"], ["stock", "cash, at hand"], ["B"], "AC", "A,C", [], ["D"], {"A": 1}]
