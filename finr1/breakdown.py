@@ -70,7 +70,7 @@ def own_intervals(
         benchmark.resampled(outcomes, weights)
         for weights in stats.resampled_weights(len(outcomes), samples, seed, design)
     ]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    tails = stats.tails(len(outcomes), confidence, design)
     out = {}
     for name in pieces[0]:
         values = np.concatenate([piece[name] for piece in pieces])
