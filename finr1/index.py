@@ -30,8 +30,9 @@ def number_of(name: str) -> int:
 
 
 def repeated(numbers: array[int]) -> int | None:
-    """One of the numbers that are there more than once; None where all differ."""
-    ordered = np.sort(np.frombuffer(numbers, dtype=np.uint64))
+    """One of the numbers that are there more than once; None where all differ. Sorts them where they stand."""
+    ordered = np.frombuffer(numbers, dtype=np.uint64)
+    ordered.sort()
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
     return int(ordered[same[0]]) if len(same) else None
 

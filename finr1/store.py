@@ -208,10 +208,13 @@ class JsonlWriter:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write a whole JSONL file atomically; returns the number of rows."""
-    lines = list(map(to_line, rows))
-    write_atomic(path, "".join(lines))
-    return len(lines)
+    """Write a whole JSONL file atomically, row by row; returns the number of rows."""
+    n = 0
+    with replacing(path) as file:
+        for row in rows:
+            file.write(to_line(row).encode())
+            n += 1
+    return n
 
 
 @contextlib.contextmanager

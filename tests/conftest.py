@@ -31,6 +31,20 @@ def finr1(tmp_path: Path) -> runner.Runner:
     return partial(runner.run, tmp_path)
 
 
+@pytest.fixture
+def data_path() -> Path:
+    """The folder where the real data sets are, or would be."""
+    return runner.DATA
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of the real data sets; skips where there is none."""
+    if not runner.DATA.is_dir():
+        pytest.skip(f"no real data sets in {runner.DATA}: set FINR1_DATA")
+    return runner.DATA
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished `+experiment=tiny`: every stage with the real model and the real vLLM engine."""

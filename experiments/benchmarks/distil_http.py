@@ -114,12 +114,14 @@ def in_flight(url: str) -> float:
         return float(json.load(reply)["mean_in_flight"])
 
 
-def stage_seconds(url: str, n: int) -> float:
+def stage_seconds(url: str, n: int, client: str = "aiohttp") -> float:
     """Seconds of stage `distil` over `n` questions."""
     with tempfile.TemporaryDirectory() as folder:
         for stage in ("questions", "distil"):
             more = [f"paths.runs={folder}", f"source.worked.n_train={n}", "source.worked.n_test=2"]
+            more += ["source.worked.difficulty=3"]  # the quickstart's own has too few different questions
             more += ["engine@engine.teacher=http", "engine.teacher.model=m", f"engine.teacher.base_url={url}"]
+            more += [f"engine.teacher.client={client}"]
             cfg = compose.compose([f"stage={stage}", *more, f"engine.teacher.concurrency={CONCURRENCY}"])
             spent = walk(compose.typed(cfg), compose.plain(cfg))
     return spent["distil"].seconds
@@ -158,6 +160,7 @@ def main() -> None:
     few = arguments.questions // 3
     with server(0.0) as url:
         rate, peer_rate = arguments.questions / stage_seconds(url, arguments.questions), few / peer_seconds(url, few)
+        others = {client: few / stage_seconds(url, few, client) for client in ("openai", "requests")}
     with server(1.0) as url:
         stage_seconds(url, 8 * CONCURRENCY)
         share = in_flight(url) / CONCURRENCY
@@ -165,6 +168,8 @@ def main() -> None:
         peer_share = in_flight(url) / CONCURRENCY
     figures = Figures("distil_http")
     figures.add("instant_server", rate, "> 300", "requests/s", peer_rate)
+    for client, through in others.items():
+        figures.add(f"instant_server_{client}", through, "> 300", f"requests/s, engine.client={client}", peer_rate)
     figures.add("one_second_server", share, "> 0.9", "share of concurrency in flight", peer_share)
     figures.write()
 

@@ -115,7 +115,12 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
                 numbers[-1] = last._replace(value=value, half_unit=number.half_unit, end=number.end)
                 lowest = number.factor
                 continue
-            elif last.factor == 1.0 and _RANGE.fullmatch(text, last.end, number.start):
+            if last.end == number.start and _shares_its_unit(last, number, text):
+                numbers[-1] = last._replace(value=last.value * number.factor / 100 + number.value, end=number.end)
+                numbers[-1] = numbers[-1]._replace(half_unit=number.half_unit, factor=number.factor)
+                lowest = number.factor
+                continue
+            if last.factor == 1.0 and _RANGE.fullmatch(text, last.end, number.start):
                 numbers[-1] = last if 1900 <= last.value <= 2100 else last.times(number.factor)
         numbers.append(number)
         lowest = number.factor
@@ -123,9 +128,15 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
             return numbers
     if han:
         numbers = _merged(numbers, list(numeral.written(text, not numbers, tries)))
-    if "角" in text or "毛" in text:
+    if "角" in text or "毛" in text or "块" in text:
         numbers = _joined_coins(numbers, text)
     return numbers if most is None else numbers[:most]
+
+
+def _shares_its_unit(thousands: Number, hundreds: Number, text: str) -> bool:
+    """`3千8百万`: the 千 too counts 万."""
+    unit = text[hundreds.end - 2 : hundreds.end]
+    return text[thousands.end - 1] == "千" and thousands.factor == 1e3 and unit[0] == "百" and unit[1] in "万亿萬億"
 
 
 def _merged(figures: list[Number], written: list[Number]) -> list[Number]:
@@ -241,11 +252,13 @@ def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
 
 
 def _joined_coins(numbers: list[Number], text: str) -> list[Number]:
-    """`3元5角` is 3.5, `八角` 0.8, `五元三毛二分` 5.32."""
+    """`3元5角` is 3.5, `八角` 0.8, `五元三毛二分` 5.32, `三块五` 3.5."""
     joined: list[Number] = []
     for number in numbers:
         place = _PLACES.get(text[number.end : number.end + 1]) if number.bare else None
         last = joined[-1] if joined else None
+        if last is not None and text[last.end : number.start] == "块" and _tenths_said(number, text):
+            place = 0.1
         follows = last is not None and text[last.end : number.start].strip() in ("元", "块", "圆", "角", "毛")
         if place and last is not None and follows:
             value = last.value + math.copysign(place * number.value, last.value)
@@ -255,6 +268,11 @@ def _joined_coins(numbers: list[Number], text: str) -> list[Number]:
         else:
             joined.append(number)
     return joined
+
+
+def _tenths_said(number: Number, text: str) -> bool:
+    """One figure that nothing follows: `三块五`, not `三块五斤`."""
+    return number.bare and number.end - number.start == 1 and not text[number.end : number.end + 1].isalnum()
 
 
 def lone_number(text: str) -> Number | None:

@@ -33,7 +33,7 @@ FRACTION_OF = re.compile(  # 百分之20, 16分之5: the figure that follows is 
     rf"(?<![\d{_H}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_H}]++)又)?(?P<under>\d++|[{_H}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
 _BEFORE_ONE = re.compile(r"[约為为是共计達达有：:=\s,、(]")  # before a single numeral: 第一 counts nothing
-_AFTER_ONE = "元块圆角个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
+_AFTER_ONE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 
 
@@ -105,6 +105,8 @@ def _alone(match: re.Match[str], text: str) -> bool:
         return False
     if after in ("角", "毛", "分") and before[-1:] in ("元", "块", "圆", "角", "毛"):
         return True  # 七元八角
+    if before[-1:] == "块" and before[-2:-1] in _DIGIT and not after.isalnum():
+        return True  # 三块五
     if after.isalnum() and after not in _AFTER_ONE:
         return False
     return not before or match["minus"] is not None or _BEFORE_ONE.match(text[match.start() - 1]) is not None

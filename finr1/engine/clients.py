@@ -1,44 +1,59 @@
-"""How `engine=http` sends a request: through aiohttp, the `openai` package, or `requests`; all say the same of it.
+"""The libraries that carry the requests of engine `http`: aiohttp (the fastest), openai, requests.
 
-A client is told once where it posts to; `post` gives status, headers and body of whatever came back, or raises `Fault`
-where nothing did. None of them tries again or follows a redirect: the engine decides that.
+Each sends one request and says what came back; pace, retries, ceiling and reading are the engine's own, the same for
+all. Redirects are not followed (they would carry the key elsewhere), a `.netrc` is not asked, and no client tries again
+by itself. Proxies are those of the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-
 from finr1.engine.chat_reply import Fault
 
-CONNECT_S = 30.0
-PATH = "/chat/completions"
-CLIENTS = ("aiohttp", "openai", "requests")
+CONNECT_S = 30.0  # at most, of a request's time
+NO_CONNECTION = "no connection in time"
 
 
 class Answer(NamedTuple):
-    """What a server sent back."""
+    """What a server answered, whatever its status."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
+class Client(Protocol):
+    """Used inside one running loop, by many tasks at once."""
+
+    async def post(self, body: Mapping[str, Any]) -> Answer:
+        """Send one request. Fault where no whole answer came: `lost` where it may be charged for all the same."""
+        ...
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        ...
+
+
 class Address(NamedTuple):
-    """Where requests go, and how long one may take from sending to the last byte."""
+    """Where to ask, and as whom. `url` is the whole address, `base_url` without `/chat/completions`."""
 
     base_url: str
-    key: str  # empty: none is sent
+    key: str
     timeout_s: float
-    concurrency: int
+
+    @property
+    def url(self) -> str:
+        """Where a request goes."""
+        return self.base_url + "/chat/completions"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -47,195 +62,175 @@ class Address(NamedTuple):
 
     @property
     def connect_s(self) -> float:
-        """How long connecting may take."""
+        """Seconds that a connection may take."""
         return min(CONNECT_S, self.timeout_s)
 
-
-class Client(Protocol):
-    """Sends requests to one address."""
-
-    async def post(self, body: Mapping[str, Any]) -> Answer:
-        """Whatever the server answers; Fault where it does not, or not whole."""
-        ...
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        ...
+    def too_late(self) -> Fault:
+        """The whole time is over."""
+        return Fault(f"timed out after {self.timeout_s:g} s", lost=True)
 
 
-def installed(name: str) -> bool:
-    """Whether the package of a client is there."""
-    return importlib.util.find_spec(name) is not None
-
-
-def make(name: str, address: Address) -> Client:
-    """The client of this name, inside a running loop."""
-    kinds: Mapping[str, Callable[[Address], Client]] = {
-        "aiohttp": AiohttpClient,
-        "openai": OpenAIClient,
-        "requests": RequestsClient,
-    }
-    return kinds[name](address)
-
-
-def _late(address: Address) -> Fault:
-    return Fault(f"timed out after {address.timeout_s:g} s", lost=True)
-
-
-def _broken(error: Exception, lost: bool) -> Fault:
-    return Fault(f"connection failed ({type(error).__name__}: {error})", lost=lost)
+def _broken(error: BaseException, begun: bool) -> Fault:
+    """`begun`: the answer had begun to come, so it is charged for."""
+    return Fault(f"connection failed ({type(error).__name__}: {error})", lost=begun)
 
 
 class AiohttpClient:
-    """The fastest: see experiments/benchmarks/distil_http.py."""
+    """One process's thousands of requests a second."""
 
     def __init__(self, address: Address) -> None:
-        self.address, self.url = address, address.base_url + PATH
+        import aiohttp
+
+        self._address = address
         timeout = aiohttp.ClientTimeout(total=address.timeout_s, sock_connect=address.connect_s)
         connector = aiohttp.TCPConnector(limit=0)
-        self.session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=address.headers, proxy=_proxy(self.url)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=address.headers, proxy=_proxy(address.url)
         )
 
     async def post(self, body: Mapping[str, Any]) -> Answer:
         """See `Client`."""
-        sent = False
+        import aiohttp
+
+        begun = False
         try:
-            async with self.session.post(self.url, data=json.dumps(body).encode(), allow_redirects=False) as response:
-                sent = response.status == 200
+            data = json.dumps(body).encode()
+            async with self._session.post(self._address.url, data=data, allow_redirects=False) as response:
+                begun = response.status == 200
                 return Answer(response.status, response.headers, await response.read())
         except aiohttp.ConnectionTimeoutError as error:
-            raise Fault("no connection in time") from error
+            raise Fault(NO_CONNECTION) from error
         except TimeoutError as error:
-            raise _late(self.address) from error
+            raise self._address.too_late() from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _broken(error, sent) from error
+            raise _broken(error, begun) from error
 
     async def close(self) -> None:
         """See `Client`."""
-        await self.session.close()
+        await self._session.close()
 
 
 class OpenAIClient:
-    """`openai.AsyncOpenAI`, for who wants its connections, proxies and certificates."""
+    """OpenAI's own library, for servers that expect just its headers."""
 
     def __init__(self, address: Address) -> None:
         import openai
 
-        self.openai, self.address = openai, address
-        # a header that is left out is said with every request; a client without a key would refuse to send any
-        self.headers = {} if address.key else {"Authorization": openai.Omit()}
-        self.client = openai.AsyncOpenAI(
-            api_key=address.key or "none",
+        self._address = address
+        self._headers: dict[str, Any] = {} if address.key else {"Authorization": openai.Omit()}
+        self._client = openai.AsyncOpenAI(
             base_url=address.base_url,
+            api_key=address.key or "none",
             max_retries=0,
             timeout=openai.Timeout(address.timeout_s, connect=address.connect_s),
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
 
     async def post(self, body: Mapping[str, Any]) -> Answer:
-        """See `Client`. Its timeout is one of silence, so that the whole is timed here."""
-        known = {key: body[key] for key in ("model", "messages")}
-        rest = {key: value for key, value in body.items() if key not in known}
-        raw: Any = self.client.chat.completions.with_raw_response
-        send = raw.create(**known, extra_body=rest, extra_headers=self.headers)
+        """See `Client`."""
+        import openai
+
+        more = {key: value for key, value in body.items() if key not in ("model", "messages")}
+        ask = self._client.chat.completions.with_raw_response.create
         try:
-            response = (await asyncio.wait_for(send, self.address.timeout_s)).http_response
-        except self.openai.APIStatusError as error:
+            async with asyncio.timeout(self._address.timeout_s):
+                given = await ask(
+                    model=body["model"], messages=body["messages"], extra_body=more, extra_headers=self._headers
+                )
+            response: Any = given.http_response
+        except openai.APIStatusError as error:
             response = error.response
-        except (self.openai.APITimeoutError, TimeoutError) as error:
-            if type(error.__cause__).__name__ == "ConnectTimeout":  # of httpx, or what a newer openai has in its place
-                raise Fault("no connection in time") from error
-            raise _late(self.address) from error
-        except self.openai.APIConnectionError as error:
-            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            raise _broken(cause, type(cause).__name__ in ("ReadError", "RemoteProtocolError")) from error
+        except (TimeoutError, openai.APITimeoutError) as error:
+            if type(error.__cause__).__name__ == "ConnectTimeout":
+                raise Fault(NO_CONNECTION) from error
+            raise self._address.too_late() from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise _broken(cause, "complete message body" in str(cause)) from error
         return Answer(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
         """See `Client`."""
-        await self.client.close()
+        await self._client.close()
 
 
 class RequestsClient:
-    """`requests`, a thread a request in flight; for who wants its proxies and certificates."""
+    """`requests`, a thread a request: for the certificates and proxies that it takes from the environment."""
 
     def __init__(self, address: Address) -> None:
         import requests
+        from requests.adapters import HTTPAdapter
 
-        self.requests, self.address, self.url = requests, address, address.base_url + PATH
-        self.session = requests.Session()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=address.concurrency)
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
+        self._address = address
+        self._session = requests.Session()
+        self._session.headers.update(address.headers)
+        self._session.auth = lambda request: request  # else a .netrc takes the place of the key
+        adapter = HTTPAdapter(pool_maxsize=1024)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
 
     async def post(self, body: Mapping[str, Any]) -> Answer:
         """See `Client`."""
         try:
-            return await asyncio.wait_for(_in_thread(lambda: self._post(json.dumps(body))), self.address.timeout_s)
+            async with asyncio.timeout(self._address.timeout_s):
+                return await _in_a_thread(lambda: self._post(body))
         except TimeoutError as error:
-            raise _late(self.address) from error
+            raise self._address.too_late() from error
 
-    def _post(self, data: str) -> Answer:
-        sent = False
+    def _post(self, body: Mapping[str, Any]) -> Answer:
+        import requests
+
+        limits = (self._address.connect_s, self._address.timeout_s)  # to connect; between two bytes
+        begun = False
         try:
-            with self.session.post(
-                self.url,
-                data=data,
-                auth=self._authorise,
-                timeout=(self.address.connect_s, self.address.timeout_s),
-                allow_redirects=False,
-                stream=True,
+            data = json.dumps(body).encode()
+            with self._session.post(
+                self._address.url, data=data, timeout=limits, allow_redirects=False, stream=True
             ) as response:
-                sent = response.status_code == 200
+                begun = response.status_code == 200
                 return Answer(response.status_code, response.headers, response.content)
-        except self.requests.exceptions.ConnectTimeout as error:
-            raise Fault("no connection in time") from error
-        except self.requests.exceptions.Timeout as error:
-            raise _late(self.address) from error
-        except self.requests.exceptions.RequestException as error:
-            raise _broken(error, sent) from error
-
-    def _authorise(self, request: Any) -> Any:
-        """Ours alone: without this a password in ~/.netrc would go in the key's place."""
-        request.headers.update(self.address.headers)
-        return request
+        except requests.ConnectTimeout as error:
+            raise Fault(NO_CONNECTION) from error
+        except requests.Timeout as error:
+            raise self._address.too_late() from error
+        except (requests.RequestException, OSError) as error:
+            raise _broken(error, begun) from error
 
     async def close(self) -> None:
         """See `Client`."""
-        self.session.close()
+        self._session.close()
 
 
-async def _in_thread(work: Callable[[], Answer]) -> Answer:
-    """Run in a thread that does not keep the process alive, as one of a pool would while a server hangs."""
+async def _in_a_thread(work: Callable[[], Answer]) -> Answer:
+    """The result of a thread that nobody waits for at the end: one that a server keeps hanging holds up no exit."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Answer] = loop.create_future()
+    result: asyncio.Future[Answer] = loop.create_future()
 
-    def settle(answer: Answer | None, error: Exception | None) -> None:
-        if future.done():  # cancelled, or too late
-            return
-        if answer is None:
-            assert error is not None
-            future.set_exception(error)
-        else:
-            future.set_result(answer)
+    def settle(done: Callable[[], None]) -> None:
+        if not result.done():
+            done()
 
     def run() -> None:
-        answer, error = None, None
         try:
             answer = work()
+            done = partial(result.set_result, answer)
         except Exception as caught:
-            error = caught
-        try:
-            loop.call_soon_threadsafe(settle, answer, error)
-        except RuntimeError:  # the loop has closed meanwhile: nobody waits
-            return
+            done = partial(result.set_exception, caught)
+        with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(settle, done)
 
     threading.Thread(target=run, daemon=True).start()
-    return await future
+    return await result
 
 
 def _proxy(url: str) -> str | None:
     """The proxy that the environment names for this address."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+CLIENTS: Mapping[str, Callable[[Address], Client]] = {
+    "aiohttp": AiohttpClient,
+    "openai": OpenAIClient,
+    "requests": RequestsClient,
+}

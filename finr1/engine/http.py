@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
-from finr1.engine import clients
 from finr1.engine.base import OnDone, Request, Sampling, Spend
 from finr1.engine.chat_reply import (
     THINK,
@@ -32,7 +31,7 @@ from finr1.engine.chat_reply import (
     text_tokens,
     with_meta,
 )
-from finr1.engine.clients import PATH, Address, Client
+from finr1.engine.clients import CLIENTS, Address, Client
 from finr1.engine.limits import Budget, Pace
 from finr1.errors import ConfigError
 from finr1.types import Completion
@@ -58,8 +57,8 @@ class HttpEngine:
 
     operational: ClassVar[frozenset[str]] = frozenset(
         {
-            "client",
             "base_url",
+            "client",
             "api_key_env",
             "concurrency",
             "requests_per_minute",
@@ -76,8 +75,8 @@ class HttpEngine:
         n_in_one_request: bool = True,
         lead_in: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        client: str = "aiohttp",
         base_url: str = "http://127.0.0.1:8000/v1",
+        client: str = "aiohttp",
         api_key_env: str | None = None,
         concurrency: int = 64,
         requests_per_minute: float | None = None,
@@ -93,10 +92,9 @@ class HttpEngine:
         self.check_settings({key: value for key, value in locals().items() if key != "self"}, "engine")
         self.name = self.model = str(model)
         self.n_in_one_request, self.lead_in, self.extra_body = n_in_one_request, lead_in, dict(extra_body or {})
-        self.client, self.base_url = client, base_url.rstrip("/")
-        self.url = self.base_url + PATH
         self.api_key_env, self._key = api_key_env, os.environ[api_key_env].strip() if api_key_env else ""
-        self.concurrency, self.retries, self.backoff_s, self.timeout_s = concurrency, retries, backoff_s, timeout_s
+        self.client, self.address = client, Address(base_url.rstrip("/"), self._key, timeout_s)
+        self.concurrency, self.retries, self.backoff_s = concurrency, retries, backoff_s
         self.pace = Pace(requests_per_minute, tokens_per_minute)
         self.budget = Budget(max_spend_tokens, max_spend_money, Spend(price_in=price_in, price_out=price_out))
         self._answered = False
@@ -122,10 +120,8 @@ class HttpEngine:
                 refuse("api_key_env", "not the name of an environment variable", "give its name, never the key", "…")
             if not os.environ.get(str(variable), "").strip():
                 refuse("api_key_env", "no such environment variable, or it is empty", "export it, or set it to null")
-        if (client := node.get("client", "aiohttp")) not in clients.CLIENTS:
-            refuse("client", "no such client", f"use one of {', '.join(clients.CLIENTS)}")
-        if not clients.installed(str(client)):
-            refuse("client", "it is not installed", f"pip install {client}, or use aiohttp")
+        if node.get("client", "aiohttp") not in CLIENTS:
+            refuse("client", "no such client", f"use one of {', '.join(CLIENTS)}")
         if node.get("lead_in") not in (None, *LEAD_INS):
             refuse("lead_in", "no such way", f"use null or one of {', '.join(LEAD_INS)}")
         for name, least in (("concurrency", 1), ("retries", 0), ("backoff_s", 0), ("price_in", 0), ("price_out", 0)):
@@ -191,7 +187,7 @@ class HttpEngine:
                     self.budget.release(number)
                 on_done(index, completions)
 
-        client = clients.make(self.client, Address(self.base_url, self._key, self.timeout_s, self.concurrency))
+        client = CLIENTS[self.client](self.address)
         line = Line(client, asyncio.Lock())
         tasks = [asyncio.create_task(worker(line)) for _ in range(self.concurrency)]
         try:
@@ -281,7 +277,7 @@ class HttpEngine:
             raise ConfigError("engine.api_key_env", self.api_key_env, f"the server says {why}", "export a valid key")
         if status == 404 and not self._answered:
             remedy = f"mend it, or the model's name ({self.model})"
-            raise ConfigError("engine.base_url", self.url, f"the server says {why}", remedy)
+            raise ConfigError("engine.base_url", self.address.url, f"the server says {why}", remedy)
 
     def body(self, request: Request, sampling: Sampling, n: int) -> dict[str, Any]:
         """The JSON of a request. `top_k`, `regex` and the penalty are vLLM's own, sent only where they are used."""

@@ -13,8 +13,8 @@ class SelectSettings:
     """Choice of RL questions by pass rate of the policy that GRPO starts from."""
 
     samples: int = 4  # completions a question; 0 turns selection off
-    low: float = 0.2  # keep questions whose pass rate is in [low, high]
-    high: float = 0.8
+    low: float = 0.1  # keep questions whose pass rate is in [low, high]
+    high: float = 0.9
     max_candidates: int | None = None  # measure at most this many questions
 
     def __post_init__(self) -> None:

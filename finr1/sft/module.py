@@ -63,7 +63,7 @@ class SftModule(StepModule):
             nonlocal total
             for groups, counts in own:
                 with noisy(self.model, groups, self.settings.neftune_alpha):
-                    logprobs_N = completion_stats(self.model, make_row(groups)).logprobs_N
+                    logprobs_N = completion_stats(self.model, make_row(groups), entropy=False).logprobs_N
                 loss = -logprobs_N.sum() * counts / n_targets
                 total += float(loss.detach())
                 yield loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from finr1.answer.program import Operation, ProgramError, execute, literal, parse, row_numbers, short, step_values
 
-DATA = Path(os.environ.get("FINR1_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TABLE = [["item", "2020", "2021"], ["Revenue", "$ 1,200", "$ 800 ( 3 )"], ["net income ( loss ), total", "40", "-10"]]
 
 
@@ -103,8 +101,8 @@ def test_parsing_takes_linear_time() -> None:
         parse("add(1, 2), " * 20_000)
 
 
-def test_real_programs_give_the_gold() -> None:
-    files = [DATA / "finqa" / f"{name}.json" for name in ("dev", "test")]
+def test_real_programs_give_the_gold(data: Path) -> None:
+    files = [data / "finqa" / f"{name}.json" for name in ("dev", "test")]
     if not all(file.exists() for file in files):
         pytest.skip("no FinQA rows: set FINR1_DATA to the folder of data sets")
     rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]

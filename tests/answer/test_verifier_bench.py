@@ -1,8 +1,8 @@
 """The pairs of experiments/benchmarks/verifier.py are as true as they say, and few are graded otherwise."""
 
-import os
 import random
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -39,9 +39,8 @@ def test_a_wrong_number_has_another_value(gold: str) -> None:
     assert len(plain) > 3 and all(abs(Decimal(text) - verifier.value_of(gold)) > 0 for text in plain)  # type: ignore[operator]
 
 
-@pytest.mark.skipif("FINR1_DATA" not in os.environ, reason="no real rows: set FINR1_DATA to the folder of data sets")
-def test_pairs_are_half_real_half_right_and_graded_as_they_are() -> None:
-    found = verifier.all_pairs(4000, os.environ["FINR1_DATA"], seed=3)
+def test_pairs_are_half_real_half_right_and_graded_as_they_are(data: Path) -> None:
+    found = verifier.all_pairs(4000, str(data), seed=3)
     pairs = [*found["generated"], *found["real"]]
     assert len(found["generated"]) == 2000 and len(found["real"]) == pytest.approx(2000, abs=3)
     assert sum(pair.right for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.05)

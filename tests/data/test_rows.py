@@ -68,6 +68,7 @@ def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     gradient = model.model.embed_tokens.weight.grad.clone()
     model.zero_grad()
     monkeypatch.setattr("finr1.data.logprobs.CHUNK", 7)
+    monkeypatch.setattr("finr1.data.logprobs.SLICE", 5)
     parts = completion_stats(model, row)
     parts.logprobs_N.sum().backward()
     torch.testing.assert_close(parts.logprobs_N, whole.logprobs_N, atol=1e-6, rtol=0)
@@ -89,13 +90,26 @@ def test_gradients_of_the_head_are_those_of_plain_log_softmax(entropy_grad: bool
             logp = (h @ w.T / temperature).log_softmax(-1)
             logprobs, entropy = logp[range(5), target], -(logp.exp() * logp).sum(-1)
         else:
-            logprobs, entropy = Head.apply(h, w, target, temperature, entropy_grad, 2)
+            logprobs, entropy = Head.apply(h, w, target, temperature, True, entropy_grad, h.dtype, (2, 3))
             assert entropy.requires_grad == entropy_grad
         loss = (logprobs * of_logprobs).sum()
         (loss + (entropy * of_entropy).sum() if entropy_grad else loss).backward()
         found.append((logprobs, entropy, h.grad, w.grad))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-10)
+
+
+def test_a_row_without_completions_gives_no_gradient_to_the_head() -> None:
+    model = tiny()
+    stats = completion_stats(model, make_row([Group([3, 5], [], [])]))
+    (stats.logprobs_N.sum() + 0 * model.lm_head.weight.sum()).backward()
+    assert len(stats.logprobs_N) == 0 and not model.lm_head.weight.grad.any()
+
+
+def test_without_entropy_there_is_none_and_the_rest_stays() -> None:
+    model, row = tiny(), make_row(groups())
+    with_it, without = completion_stats(model, row), completion_stats(model, row, entropy=False)
+    assert torch.equal(with_it.logprobs_N, without.logprobs_N) and without.entropy_N.isnan().all()
 
 
 def test_a_head_that_is_no_plain_matrix_is_refused() -> None:

@@ -29,7 +29,7 @@ from finr1.clock import memory_gib
 from finr1.context import build
 from finr1.data.attention import register
 from finr1.data.checkpoints import Checkpoints
-from finr1.data.logprobs import Head, completion_stats
+from finr1.data.logprobs import CHUNK, SLICE, Head, completion_stats
 from finr1.data.loop import StepModule, fit, keep_freed_memory
 from finr1.data.masters import cast_weights
 from finr1.data.meter import work_of
@@ -224,7 +224,7 @@ def padded(model: Any, micro_batch: int, group: Group) -> None:
         hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, len(group.prompt) - 1 : -1].flatten(0, 1)
         target_N = ids_BT[:, len(group.prompt) :].flatten()
-        logprobs_N, _ = Head.apply(hidden_ND.to(kind), weight_VD.to(kind), target_N, 1.0, False, 128)
+        logprobs_N, _ = Head.apply(hidden_ND, weight_VD, target_N, 1.0, True, False, kind, (CHUNK, SLICE))
         (-logprobs_N.sum()).backward()
 
 
