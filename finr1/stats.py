@@ -256,8 +256,9 @@ def resampled_weights(n: int, samples: int, seed: int, design: Design | None = N
     for i in range(0, samples, step):
         times_BU = np.empty((min(step, samples - i), len(stratum_U)))
         for members in strata:
-            size = len(members)
-            times_BU[:, members] = rng.multinomial(size, np.full(size, 1 / size), len(times_BU))
+            size, b = len(members), len(times_BU)
+            drawn = rng.integers(0, size, (b, size)) + size * np.arange(b)[:, None]  # a place of each's own
+            times_BU[:, members] = np.bincount(drawn.ravel(), minlength=b * size).reshape(b, size)
         yield times_BU[:, unit_Q] * weight_Q
 
 
