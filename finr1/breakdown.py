@@ -61,16 +61,14 @@ def own_intervals(
 ) -> dict[str, dict[str, Any]]:
     """Percentile intervals of the figures that a benchmark adds to accuracy, by whole units within their strata.
 
-    Empty for a benchmark that is no `Resampled`; resamples in which a figure is not there are left out.
+    Empty for a benchmark without such figures; resamples in which a figure is not there are left out.
     """
-    if not isinstance(benchmark, Resampled):
+    of_weights = benchmark.resampled(outcomes) if isinstance(benchmark, Resampled) else None
+    if of_weights is None:
         return {}
     design = design_of([outcome.question.id for outcome in outcomes], units)
-    pieces = [
-        benchmark.resampled(outcomes, weights)
-        for weights in stats.resampled_weights(len(outcomes), samples, seed, design)
-    ]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    pieces = [of_weights(weights) for weights in stats.resampled_weights(len(outcomes), samples, seed, design)]
+    tails = stats.tails(len(outcomes), confidence, design)
     out = {}
     for name in pieces[0]:
         values = np.concatenate([piece[name] for piece in pieces])

@@ -16,6 +16,7 @@ from finr1 import stats
 from finr1.cache import Repeat
 from finr1.errors import ConfigError
 from finr1.judge.base import AnswerJudge, AsksModel, JudgeItem, ask_all, decided
+from finr1.kappa import fleiss_kappa, two_judges
 from finr1.scoring import Row
 from finr1.types import Question, Verdict
 
@@ -83,7 +84,7 @@ def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
 
     `rows` that were `asked`; `undecided` of them in the end; `silent` single verdicts that came to nothing. `repeats`:
     the rows with two decided verdicts or more, the share whose verdicts are all alike with Wilson's interval, and
-    Fleiss' kappa. `rules`: the table of `stats.two_judges` over rows on which both decided (a: rules, b: model), and
+    Fleiss' kappa. `rules`: the table of `kappa.two_judges` over rows on which both decided (a: rules, b: model), and
     on how many `one_silent` one of them alone did.
     """
     asked = [row for row in rows if row["judges"]]
@@ -93,7 +94,7 @@ def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
     if several:
         same = sum(len(set(values)) == 1 for values in several)
         interval = stats.wilson(same, len(several), confidence)
-        _, kappa = stats.fleiss_kappa([int(sum(values)) for values in several], [len(values) for values in several])
+        _, kappa = fleiss_kappa([int(sum(values)) for values in several], [len(values) for values in several])
         repeats |= {"unanimous": same / len(several), "low": interval.low, "high": interval.high, "kappa": kappa}
     pairs = Counter((row["scaled"]["value"], row["judged"]["value"]) for row in asked)
     cells = {"both": pairs[1, 1], "only_rules": pairs[1, 0], "only_judge": pairs[0, 1], "neither": pairs[0, 0]}
@@ -107,6 +108,6 @@ def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
             "n": sum(cells.values()),
             **cells,
             "one_silent": alone,
-            **stats.two_judges([*cells.values()], confidence),
+            **two_judges([*cells.values()], confidence),
         },
     }

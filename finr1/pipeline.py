@@ -43,7 +43,7 @@ class Stage(NamedTuple):
 
 _TEXT = ("types.py", "answer", "prompt")
 _MODEL = ("model", "engine/base.py", "engine/vllm.py")
-_SCORES = ("asking.py", "breakdown.py", "judging.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py")
+_SCORES = ("asking.py", "breakdown.py", "judging.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py", "kappa.py")
 _TRAIN = (*_TEXT, *_MODEL, "data", "ranks.py")
 
 STAGES: Mapping[str, Stage] = {
@@ -110,7 +110,7 @@ STAGES: Mapping[str, Stage] = {
             "7_report",
             ("questions", "distil", "filter", "sft", "grpo", "evaluate"),
             ("report",),
-            ("types.py", "report.py", "reporting", "stats.py", "tracking.py"),
+            ("types.py", "report.py", "reporting", "stats.py", "kappa.py", "tracking.py"),
             "finr1.report.run",
         ),
     )

@@ -195,62 +195,6 @@ def _t(z: float, freedom: int) -> float:
     return z + sum(term / float(freedom) ** k for k, term in enumerate(terms, 1))
 
 
-class Kappa(NamedTuple):
-    """Two judges, 0 or 1 each, on the same n cases."""
-
-    n: int
-    agreement: float  # share of cases on which they agree
-    kappa: float | None  # None where chance alone would make them agree always: one of them never changes its mind
-    ones_a: float  # share of cases that a calls 1
-    ones_b: float
-
-
-def cohen_kappa(both: int, only_a: int, only_b: int, neither: int) -> Kappa:
-    """Cohen's kappa (Educ. Psychol. Meas. 20, 1960) of a table of verdicts: κ = (p_o - p_e) / (1 - p_e).
-
-    `both` counts the cases that both call 1, `only_a` those that a calls 1 and b calls 0. p_o is the share on which
-    they agree, p_e = P(a=1) P(b=1) + P(a=0) P(b=0) what independent judges with these marginals would reach.
-    ValueError without a case.
-    """
-    n = both + only_a + only_b + neither
-    if n <= 0 or min(both, only_a, only_b, neither) < 0:
-        raise ValueError(f"{(both, only_a, only_b, neither)}: counts of at least one case are needed")
-    a, b = (both + only_a) / n, (both + only_b) / n
-    observed, expected = (both + neither) / n, a * b + (1 - a) * (1 - b)
-    constant = (both + only_a) in (0, n) and (both + only_b) in (0, n)
-    kappa = None if constant and expected >= 1 else (observed - expected) / (1 - expected)
-    return Kappa(n, observed, kappa, a, b)
-
-
-def two_judges(table: Sequence[int], confidence: float = 0.95) -> dict[str, float | None]:
-    """`cohen_kappa` of a table (both, only a, only b, neither) as plain values, with Wilson's interval of the
-    agreement; all None without a case."""
-    both, only_a, only_b, neither = table
-    n = sum(table)
-    if not n:
-        return dict.fromkeys(("agreement", "low", "high", "kappa", "ones_a", "ones_b"))
-    found, interval = cohen_kappa(both, only_a, only_b, neither), wilson(both + neither, n, confidence)
-    more = {"low": interval.low, "high": interval.high, "kappa": found.kappa}
-    return {"agreement": found.agreement, **more, "ones_a": found.ones_a, "ones_b": found.ones_b}
-
-
-def fleiss_kappa(ones_N: Sequence[int], n_N: Sequence[int]) -> tuple[float, float | None]:
-    """Share of agreeing pairs of 0/1 ratings of one case, and Fleiss' kappa (Psychol. Bull. 76, 1971, eq. 7).
-
-    Case i has `ones_N[i]` ones of `n_N[i]` ratings, at least two each. The pairs' share is the mean over cases of
-    (c(c-1) + z(z-1)) / (n(n-1)); chance is p² + (1-p)² at the share p of ones. The kappa is None where all ratings
-    are the same. ValueError without a case.
-    """
-    if not len(n_N) or min(n_N) < 2:
-        raise ValueError(f"{list(n_N)}: cases of at least two ratings are needed")
-    ones, n = np.asarray(ones_N, float), np.asarray(n_N, float)
-    zeros = n - ones
-    observed = float(np.mean((ones * (ones - 1) + zeros * (zeros - 1)) / (n * (n - 1))))
-    p = float(ones.sum() / n.sum())
-    chance = p * p + (1 - p) * (1 - p)
-    return observed, None if p in (0.0, 1.0) else (observed - chance) / (1 - chance)
-
-
 def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> float:
     """Σwv / Σw."""
     weight = np.ones(len(values_Q)) if design is None else np.asarray(design.weight_Q, float)
@@ -312,20 +256,33 @@ def resampled_weights(n: int, samples: int, seed: int, design: Design | None = N
     for i in range(0, samples, step):
         times_BU = np.empty((min(step, samples - i), len(stratum_U)))
         for members in strata:
-            size = len(members)
-            times_BU[:, members] = rng.multinomial(size, np.full(size, 1 / size), len(times_BU))
+            size, b = len(members), len(times_BU)
+            drawn = rng.integers(0, size, (b, size)) + size * np.arange(b)[:, None]  # a place of each's own
+            times_BU[:, members] = np.bincount(drawn.ravel(), minlength=b * size).reshape(b, size)
         yield times_BU[:, unit_Q] * weight_Q
+
+
+def tails(n: int, confidence: float, design: Design | None = None) -> tuple[float, float]:
+    """Between which quantiles of resamples an interval lies: Φ(∓t √(U/(U-H))), Student's t of U-H degrees of freedom.
+
+    For U units in H strata (Hesterberg, The American Statistician 69, 2015: "expanded percentile interval"): as
+    many units as there are make percentiles too narrow by that factor, and the more so the fewer they are.
+    """
+    stratum_U = np.zeros(n, np.intp) if design is None else _members(design)[1]
+    units, freedom = len(stratum_U), max(1, len(stratum_U) - len(np.unique(stratum_U)))
+    tail = NormalDist().cdf(-_t(_z(confidence), freedom) * math.sqrt(units / freedom))
+    return tail, 1 - tail
 
 
 def bootstrap(
     values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95, design: Design | None = None
 ) -> Interval:
     """Percentile interval of the mean over questions (Efron and Tibshirani, 1993, ch. 13), by whole units, within
-    strata (Davison and Hinkley, 1997, §3.2). ValueError if empty."""
+    strata (Davison and Hinkley, 1997, §3.2), at `tails`. ValueError if empty."""
     if len(values_Q) == 0 or samples < 1:
         raise ValueError(f"{len(values_Q)} values, samples={samples}: nothing to resample")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(bootstrap_means(values_Q, samples, seed, design), [tail, 1 - tail])
+    means = bootstrap_means(values_Q, samples, seed, design)
+    low, high = np.quantile(means, tails(len(values_Q), confidence, design))
     return Interval(float(low), float(high), f"bootstrap over {over(design)}")
 
 

@@ -15,8 +15,8 @@ from finr1.errors import ConfigError
 from finr1.filter import FilterSettings, run
 from finr1.judge.base import JudgeItem, ask_all, cascade
 from finr1.judge.base import decided as decide
+from finr1.kappa import cohen_kappa
 from finr1.reporting.agreement import KINDS, agreement, other_judges, pairs, short
-from finr1.stats import cohen_kappa
 from finr1.store import canonical, read_json, read_jsonl
 from finr1.types import Trace, Verdict
 

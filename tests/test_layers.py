@@ -29,6 +29,7 @@ BASES = {
     "ranks",
     "tracking",
     "stats",
+    "kappa",
     "model.settings",
     *(f"{p}.base" for p in PLUGINS),
 }
@@ -63,6 +64,8 @@ def allowed(module: str) -> set[str] | None:
         return None
     if module == "__init__.py" or first in GROUND:
         return GROUND
+    if first == "kappa":
+        return {*GROUND, "stats"}
     if first in ("answer", "prompt", "ranks", "stats"):
         return {*GROUND, "answer", "prompt"} if first in ("answer", "prompt") else GROUND
     if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,14 +33,18 @@ class Benchmark(Protocol):
         ...
 
 
+Figures = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
+
+
 @runtime_checkable
 class Resampled(Protocol):
     """A benchmark that says what some of its figures would be on resamples of its questions: their intervals."""
 
-    def resampled(
-        self, outcomes: Sequence[Outcome], weight_BQ: NDArray[np.float64]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Figure -> its B values, where resample b counts outcome q `weight_BQ[b, q]` times; NaN: there is none."""
+    def resampled(self, outcomes: Sequence[Outcome]) -> Figures | None:
+        """Of `weight_BQ`, how often resample b counts outcome q, figure -> its B values; NaN: there is none.
+
+        None where the benchmark has no such figures.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finr1.answer import grade
-from finr1.benchmark.base import Outcome
+from finr1.benchmark.base import Figures, Outcome
 from finr1.errors import ConfigError, DataError
 from finr1.source.base import Source
 from finr1.types import Question, Split, stable_id
@@ -127,9 +127,9 @@ class HeldOut:
         shares = {f"accuracy/{key}": sum(s for s, _ in v) / sum(n for _, n in v) for key, v in sorted(decided.items())}
         return {**figures, **shares}
 
-    def resampled(self, outcomes: Sequence[Outcome], weight_BQ: Floats) -> Mapping[str, Floats]:
+    def resampled(self, outcomes: Sequence[Outcome]) -> Figures | None:
         """`class_figures` of every resample; see `Resampled`."""
-        return _class_figures(outcomes, weight_BQ) if self.label_figures and outcomes else {}
+        return _class_figures(outcomes) if self.label_figures else None
 
 
 def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
@@ -156,39 +156,51 @@ def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
     `unparsed` is the share of such answers; a failed call is left out. Rows of a sample count as many times as they
     stand for.
     """
+    of_weights = _class_figures(outcomes)
+    if of_weights is None:
+        return {}
     weights = np.asarray([[_weight(outcome.question) for outcome in outcomes]])
-    return {name: float(values[0]) for name, values in _class_figures(outcomes, weights).items()}
+    return {name: float(values[0]) for name, values in of_weights(weights).items()}
 
 
-def _class_figures(outcomes: Sequence[Outcome], weight_BQ: Floats) -> dict[str, Floats]:
-    """The figures of `class_figures`, (B,) each; a class that a resample lacks has no recall (NaN), and no F1."""
+def _class_figures(outcomes: Sequence[Outcome]) -> Figures | None:
+    """The figures of `class_figures`, as those of resamples; a class that one lacks has no recall (NaN), and no F1.
+
+    None where every call failed.
+    """
     # a failed call has neither answer nor verdict, and is no class
     there_Q = np.asarray([outcome.answer is not None or outcome.correct is not None for outcome in outcomes], bool)
-    outcomes, weight_BQ = [outcomes[i] for i in np.flatnonzero(there_Q)], weight_BQ[:, there_Q]
+    outcomes = [outcomes[i] for i in np.flatnonzero(there_Q)]
     if not outcomes:
-        return {}
+        return None
     golds, read = [outcome.question.gold or "" for outcome in outcomes], [_class_of(outcome) for outcome in outcomes]
     classes = sorted(set(golds))
     is_gold_QC = np.asarray([[gold == name for name in classes] for gold in golds], float)
     is_read_QC = np.asarray([[answer == name for name in classes] for answer in read], float)
-    gold_BC, read_BC, hits_BC = (weight_BQ @ columns for columns in (is_gold_QC, is_read_QC, is_gold_QC * is_read_QC))
-    total_B = weight_BQ.sum(axis=1)
-    there_BC = gold_BC > 0
-    classes_B = there_BC.sum(axis=1)
-    f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=there_BC, out=np.zeros_like(gold_BC))  # = 2PR / (P + R)
-    majority_B = gold_BC.max(axis=1) / total_B
-    figures = {
-        "macro_f1": f1_BC.sum(axis=1) / classes_B,
-        "majority_accuracy": majority_B,
-        # always giving the commonest gold: its recall is 1, its precision its share, the other classes' F1 is 0
-        "majority_macro_f1": 2 * majority_B / (1 + majority_B) / classes_B,
-        "unparsed": weight_BQ @ np.asarray([answer is None for answer in read], float) / total_B,
-    }
-    recall_BC = np.divide(hits_BC, gold_BC, where=there_BC, out=np.full_like(gold_BC, np.nan))
+    unread_Q = np.asarray([answer is None for answer in read], float)
     meaning = outcomes[0].question.choices if outcomes[0].question.kind == "label" else {}
-    for i, gold in enumerate(classes):
-        figures[f"recall_{meaning.get(gold, gold).lower()}"] = recall_BC[:, i]
-    return figures
+
+    @np.errstate(divide="ignore", invalid="ignore")  # a resample of failed calls alone has no figure at all
+    def of_weights(weight_BQ: Floats) -> dict[str, Floats]:
+        weight_BQ = weight_BQ[:, there_Q]
+        gold_BC, read_BC, hits_BC = (
+            weight_BQ @ columns for columns in (is_gold_QC, is_read_QC, is_gold_QC * is_read_QC)
+        )
+        total_B, there_BC = weight_BQ.sum(axis=1), gold_BC > 0
+        classes_B = there_BC.sum(axis=1)
+        f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=there_BC, out=np.zeros_like(gold_BC))  # 2PR / (P + R)
+        majority_B = gold_BC.max(axis=1) / total_B
+        recall_BC = np.divide(hits_BC, gold_BC, where=there_BC, out=np.full_like(gold_BC, np.nan))
+        return {
+            "macro_f1": f1_BC.sum(axis=1) / classes_B,
+            "majority_accuracy": majority_B,
+            # always giving the commonest gold: its recall is 1, its precision its share, the other classes' F1 is 0
+            "majority_macro_f1": 2 * majority_B / (1 + majority_B) / classes_B,
+            "unparsed": weight_BQ @ unread_Q / total_B,
+            **{f"recall_{meaning.get(gold, gold).lower()}": recall_BC[:, i] for i, gold in enumerate(classes)},
+        }
+
+    return of_weights
 
 
 def _weight(question: Question) -> float:

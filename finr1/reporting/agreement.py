@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finr1 import stats
+from finr1.kappa import two_judges
 from finr1.store import read_jsonl
 from finr1.types import stable_id
 
@@ -102,7 +102,7 @@ def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
     row["one_silent"] = counts["one_silent"]
-    found = stats.two_judges(cells)
+    found = two_judges(cells)
     marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
     return {**row, **found, **marginals}
 

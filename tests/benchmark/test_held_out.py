@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -180,12 +181,19 @@ def test_figures_of_resamples_are_those_of_the_rows_drawn() -> None:
     outcomes = _outcomes(("0", "0"), ("0", "1"), ("1", "1"), ("2", None))
     benchmark = HeldOut(Rows([]), label_figures=True)
     times = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [1, 0, 0, 3], [0, 2, 2, 0]], float)
-    found = benchmark.resampled(outcomes, times)
+    of_weights = benchmark.resampled(outcomes)
+    assert of_weights is not None
+    found = of_weights(times)
     for b, row in enumerate(times.astype(int)):
         drawn = class_figures([outcome for outcome, n in zip(outcomes, row, strict=True) for _ in range(n)])
         for name, value in found.items():
             assert value[b] == pytest.approx(drawn[name]) if name in drawn else np.isnan(value[b]), (b, name)
-    assert HeldOut(Rows([])).resampled(outcomes, times) == {}
+    assert HeldOut(Rows([])).resampled(outcomes) is None
+    failed = [*_outcomes(("0", "0")), Outcome(_question(8, "1"), None, None), Outcome(_question(9, "1"), None, None)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = own_intervals(benchmark, failed, 200, 0, 0.95, None)
+    assert kept["macro_f1"] == {"low": 1.0, "high": 1.0, "method": "bootstrap over questions"}
 
 
 def test_macro_f1_has_an_interval_that_covers_as_it_says() -> None:
