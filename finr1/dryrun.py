@@ -84,6 +84,9 @@ def origins(cfg: RootConfig, names: Sequence[str]) -> list[str]:
         if stage not in names:
             continue
         rows = getattr(cfg, stage).rows
+        if stage == "sft" and cfg.sft.chats:
+            lines.append(f"sft rows: chats of sft.rows={rows}, loss on {cfg.sft.turns} of the assistant's turns: there")
+            continue
         folder = Path(rows) if rows else run_dir
         there = all(is_done(folder / STAGES[name].folder) for name in ("questions", "filter"))
         origin = f"{stage}.rows={rows}" if rows else f"this run ({folder})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from finr1 import store
 from finr1.errors import ConfigError
@@ -26,6 +26,12 @@ def check_rows(stage: str, benchmark: Mapping[str, Any], folder: Path) -> None:
     if missing:
         key, why = f"{stage}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
         raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
+
+
+def refuse_chats(place: Path) -> NoReturn:
+    """ConfigError: chats from outside a run were checked against nothing."""
+    key, why = "sft.allow_unchecked", f"the chats of {place} were not checked against any benchmark"
+    raise ConfigError(key, "false", why, f"say {key}=true, and do not trust scores on rows that could be among them")
 
 
 def covers(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -86,7 +86,7 @@ STAGES: Mapping[str, Stage] = {
             "4_sft",
             ("questions", "filter"),
             ("model", "trainer", "prompt", "sft", "seed"),
-            (*_TRAIN, "sft"),
+            (*_TRAIN, "sft", "source/reading.py"),
             "finr1.sft.run.run",
         ),
         Stage(
@@ -127,7 +127,7 @@ TRAINING = ("sft", "grpo")
 
 
 class Input(NamedTuple):
-    """A stage folder that a stage reads: where it is, and the setting that says so where it is another run's."""
+    """What a stage reads: a stage's folder, or chats; and the setting that says so where they are not this run's."""
 
     folder: Path
     key: str = ""
@@ -146,7 +146,10 @@ def chosen(stage: str) -> tuple[Stage, ...]:
 
 
 def inputs_of(stage: Stage, cfg: RootConfig, run_dir: Path) -> dict[str, Input]:
-    """The stage folders that this stage reads under these settings, by the name of the stage that writes them."""
+    """The stage folders that this stage reads under these settings, by the name of the stage that writes them; SFT's
+    `chats` are a file or folder of anyone's."""
+    if stage.name == "sft" and cfg.sft.chats:
+        return {"chats": Input(cfg.sft.chats, "sft.rows", str(cfg.sft.rows))}
     reads: dict[str, Input] = {name: Input(run_dir / STAGES[name].folder) for name in stage.reads}
     if stage.name in ("sft", "grpo"):
         rows = getattr(cfg, stage.name).rows
@@ -187,9 +190,8 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
     for read in inputs_of(stage, cfg, Path()).values():
         if read.key and not is_done(read.folder) and not is_bare(stage, cfg, read):
             why = f"{read.folder} is {'not finished' if read.folder.is_dir() else 'not there'}"
-            remedy = (
-                f"give the folder of a run that has done questions and filter, or {read.key}=null for this run's own"
-            )
+            chats = ", a file or folder of chats" if stage.name == "sft" else ""
+            remedy = f"give a run that has done questions and filter{chats}, or {read.key}=null for this run's own"
             raise ConfigError(read.key, read.value, f"no rows to train on ({why})", remedy)
     if stage.name in TRAINING and getattr(cfg, stage.name).rows:
         check_rows(stage, cfg, inputs_of(stage, cfg, Path()))
@@ -217,11 +219,16 @@ def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict
 def check_rows(stage: Stage, cfg: RootConfig, reads: Mapping[str, Input]) -> None:
     """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
     if stage.name in TRAINING and not getattr(cfg, stage.name).allow_unchecked:
+        if "chats" in reads:
+            guard.refuse_chats(reads["chats"].folder)
         guard.check_rows(stage.name, cfg.benchmark, reads["questions"].folder)
 
 
 def is_bare(stage: Stage, cfg: RootConfig, read: Input) -> bool:
-    """Whether another run's folder has rows but no manifest (made by hand, say), and the user says that it will do."""
+    """Whether another run's folder has rows but no manifest (made by hand, say), and the user says that it will do; or
+    it is no run's, but chats."""
+    if stage.name == "sft" and read.folder == cfg.sft.chats:
+        return True
     if not read.key or not getattr(cfg, stage.name).allow_unchecked or is_done(read.folder):
         return False
     return any(read.folder.glob("*.jsonl"))

@@ -14,7 +14,7 @@ import pytest
 from runner import REPO, Runner
 
 import finr1.__main__ as entry
-from finr1 import sweep
+from finr1 import compose, sweep
 from finr1.cli import explain, help_text
 from finr1.compose import CONF
 from finr1.errors import BusyError, ConfigError, DataError
@@ -90,7 +90,8 @@ MISTAKES = [  # (arguments, what the one line must match)
         ["+experiment=grpo_fin", "grpo.rows=null"],
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
-    (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on"),
+    (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on .* and filter, a file or folder of chats"),
+    (["sft.turns=first"], r"sft\.turns=first: no such choice of turns; use last or all"),
     (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
     (
         ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
@@ -229,6 +230,27 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(
     ):
         assert words in out
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("name", "sources"), [("sft_fin", []), ("sft_fin_two", ["finqa", "convfinqa"])])
+def test_a_dry_run_builds_both_sft_mixes(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, sources: list[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert compose.compose([f"+experiment={name}"]).sft.sources == sources
+    assert entry.main([f"+experiment={name}", "dry_run=true"]) == 0
+    out = capfd.readouterr().out
+    for words in (
+        "Qwen/Qwen2.5-7B-Instruct: 7,615,616,512 parameters, full",
+        "sft rows: from sft.rows=runs/data_fin: NOT there yet",
+        f"stage=sft of runs/{name} composes and validates",
+    ):
+        assert words in out
+    (here / "chats.jsonl").write_text('{"messages": []}\n')
+    assert entry.main([f"+experiment={name}", "dry_run=true", "sft.rows=chats.jsonl", "sft.turns=all"]) == 0
+    out = capfd.readouterr().out
+    assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: there" in out
+    assert "a real run would stop: sft.allow_unchecked=false: the chats of chats.jsonl" in out
 
 
 @pytest.mark.usefixtures("here")

@@ -53,6 +53,7 @@ PARTS = {
     "report": ("reporting",),
     "questions": ("overlap",),
     "filter": ("audit", "index"),
+    "sft": ("source.reading",),  # reads files of chats; no plug-in
     "evaluate": ("asking", "breakdown", "judging", "leakage"),
 }
 

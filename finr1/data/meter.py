@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
     rows: int
     tokens: int  # each prompt once a row
-    targets: int  # completion tokens
+    targets: int  # tokens that carry the loss
     pairs: int  # of a token and one that it sees, itself among them
     places: int  # of tokens where prompts and completions are padded to the longest of their row
 
@@ -45,7 +45,7 @@ def work_of(rows: Sequence[Sequence[Group]]) -> Work:
         pairs = sum(n * (n + 1) // 2 for n in (*prompts, *lengths))
         pairs += sum(len(group.prompt) * len(c) for group in groups for c in group.completions)
         places = len(prompts) * max(prompts) + len(lengths) * max(lengths, default=0)
-        more = Work(0, sum(prompts) + sum(lengths), sum(lengths), pairs, places)
+        more = Work(0, sum(prompts) + sum(lengths), sum(group.n_targets for group in groups), pairs, places)
         total = Work(*(one + other for one, other in zip(total, more, strict=True)))
     return total
 

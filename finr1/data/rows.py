@@ -4,7 +4,7 @@ A row is one sequence of tokens made of *groups*. A group is a prompt and the co
 completion sees its prompt and itself, never another completion nor another group. SFT packs groups of one completion;
 GRPO puts a prompt once and its G completions after it, which saves computing the prompt G times.
 
-Shape letters: T tokens of the row, N completion tokens (those with a loss), K groups, C completions of the row,
+Shape letters: T tokens of the row, N completion tokens that carry the loss, K groups, C completions of the row,
 P the longest prompt, L the longest completion.
 """
 
@@ -20,16 +20,26 @@ from torch import Tensor
 
 
 class Group(NamedTuple):
-    """Token ids of one prompt and of its completions, and the number of each completion in the batch."""
+    """Token ids of one prompt and of its completions, and the number of each completion in the batch.
+
+    `masks` says of each completion which of its tokens carry the loss; without masks all do. A chat of several turns is
+    one completion whose mask leaves out what the user says.
+    """
 
     prompt: Sequence[int]
     completions: Sequence[Sequence[int]]
     numbers: Sequence[int]
+    masks: Sequence[Sequence[bool]] = ()
 
     @property
     def n_tokens(self) -> int:
         """Tokens the group takes in a row."""
         return len(self.prompt) + sum(map(len, self.completions))
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens that carry the loss."""
+        return sum(map(sum, self.masks)) if self.masks else sum(map(len, self.completions))
 
 
 TILE = 128  # queries whose attention scores exist at once on CPU
@@ -156,15 +166,20 @@ def make_row(groups: Sequence[Group]) -> Row:
         positions += range(len(group.prompt))
         prompts.append(range(start, len(ids)))
         last_of_prompt = len(ids) - 1
-        for completion, its_number in zip(group.completions, group.numbers, strict=True):
+        masks: Sequence[Sequence[bool] | None] = group.masks or [None] * len(group.completions)
+        for completion, its_number, mask in zip(group.completions, group.numbers, masks, strict=True):
             begin = len(ids)
             ids += completion
             positions += range(len(group.prompt), len(group.prompt) + len(completion))
             completions.append(range(begin, len(ids)))
             prompt_of.append(len(prompts) - 1)
-            predict += [last_of_prompt, *range(begin, len(ids) - 1)] if completion else []
+            before = [last_of_prompt, *range(begin, len(ids) - 1)] if completion else []
+            if mask is not None:
+                chosen = [i for i, carries in zip(range(len(completion)), mask, strict=True) if carries]
+                before, completion = [before[i] for i in chosen], [completion[i] for i in chosen]
+            predict += before
             target += completion
-            number += [its_number] * len(completion)
+            number += [its_number] * len(before)
     return Row(
         ids_T=torch.tensor(ids),
         positions_T=torch.tensor(positions),
@@ -213,4 +228,9 @@ def _split(group: Group, row_tokens: int) -> list[Group]:
 
 
 def _choose(group: Group, which: Sequence[int]) -> Group:
-    return Group(group.prompt, [group.completions[i] for i in which], [group.numbers[i] for i in which])
+    return Group(
+        group.prompt,
+        [group.completions[i] for i in which],
+        [group.numbers[i] for i in which],
+        [group.masks[i] for i in which] if group.masks else (),
+    )

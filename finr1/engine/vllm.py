@@ -35,7 +35,7 @@ class VllmEngine:
 
     Args:
         model: the model whose shape, tokenizer and first weights the engine takes.
-        kv_cache_gib: memory of the key-value cache on CPU, GiB.
+        kv_cache_gib: memory of the key-value cache on CPU, GiB; where VLLM_CPU_KVCACHE_SPACE is set, that counts.
         max_num_seqs: sequences generated together.
         seed: of the engine; every `generate` call is reseeded from it, the weights version and the call's number.
         sleep: free the GPU's memory while training (GPU only).
@@ -90,7 +90,6 @@ class VllmEngine:
 
     def _build(self) -> Any:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(self.kv_cache_gib))))
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         # vLLM sets its own log up after its import: what it says before would go to Python's last resort, stderr.
@@ -111,6 +110,8 @@ class VllmEngine:
             if not torch.cuda.is_available():
                 # vLLM's 128 on CPU would let the completions of a shorter prompt share nothing of it: each prefills it.
                 options["block_size"] = CPU_BLOCK_TOKENS
+                # All of it is written to at once, and stays in memory. vLLM's variable would take whole GiB alone.
+                options["kv_cache_memory_bytes"] = round(self.kv_cache_gib * 2**30)
             if world() > 1:  # on this rank's own GPU, in torch's default group of all
                 options["distributed_executor_backend"] = "external_launcher"
             if self.gpu_memory_utilization is not None:

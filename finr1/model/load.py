@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     import torch
     from transformers import AutoModelForCausalLM
 
+    from finr1.model.mlp import lean_mlps
     from finr1.model.norm import fuse_norms
 
     quiet()
@@ -89,10 +91,16 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.targets,
+            use_dora=lora.dora,
+            use_rslora=lora.rslora,
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config)
     fuse_norms(model)
+    if settings.gradient_checkpointing:
+        core(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        lean_mlps(model)
     model.train()
     return model
 
@@ -101,6 +109,8 @@ def _nf4() -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
+    # On CPU it would ask for the package of faster kernels, which fetches them from the hub.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

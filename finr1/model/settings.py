@@ -16,6 +16,8 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.0
     targets: str = "all-linear"
+    dora: bool = False  # weights as magnitude and direction, the adapter on the direction (arXiv 2402.09353)
+    rslora: bool = False  # scaled by alpha / sqrt(r), not alpha / r (arXiv 2312.03732)
 
 
 @dataclass
@@ -32,6 +34,7 @@ class ModelSettings:
     max_model_len: int = 1024  # tokens: prompt and completion
     adapter: str = "full"  # full | lora | qlora (lora over frozen weights in 4 bits)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    gradient_checkpointing: bool = False  # keep layers' inputs alone, compute the rest anew: slower
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)
 

@@ -1,22 +1,23 @@
-"""Stage `sft`: supervised fine-tuning on the good traces."""
+"""Stage `sft`: supervised fine-tuning on the good traces, or on chats from outside a run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.answer import render
 from finr1.context import Context, build
-from finr1.errors import DataError
+from finr1.errors import ConfigError, DataError
 from finr1.prompt import chat
 from finr1.store import check_known, take_rows, write_jsonl
-from finr1.types import Trace
+from finr1.types import Message, Trace
 
 if TYPE_CHECKING:
     from finr1.data.rows import Group
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Train on `3_filtered/good.jsonl`; leaves `rows.jsonl` (what was trained on) and `model/`."""
+    """Train on `3_filtered/good.jsonl` or chats; leaves `rows.jsonl` (what was trained on) and `model/`."""
     from finr1.data.attention import register
     from finr1.data.checkpoints import Checkpoints, seed_random
     from finr1.data.loop import fit
@@ -26,7 +27,7 @@ def run(ctx: Context) -> dict[str, Any]:
     cfg = ctx.cfg
     base = resolve(cfg.model)
     tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
-    groups, dropped = _rows(ctx, tokenizer)
+    groups, counts = _rows(ctx, tokenizer)
     plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
     seed_random(cfg.seed)  # adapters begin at random
     model = load_trainable(base, cfg.model, register())
@@ -39,53 +40,87 @@ def run(ctx: Context) -> dict[str, Any]:
         return {}
     kept.clear()
     tokens = sum(group.n_tokens for step in plan for row in step for group in row)
-    return {"rows": len(groups), "dropped_too_long": dropped, "steps": len(plan), "tokens": tokens}
+    return {"rows": len(groups), **counts, "steps": len(plan), "tokens": tokens}
 
 
-def _rows(ctx: Context, tokenizer: Any) -> tuple[list[Group], int]:
-    """Tokenise the good traces, note each one in `rows.jsonl`; rows too long for the model are counted, not cut."""
+def _rows(ctx: Context, tokenizer: Any) -> tuple[list[Group], dict[str, int]]:
+    """Tokenise what is trained on, note each row in `rows.jsonl`; rows too long for the model are counted, not cut."""
     from finr1.data.loop import shuffled
     from finr1.data.rows import Group
-    from finr1.model.load import completion_ids, prompt_ids
+    from finr1.sft.chats import encode
 
     cfg = ctx.cfg
-    questions = ctx.questions()
+    place, what, given, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
+    (order,) = shuffled(len(given), 1, cfg.seed)
+    groups: list[Group] = []
+    rows: list[dict[str, Any]] = []
+    dropped = 0
+    for row in (given[index] for index in order):
+        if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
+            break
+        answer = [Message(role="assistant", content=row["completion"])] if "completion" in row else []
+        try:
+            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            remedy = "use a model whose template keeps an answer as it is"
+            raise ConfigError("model.path", cfg.model.path, str(error), remedy) from error
+        if len(text.prompt) + len(text.rest) > cfg.model.max_model_len:
+            dropped += 1
+            continue
+        lengths = {"n_prompt_tokens": len(text.prompt), "n_completion_tokens": len(text.rest)}
+        rows.append({**row, **lengths, "n_loss_tokens": sum(text.mask)})
+        groups.append(Group(text.prompt, [text.rest], [len(groups)], () if all(text.mask) else [text.mask]))
+    if not groups:
+        raise DataError(place, f"all {dropped} {what} exceed model.max_model_len", "raise model.max_model_len")
+    if dropped:
+        ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and left out")
+    write_jsonl(ctx.folder / "rows.jsonl", rows)
+    return groups, {"dropped_too_long": dropped, **counts}
+
+
+Given = tuple[Path, str, list[dict[str, Any]], dict[str, int]]  # where, what, rows, what is counted beside them
+
+
+def _traces(ctx: Context) -> Given:
+    """The good traces of this run, or of the one that `sft.rows` names."""
+    wanted, questions = ctx.cfg.sft.sources, ctx.questions()
     path = ctx.inputs["filter"] / "good.jsonl"
     traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
     check_known(path, (trace.question_id for trace in traces), questions)
     if not traces:
         raise DataError(path, "no good trace to train on", "look at 3_filtered/bad.jsonl, or loosen the filter")
-    (order,) = shuffled(len(traces), 1, cfg.seed)
-    groups: list[Group] = []
-    rows: list[dict[str, Any]] = []
-    dropped = 0
-    for index in order:
-        if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
-            break
-        trace = traces[index]
-        messages = chat(questions[trace.question_id], cfg.prompt.system)
-        completion = render(trace.reasoning, trace.answer)
-        prompt, target = prompt_ids(tokenizer, messages), completion_ids(tokenizer, messages, completion)
-        if len(prompt) + len(target) > cfg.model.max_model_len:
-            dropped += 1
-            continue
-        rows.append(
-            {
-                "question_id": trace.question_id,
-                "trace_id": trace.id,
-                "messages": messages,
-                "completion": completion,
-                "n_prompt_tokens": len(prompt),
-                "n_completion_tokens": len(target),
-            }
-        )
-        groups.append(Group(prompt, [target], [len(groups)]))
-    if not groups:
-        raise DataError(path, f"all {dropped} good traces exceed model.max_model_len", "raise model.max_model_len")
-    if dropped:
-        ctx.note(f"{dropped} good traces are longer than model.max_model_len={cfg.model.max_model_len} and left out")
-    write_jsonl(ctx.folder / "rows.jsonl", rows)
-    return groups, dropped
+    there = {questions[trace.question_id].source for trace in traces}
+    for name in wanted:
+        if name not in there:
+            why = f"no good trace in {path} is of this source"
+            raise ConfigError("sft.sources", name, why, f"use some of {', '.join(sorted(there))}")
+    rows = [
+        {
+            "question_id": trace.question_id,
+            "trace_id": trace.id,
+            "messages": chat(questions[trace.question_id], ctx.cfg.prompt.system),
+            "completion": render(trace.reasoning, trace.answer),
+        }
+        for trace in traces
+        if not wanted or questions[trace.question_id].source in wanted
+    ]
+    return path, "good traces", rows, {}
+
+
+def _chats(ctx: Context) -> Given:
+    """The chats of the file or folder that `sft.rows` names; those that are none are noted in `left_out.jsonl`."""
+    from finr1.sft.chats import read_chats
+
+    place = ctx.inputs["chats"]
+    chats, unfit = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
+    if unfit:
+        lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unfit]
+        write_jsonl(ctx.folder / "left_out.jsonl", lines)
+        ctx.note(f"{len(unfit)} rows of {place} are no chats to train on (left_out.jsonl); the first: {unfit[0].why}")
+    rows = [{"origin": chat.origin, "messages": chat.messages} for chat in chats]
+    return place, "chats", rows, {"left_out": len(unfit)}
 
 
 def make_plan(

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from byte_tokenizer import tokenizer
 from stages import question
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from finr1.errors import ConfigError
 from finr1.grpo.preflight import preflight, render_gold
@@ -28,18 +27,6 @@ PLAIN = (
 )
 PREFILLED = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # as DeepSeek-R1's
 CLOSED = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")  # Qwen3, thinking off
-
-
-def tokenizer(template: str, special: Sequence[str] = ()) -> Any:
-    """A byte-level tokenizer without merges: one token a byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>")
-    made.add_special_tokens({"additional_special_tokens": list(special)})
-    made.chat_template = template
-    return made
 
 
 QUESTIONS = [

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import stages
+from byte_tokenizer import tokenizer
 
+from finr1.context import Context
 from finr1.data.loop import learning_rate, shuffled
 from finr1.data.rows import Group, make_row
 from finr1.errors import ConfigError, DataError
 from finr1.model.load import completion_ids, load_tokenizer, prompt_ids, resolve
 from finr1.model.settings import ModelSettings
 from finr1.sft.run import _rows, make_plan
+from finr1.store import read_jsonl
 from finr1.types import Message, Trace
 
 
 def test_mask_token_by_token_on_smollm2() -> None:
     try:
-        tokenizer = load_tokenizer(resolve(ModelSettings()))
+        real = load_tokenizer(resolve(ModelSettings()))
     except ConfigError as error:
         pytest.skip(str(error))
     messages = [Message(role="system", content="S."), Message(role="user", content="2 + 2?")]
-    prompt = prompt_ids(tokenizer, messages)
-    target = completion_ids(tokenizer, messages, "<think>\na\n</think>\n<answer>\n4\n</answer>")
-    assert tokenizer.decode(prompt) == (
+    prompt = prompt_ids(real, messages)
+    target = completion_ids(real, messages, "<think>\na\n</think>\n<answer>\n4\n</answer>")
+    assert real.decode(prompt) == (
         "<|im_start|>system\nS.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert tokenizer.decode(target) == "<think>\na\n</think>\n<answer>\n4\n</answer><|im_end|>"
+    assert real.decode(target) == "<think>\na\n</think>\n<answer>\n4\n</answer><|im_end|>"
     row = make_row([Group(prompt, [target], [0])])
     # the loss sees exactly the answer and its end of turn, each predicted from the position before it
     assert row.target_N.tolist() == target
@@ -37,6 +41,9 @@ def test_mask_token_by_token_on_smollm2() -> None:
     assert row.predict_N[0] == len(prompt) - 1
 
 
+TEMPLATE = (Path(__file__).parents[1] / "golden" / "chat_templates" / "qwen2_5.jinja").read_text(encoding="utf-8")
+SPECIAL = ["<|im_start|>", "<|im_end|>"]
+MADE = tokenizer(TEMPLATE, SPECIAL)
 TRACE = Trace(stages.question("one").id, 0, "t", "because", "1", "").to_json()
 
 
@@ -57,6 +64,50 @@ def test_a_fault_in_a_row_is_one_line(tmp_path: Path, row: str, message: str) ->
         with pytest.raises(DataError, match=message) as error:
             _rows(ctx, tokenizer=None)
     assert "\n" not in str(error.value)
+
+
+def write_good(ctx: Context, sources: Sequence[str]) -> list[Trace]:
+    """A question and a good trace of each of these sources."""
+    questions = [stages.question(f"q{i}", source=source) for i, source in enumerate(sources)]
+    traces = [Trace(q.id, 0, "t", "because" * (i + 1), "1", str(i)) for i, q in enumerate(questions)]
+    stages.write_rows(ctx.inputs["questions"] / "questions.jsonl", questions)
+    ctx.inputs["filter"].mkdir()
+    good = "".join(json.dumps({"trace": trace.to_json()}) + "\n" for trace in traces)
+    (ctx.inputs["filter"] / "good.jsonl").write_text(good)
+    return traces
+
+
+def test_only_the_sources_of_the_mix(tmp_path: Path) -> None:
+    with stages.stage_context(tmp_path, "sft") as ctx:
+        traces = write_good(ctx, ["finqa", "tfns", "convfinqa", "finqa"])
+        for wanted, kept in (([], [0, 1, 2, 3]), (["finqa", "convfinqa"], [0, 2, 3]), (["tfns"], [1])):
+            ctx.cfg.sft.sources = wanted
+            groups, counts = _rows(ctx, MADE)
+            assert {row["trace_id"] for row in read_jsonl(ctx.folder / "rows.jsonl")} == {traces[i].id for i in kept}
+            assert len(groups) == len(kept) and counts == {"dropped_too_long": 0}
+            assert all(group.masks == () for group in groups)
+        ctx.cfg.sft.sources = ["finqa", "finaq"]
+        words = r"sft\.sources=finaq: no good trace in .* is of this source; use some of convfinqa, finqa, tfns"
+        with pytest.raises(ConfigError, match=words):
+            _rows(ctx, MADE)
+
+
+def test_a_trace_too_long_for_the_model_is_left_out_whole_and_counted(tmp_path: Path) -> None:
+    with stages.stage_context(tmp_path, "sft") as ctx:
+        write_good(ctx, ["finqa"] * 3)
+        lengths = sorted(group.n_tokens for group in _rows(ctx, MADE)[0])
+        ctx.cfg.model.max_model_len = lengths[1]
+        groups, counts = _rows(ctx, MADE)
+        assert sorted(group.n_tokens for group in groups) == lengths[:2] and counts == {"dropped_too_long": 1}
+        assert ctx.notes == [f"1 good traces are longer than model.max_model_len={lengths[1]} and left out"]
+
+
+def test_a_template_that_does_not_keep_an_answer_is_one_line(tmp_path: Path) -> None:
+    with stages.stage_context(tmp_path, "sft") as ctx:
+        write_good(ctx, ["finqa"])
+        cuts = tokenizer(TEMPLATE.replace("message.content", "message.content.split('</think>')[-1]"), SPECIAL)
+        with pytest.raises(ConfigError, match=r"model\.path=.*: the chat template does not render an answer as prompt"):
+            _rows(ctx, cuts)
 
 
 def test_every_row_once_an_epoch() -> None:
