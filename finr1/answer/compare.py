@@ -30,6 +30,7 @@ Of an answer of more than `LONGEST_ANSWER` characters the end is read, where it 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from finr1.answer.clean import clean
@@ -135,6 +136,8 @@ def _choice(text: str, boxed: bool, question: Question) -> _Read:
     gold, _ = letters_named(question.gold or "", letters, question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} names no option"
+    if whole := _written_out(text, question.choices):
+        return _judge_set({whole}, gold, True)
     named, listed = letters_named(text, letters, question.choices)
     if named:
         hedged = len(named) > len(gold) and _HEDGED.fullmatch(clean(text)) is not None
@@ -145,6 +148,17 @@ def _choice(text: str, boxed: bool, question: Question) -> _Read:
     options = [normalise(option) for option in question.choices.values()]
     overlap = any((len(option) > 1 and option in plain) or (len(plain) > 1 and plain in option) for option in options)
     return (None, text, "no option letter") if overlap or not question.choices else (0.0, text, "names no option")
+
+
+_LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])\s?[.,:;、)\]]\s?(.+)", re.DOTALL)
+
+
+def _written_out(text: str, choices: Mapping[str, str]) -> str | None:
+    """The letter of an answer that is one option as the question shows it: `C. A、C类份额` names no A."""
+    found = _LETTER_AND_TEXT.fullmatch(clean(text).strip())
+    letter = found[1].upper() if found else ""
+    same = found and letter in choices and normalise(found[2]) == normalise(choices[letter]) != ""
+    return letter if same else None
 
 
 _HEDGED = re.compile(  # which of several letters is left open

@@ -58,6 +58,18 @@ class Steps(IterableDataset[int]):
         return iter(range(self.first(), self.n_steps))
 
 
+class PlanData(pl.LightningDataModule):
+    """The steps of a module's plan, for every rank alike: what a step's rows are, the module knows."""
+
+    def __init__(self, module: StepModule, n_steps: int) -> None:
+        super().__init__()
+        self.steps = Steps(lambda: module.steps_done, n_steps)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """One step at a time."""
+        return DataLoader(self.steps, batch_size=None)
+
+
 class StepModule(pl.LightningModule):
     """A LightningModule that walks a plan of steps with manual optimisation.
 
@@ -254,9 +266,8 @@ def fit(
             use_distributed_sampler=False,
         )
         trainer.strategy.checkpoint_io = StreamedCheckpoints()
-        loader = DataLoader(Steps(lambda: module.steps_done, n_steps), batch_size=None)
         with lost_in_passes():
-            trainer.fit(module, loader, ckpt_path=newest)
+            trainer.fit(module, datamodule=PlanData(module, n_steps), ckpt_path=newest)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if module.steps_done != n_steps:
