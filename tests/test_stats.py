@@ -260,6 +260,7 @@ def test_a_weighted_sample_of_categories_covers_as_it_says() -> None:
     assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[5] * 40, [2, 3, 4, 4, 5, 6, 3] * 8])
 def test_few_documents_cover_as_they_say(sizes: list[int]) -> None:
     """40 conversations of five turns, most of them all right or all wrong: 10% right. Without t it was 0.930."""
@@ -272,6 +273,7 @@ def test_few_documents_cover_as_they_say(sizes: list[int]) -> None:
     assert WITHIN[0] <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= WITHIN[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "drawn", "p_H"),
     [
