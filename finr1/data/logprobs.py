@@ -7,6 +7,7 @@ what exists of the logits at once stays in a processor's cache, and each slice o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from finr1.data.rows import Row
+from finr1.model.embedding import in_place
 from finr1.model.load import core
 
 CHUNK, SLICE = 1024, 2048  # tokens and vocabulary entries whose logits exist at once on CPU: 8 MB in fp32
@@ -60,12 +62,13 @@ def row_stats(inner: Any, row: Row, temperature: float, entropy_grad: bool, entr
     if not isinstance(head, torch.nn.Linear) or getattr(head, "bias", None) is not None:
         raise TypeError(f"the model's head is {type(head).__name__}, not a plain linear layer without bias")
     device = hidden_TD.device.type
-    # Autocast reaches modules, but not the inside of a Function.
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
     size = (CHUNK, SLICE) if device == "cpu" else (GPU_CHUNK, GPU_SLICE)
     apply: Any = Head.apply
     hidden_ND = hidden_TD[row.predict_N]
-    return TokenStats(*apply(hidden_ND, head.weight, row.target_N, temperature, entropy, entropy_grad, kind, size))
+    # Autocast, where it is on, would round what the entropy is summed from.
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        return TokenStats(*apply(hidden_ND, head.weight, row.target_N, temperature, entropy, entropy_grad, kind, size))
 
 
 class Head(torch.autograd.Function):
@@ -119,7 +122,8 @@ class Head(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         d_hidden_ND = hidden_ND.new_zeros(hidden_ND.shape, dtype=total_N.dtype) if wants_hidden else None
         fresh = torch.empty_like if len(target_N) else torch.zeros_like  # every slice is written to, if anything is
-        d_weight_VD = fresh(weight_VD) if wants_weight else None
+        known_VD = weight_VD.grad if wants_weight and in_place(weight_VD) else None
+        d_weight_VD = (fresh(weight_VD) if known_VD is None else known_VD) if wants_weight else None
         for piece in _pieces(hidden_ND, weight_VD, target_N, ctx.kind, ctx.size):
             part = piece.tokens
             logs, of_logprobs = piece.logits(ctx.temperature).sub_(total_N[part, None]), of_logprobs_N[part, None]
@@ -135,11 +139,13 @@ class Head(torch.autograd.Function):
                 d_hidden_ND[part] += torch.mm(d_logits, piece.weight_SD)
             if d_weight_VD is not None:
                 d_slice = torch.mm(d_logits.t(), piece.hidden_ND)
-                if part.start == 0:
+                if part.start == 0 and known_VD is None:
                     d_weight_VD[piece.entries] = d_slice
                 else:
                     d_weight_VD[piece.entries] += d_slice
         d_hidden_ND = d_hidden_ND.to(hidden_ND.dtype) if d_hidden_ND is not None else None
+        if wants_weight and in_place(weight_VD):  # autograd would copy it
+            weight_VD.grad, d_weight_VD = d_weight_VD, None
         return d_hidden_ND, d_weight_VD, None, None, None, None, None, None
 
 

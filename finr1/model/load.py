@@ -66,6 +66,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     import torch
     from transformers import AutoModelForCausalLM
 
+    from finr1.model.embedding import lean_vocabulary
     from finr1.model.mlp import lean_mlps
     from finr1.model.norm import fuse_norms
 
@@ -97,6 +98,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
         )
         model = get_peft_model(model, config)
     fuse_norms(model)
+    lean_vocabulary(core(model))
     if settings.gradient_checkpointing:
         core(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     else:

@@ -2,7 +2,7 @@
 
 down(silu(gate) up), where gate and up are the widest activations of a layer (Shazeer, arXiv 2002.05202 Eq. 6). torch
 keeps gate, silu(gate), up and their product; here silu(gate) and the product are computed anew in the backward pass, by
-the same operations: results and gradients are the same to the last bit.
+the same operations, once for both of its uses: results and gradients are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def _is_silu(module: Any) -> bool:
 def _forward(module: Any, x: Tensor) -> Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
     apply: Any = Gated.apply
-    product = apply(gate, up)
+    activated: list[Tensor] = []
+    product = apply(gate, up, activated)
     # What is saved keeps `pack` alive, which therefore must not hold the product itself.
     parts, place = (gate.detach(), up.detach()), _place(product)
 
     def pack(saved: Tensor) -> Any:
-        return Kept(*parts, saved.shape) if _place(saved) == place and saved.is_contiguous() else saved
+        return Kept(*parts, saved.shape, activated) if _place(saved) == place and saved.is_contiguous() else saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
         return module.down_proj(product)  # type: ignore[no-any-return]
@@ -53,19 +54,24 @@ class Kept(NamedTuple):
     gate: Tensor
     up: Tensor
     shape: torch.Size
+    activated: list[Tensor]  # silu(gate), between its two uses of a backward pass
 
 
 def _unpack(saved: Any) -> Tensor:
-    return (silu(saved.gate) * saved.up).view(saved.shape) if isinstance(saved, Kept) else saved
+    if not isinstance(saved, Kept):
+        return saved  # type: ignore[no-any-return]
+    saved.activated[:] = [silu(saved.gate)]
+    return (saved.activated[0] * saved.up).view(saved.shape)
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate) up."""
+    """silu(gate) up; `activated` may hold silu(gate) when the backward pass comes, which takes it."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activated: list[Tensor]) -> Tensor:
         """The shape of both."""
         ctx.save_for_backward(gate, up)
+        ctx.activated = activated
         return silu(gate) * up
 
     @staticmethod
@@ -73,4 +79,5 @@ class Gated(torch.autograd.Function):
         """d up = g silu(gate); d gate = g up silu'(gate)."""
         gate, up = ctx.saved_tensors
         (grad,) = gradients
-        return torch.ops.aten.silu_backward(grad * up, gate), grad * silu(gate)
+        activated = ctx.activated.pop() if ctx.activated else silu(gate)
+        return torch.ops.aten.silu_backward(grad * up, gate), grad * activated, None

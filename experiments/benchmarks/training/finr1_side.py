@@ -72,24 +72,24 @@ def model_of(args: Any) -> Any:
     return load_trainable(Path(args.model), settings(args.model), register())
 
 
-def optimizer() -> Callable[..., torch.optim.Optimizer]:
-    return build(trainer()["optimizer"])  # type: ignore[no-any-return]
+def optimizer(args: Any) -> Callable[..., torch.optim.Optimizer]:
+    return build(trainer(args)["optimizer"])  # type: ignore[no-any-return]
 
 
-def trainer() -> Any:
-    return OmegaConf.to_container(OmegaConf.load(REPO / "conf" / "trainer" / "cpu.yaml"))
+def trainer(args: Any) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(REPO / "conf" / "trainer" / f"{args.trainer}.yaml"))
 
 
-def walk(module: StepModule, n_steps: int, folder: Path) -> None:
+def walk(args: Any, module: StepModule, n_steps: int, folder: Path) -> None:
     kept = Checkpoints(folder, CheckpointSettings(), print)
-    fit(module, n_steps, kept, trainer()["fit"], every=n_steps + 1)
+    fit(module, n_steps, kept, trainer(args)["fit"], every=n_steps + 1)
 
 
 def sft_walk(args: Any, plan: Any, row_tokens: int, folder: Path) -> list[dict[str, float]]:
     """The metrics of each step of a plan."""
     tracker = Tracker(folder)
     options = SftSettings(learning_rate=1e-5, row_tokens=row_tokens)
-    walk(SftModule(model_of(args), optimizer(), options, plan, tracker, Bar()), len(plan), folder)  # type: ignore[arg-type]
+    walk(args, SftModule(model_of(args), optimizer(args), options, plan, tracker, Bar()), len(plan), folder)  # type: ignore[arg-type]
     return [metrics for _, metrics in read_metrics(folder, "sft")]
 
 
@@ -148,7 +148,7 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
 
     module = Timed(
         model_of(args),
-        optimizer(),
+        optimizer(args),
         options,
         plan,
         Sampler(engine, sampling, None, "bfloat16"),
@@ -158,7 +158,7 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
         Bar(),  # type: ignore[arg-type]
         canary=Canary(engine, ids, bound=1.0),
     )
-    walk(module, args.steps, folder)
+    walk(args, module, args.steps, folder)
     steps = [metrics for _, metrics in read_metrics(folder, "grpo")]
     used = slice(1 if len(steps) > 1 else 0, None)
     names = [name for name in steps[0] if name.endswith("_s") and "_per_" not in name]
@@ -248,6 +248,7 @@ def main() -> None:
     parser.add_argument("work", choices=["sft", "grpo", "pieces", "scale"])
     parser.add_argument("--clock", choices=["cpu", "wall"], required=True)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--trainer", default="cpu", help="a file of conf/trainer")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--rows")
     parser.add_argument("--row-tokens", type=int)
