@@ -1,6 +1,6 @@
 """Where an update's time goes: kinds of operations of one optimiser step of SFT and GRPO, by torch's profiler.
 
-    OMP_NUM_THREADS=1 python experiments/benchmarks/training_profile.py [--only sft_short …]
+    python experiments/benchmarks/training_profile.py [--only sft_short …]
 
 The work is that of `experiments/benchmarks/training`; what is profiled is `StepModule.optimise`: forward and backward
 passes, clipping, the optimiser. `products_of_peak` is how near the matrix products come to the machine's peak, the
@@ -92,6 +92,7 @@ def main() -> None:
     """Profile, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=["sft_short", "grpo_short", "sft_finqa", "grpo_finqa"])
+    parser.add_argument("--trainer", default="cpu", help="a file of conf/trainer")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     model, figures = resolve(ModelSettings()), Figures("training_profile")
@@ -105,6 +106,7 @@ def main() -> None:
             folder = Path(name)
             rows.write(folder, model, kind, prompts * steps, 64)
             common = {"model": str(model), "steps": steps, "row_tokens": 1280 if work == "sft_short" else 2048}
+            common["trainer"] = args.trainer
             shape = {"group": 8, "prompts_per_step": prompts, "completion_tokens": 96}
             file = folder / (f"rows_{kind}.jsonl" if what == "sft" else f"prompts_{kind}.jsonl")
             side = finr1_side.sft if what == "sft" else finr1_side.grpo

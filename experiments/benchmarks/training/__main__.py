@@ -42,7 +42,7 @@ class Bench:
         self.unit = f"a CPU second, {threads()}" if args.clock == "cpu" else f"a second, {threads()}"
 
     def ours(self, work: str, **options: Any) -> dict[str, Any]:
-        return self.run(sys.executable, "finr1_side.py", work, options)
+        return self.run(sys.executable, "finr1_side.py", work, {**options, "trainer": self.args.trainer})
 
     def peer(self, work: str, **options: Any) -> dict[str, Any] | None:
         return self.run(self.args.peer_python, "trl_side.py", work, options) if self.args.peer_python else None
@@ -163,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", default=os.environ.get("FINR1_TRL_PYTHON"))
     parser.add_argument("--clock", choices=["cpu", "wall"], default="wall")
+    parser.add_argument("--trainer", default="cpu", help="finr1's, a file of conf/trainer")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peer-steps", type=int, default=2, help="of TRL's GRPO, the first of which warms up")
     parser.add_argument("--padded-at-once", type=int, default=8, help="padded rows a pass: 8 of them take 8 GB in all")
