@@ -56,10 +56,10 @@ class Sampler:
 
     def _load_adapter(self, engine: AdapterEngine, model: Any, version: str) -> None:
         """The weights below the adapter only where the engine lacks them: at first, and when it has slept."""
+        adapter = adapter_of(model, self.dtype)
         if not engine.base_version or engine.base_version != self._base:
             self._base = f"below {version}"
             engine.load_weights(checkpoint_weights(model, self.dtype, merged=False), self._base)
-        adapter = adapter_of(model, self.dtype)
         engine.load_adapter(adapter, version)
         check_layers(adapter.layers, engine.adapter_layers)
 
