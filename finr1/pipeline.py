@@ -42,7 +42,7 @@ class Stage(NamedTuple):
 
 
 _TEXT = ("types.py", "answer", "prompt")
-_MODEL = ("model", "engine/base.py", "engine/vllm.py")
+_MODEL = ("model", "engine/base.py", "engine/vllm.py", "engine/vllm_lora.py")
 _SCORES = ("asking.py", "breakdown.py", "judging.py", "leakage.py", "evaluate.py", "scoring.py", "stats.py", "kappa.py")
 _TRAIN = (*_TEXT, *_MODEL, "data", "ranks.py")
 

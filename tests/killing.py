@@ -79,13 +79,14 @@ def train(stage: str, folder: Path) -> None:
     said: list[str] = []
     kept = Checkpoints(folder, CheckpointSettings(), said.append)
     module: Any
-    if stage == "grpo":
+    if stage != "sft":
         known = {"steps": STEPS, "questions_per_step": 3, "group_size": 4, "learning_rate": 0.01, "warmup_steps": 2}
         sampling = Sampling(n=4, max_new_tokens=6)
         settings = GrpoSettings(**known, sampling=sampling, updates_per_rollout=2, refill_rounds=1, eval_every=3)
         plan = make_plan(QUESTIONS, STEPS, 3, seed=0)
         spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
-        sampler = Sampler(TinyEngine(), sampling, None, "float32")
+        engine = TinyEngine(lora_sync="adapter" if stage == "grpo_adapter" else "merged")
+        sampler = Sampler(engine, sampling, None, "float32")
         task = Task([question("held out")], sampler, settings, folder, said.append)
         parts = (sampler, {"chance": Chance()}, folder, Tracker(folder), Bar(), None, spare)
         module = GrpoModule(adapted(), optimizer, settings, plan, *parts, task=task)  # type: ignore[arg-type]
@@ -145,6 +146,8 @@ POINTS: dict[str, tuple[str, Callable[[], None]]] = {
     "grpo in the middle of an evaluation": ("grpo", lambda: kill_at(Task, "_rows", 1)),
     "grpo with half a checkpoint": ("grpo", half_saved),
     "grpo with a checkpoint, nothing removed yet": ("grpo", lambda: kill_at(Checkpoints, "prune", 1)),
+    "grpo by adapter with the weights moved": ("grpo_adapter", lambda: kill_at(GrpoModule, "optimise", 7, after=True)),
+    "grpo by adapter in the middle of a sync": ("grpo_adapter", lambda: kill_at(TinyEngine, "load_adapter", 4)),
     "sft in the middle of an update": ("sft", lambda: kill_at(SftModule, "manual_backward", 3)),
     "sft with the weights moved": ("sft", lambda: kill_at(SftModule, "optimise", 3, after=True)),
     "sft with half a checkpoint": ("sft", half_saved),
@@ -166,9 +169,8 @@ def forked(work: Callable[[], None]) -> int:
 
 def left(stage: str, folder: Path) -> dict[str, Any]:
     """What a run has left: weights, rollouts, metrics but for those of the clock."""
-    metrics = [
-        (step, {k: v for k, v in row.items() if not k.endswith(TIMES)}) for step, row in read_metrics(folder, stage)
-    ]
+    rows = read_metrics(folder, stage.removesuffix("_adapter"))
+    metrics = [(step, {k: v for k, v in row.items() if not k.endswith(TIMES)}) for step, row in rows]
     samples = [list(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl")) if path.name != "metrics.jsonl"]
     state = torch.load(folder / "weights.pt")
     return {"metrics": metrics, "samples": samples} | {name: tensor.tolist() for name, tensor in state.items()}
@@ -177,7 +179,7 @@ def left(stage: str, folder: Path) -> dict[str, Any]:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for stage in ("grpo", "sft"):
+    for stage in ("grpo", "grpo_adapter", "sft"):
         assert forked(lambda stage=stage: train(stage, folder / stage)) == 0  # type: ignore[misc]
     for name, (stage, arm) in POINTS.items():
         own = folder / name.replace(" ", "_")

@@ -20,5 +20,5 @@ def test_whatever_the_moment_of_the_kill_nothing_differs(tmp_path: Path) -> None
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     differs = json.loads(done.stdout.splitlines()[-1])
-    assert len(differs) == 12
+    assert len(differs) == 14
     assert {point: what for point, what in differs.items() if what} == {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, make_row
-from finr1.engine.base import OnDone, Request, Sampling
+from finr1.engine.base import Adapter, OnDone, Request, Sampling
 from finr1.store import digest
 from finr1.types import Completion
 
@@ -23,15 +23,23 @@ class TinyEngine:
     Args:
         short: questions (by text) whose completions are all one token, and the same one: groups without spread.
         stale: weights are named as taken, but not taken.
+        lora_sync: `adapter` takes adapters apart from the weights below them.
+        lacks: layers (by the end of their name) whose adapters it leaves out.
     """
 
     name = "tiny"
 
-    def __init__(self, short: Sequence[str] = (), stale: bool = False) -> None:
+    def __init__(
+        self, short: Sequence[str] = (), stale: bool = False, lora_sync: str = "merged", lacks: str = "nothing"
+    ) -> None:
         self.model = tiny()
         self.weights_version = ""
         self.weight_names: frozenset[str] = frozenset()
         self.short, self.stale = short, stale
+        self.lora_sync, self.lacks, self.base_version = lora_sync, lacks, ""
+        self.adapter_layers: frozenset[str] = frozenset()
+        self.base: dict[str, Tensor] = {}
+        self.loaded: list[str] = []  # versions of whole weights
         self.asked: list[list[str]] = []  # the questions of each call
 
     def generate(
@@ -73,7 +81,20 @@ class TinyEngine:
         taken = {name: tensor.float().clone() for name, tensor in weights}
         if not self.stale:
             self.model.load_state_dict(taken)
-        self.weights_version, self.weight_names = version, frozenset(taken)
+        self.weights_version, self.base_version, self.weight_names = version, version, frozenset(taken)
+        self.base, self.adapter_layers = taken, frozenset()
+        self.loaded.append(version)
+
+    def load_adapter(self, adapter: Adapter, version: str) -> None:
+        """See AdapterEngine."""
+        rank, alpha = adapter.config["r"], adapter.config["lora_alpha"]
+        scale = alpha / (rank**0.5 if adapter.config["use_rslora"] else rank)
+        layers = frozenset(name for name in adapter.layers if not name.endswith(self.lacks))
+        for name in layers:
+            first, second = (adapter.weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+            weight = self.base[f"{name}.weight"] + scale * second.float() @ first.float()
+            self.model.get_submodule(name).weight.data.copy_(weight)
+        self.weights_version, self.adapter_layers = version, layers
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See PolicyEngine."""

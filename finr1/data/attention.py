@@ -6,32 +6,47 @@ of transformers with rotary positions that hands extra keywords to the attention
 
 On CPU the pieces go one by one through `TiledAttention`, whose every product is a plain matrix product; torch's flash
 kernel takes 2 to 2.5 times as long on such rows, most of it in its backward pass
-(`experiments/benchmarks/attention.py`). Elsewhere they go padded, in two batches, through torch's own kernels.
+(`experiments/benchmarks/attention.py`). On a GPU for which torch can compile they go through flex attention
+(`finr1/data/flex.py`), elsewhere and with dropout padded, in two batches, through torch's own kernels: always with
+`model.attention=padded`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from finr1.data import flex
 from finr1.data.rows import Layout, Tile
 
 NAME = "finr1"
+NAMES = {"auto": NAME, "padded": f"{NAME}_padded"}
 
 
-def register() -> str:
-    """Make the attention known to transformers; returns the name for `attn_implementation`."""
+def register(which: str = "auto") -> str:
+    """Make the attention known to transformers; returns the name for `attn_implementation`.
+
+    `which` is `model.attention`: `auto`, or `padded` for a GPU without flex attention.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, attend)
-    # Without a mask function of its own transformers would warn; the layout says what sees what.
-    AttentionMaskInterface.register(NAME, lambda *_, **__: None)
-    return NAME
+    for kind, name in NAMES.items():
+        AttentionInterface.register(name, attend if kind == "auto" else partial(attend, flexible=False))
+        # Without a mask function of its own transformers would warn; the layout says what sees what.
+        AttentionMaskInterface.register(name, lambda *_, **__: None)
+    return NAMES[which]
+
+
+def kernel(device: torch.device, head_size: int, dropout: float = 0.0, flexible: bool = True) -> str:
+    """What computes the attention there: tiles | flex | padded."""
+    if device.type == "cpu" and not dropout:
+        return "tiles"
+    return "flex" if flexible and not dropout and head_size >= flex.LEAST_HEAD and flex.compiles(device) else "padded"
 
 
 def attend(
@@ -43,20 +58,27 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Layout | None = None,
+    flexible: bool = True,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: H heads, J of keys and values, D their size; returns [1, T, H, D]."""
     if layout is None:
         raise ValueError("attention `finr1` needs the row's layout: call the model with layout=row.layout")
-    scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
-    if query_1HTD.device.type == "cpu" and not dropout:
-        parts = [x[0] for x in (query_1HTD, key_1JTD, value_1JTD)]
-        if torch.is_autocast_enabled("cpu"):
-            # Rotary embedding leaves queries and keys in fp32: each tile's products would cast them anew.
-            parts = [x.to(torch.get_autocast_dtype("cpu")) for x in parts]
-        out: Any = TiledAttention.apply(*parts, layout.tiles, scale)  # type: ignore[no-untyped-call]
-        return out[None], None
-    return padded(query_1HTD, key_1JTD, value_1JTD, layout, scale, dropout), None
+    size, device = query_1HTD.shape[-1], query_1HTD.device
+    scale = size**-0.5 if scaling is None else scaling
+    chosen = kernel(device, size, dropout, flexible)
+    if chosen == "padded":
+        return padded(query_1HTD, key_1JTD, value_1JTD, layout, scale, dropout), None
+    parts = [query_1HTD, key_1JTD, value_1JTD]
+    if torch.is_autocast_enabled(device.type):
+        # Rotary embedding leaves queries and keys in fp32: each tile's products would cast them anew, and autocast does
+        # not know flex attention.
+        parts = [x.to(torch.get_autocast_dtype(device.type)) for x in parts]
+    if chosen == "flex":
+        query_1HTD, key_1JTD, value_1JTD = parts
+        return flex.flex(query_1HTD, key_1JTD, value_1JTD, layout.blocks, scale), None
+    out: Any = TiledAttention.apply(*(x[0] for x in parts), layout.tiles, scale)  # type: ignore[no-untyped-call]
+    return out[None], None
 
 
 class TiledAttention(torch.autograd.Function):

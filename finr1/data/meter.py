@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from finr1.clock import memory_gib
+from finr1.data import attention
 from finr1.data.rows import Group
 from finr1.model.load import core
 from finr1.ranks import ALONE, Ranks
@@ -101,9 +102,15 @@ class Meter:
         if work.tokens:
             found["mfu"] = self.flops(work) / seconds / (self.ranks.world * self.peak)
             found["pack_efficiency"] = work.tokens / (work.rows * row_tokens)
-            # On CPU the pieces of a row go one by one (finr1/data/attention.py): nothing is padded.
-            found["padding_waste"] = 1 - work.tokens / work.places if cuda else 0.0
+            found["padding_waste"] = 1 - work.tokens / work.places if self._pads() else 0.0
         return found
+
+    def _pads(self) -> bool:
+        """Whether the attention pads a row's pieces (finr1/data/attention.py)."""
+        inner: Any = core(self.model)
+        size = getattr(inner.config, "head_dim", None) or inner.config.hidden_size // inner.config.num_attention_heads
+        flexible = inner.config._attn_implementation == attention.NAME
+        return attention.kernel(next(inner.parameters()).device, size, flexible=flexible) == "padded"
 
 
 def _sizes(layers: Sequence[torch.nn.Linear]) -> tuple[int, int]:

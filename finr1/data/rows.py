@@ -13,10 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from finr1.data.flex import block_mask
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Group(NamedTuple):
@@ -67,14 +72,22 @@ class Padded(NamedTuple):
     place_T: Tensor
 
 
+class Pieces(NamedTuple):
+    """The same token by token: the number of a token's piece, and of the one that it sees whole, its prompt."""
+
+    piece_T: Tensor  # int32: prompts 0 … K - 1, then completions
+    context_T: Tensor  # of a prompt's tokens the prompt itself
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Where a row's pieces are, for the attention; each form is made when first asked for."""
+    """Where a row's pieces are, for the attention; each form is made when first asked for, tensors on the device."""
 
     n_tokens: int
     prompts: Sequence[range]
     completions: Sequence[range]
     prompt_of: Sequence[int]  # the prompt of each completion
+    device: torch.device | str = "cpu"
 
     @cached_property
     def tiles(self) -> list[Tile]:
@@ -109,13 +122,28 @@ class Layout:
             causal_LL[None].expand(len(self.completions), -1, -1),
         ]
         mask_C1LX = torch.cat(parts, dim=-1)[:, None].contiguous()
-        return Padded(prompt_KP, completion_CL, prompt_of_C, mask_C1LX, place_T)
+        found = (prompt_KP, completion_CL, prompt_of_C, mask_C1LX, place_T)
+        return Padded(*(tensor.to(self.device) for tensor in found))
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Which piece each token is of."""
+        piece_T = torch.empty(self.n_tokens, dtype=torch.int32)
+        context_T = torch.empty_like(piece_T)
+        contexts = [*range(len(self.prompts)), *self.prompt_of]
+        for number, (piece, context) in enumerate(zip([*self.prompts, *self.completions], contexts, strict=True)):
+            piece_T[piece.start : piece.stop] = number
+            context_T[piece.start : piece.stop] = context
+        return Pieces(piece_T.to(self.device), context_T.to(self.device))
+
+    @cached_property
+    def blocks(self) -> BlockMask:
+        """What flex attention wants to know."""
+        return block_mask(self.pieces)
 
     def to(self, device: torch.device) -> Layout:
-        """The same with its index tensors on a device."""
-        moved = replace(self)
-        moved.__dict__["padded"] = Padded(*(tensor.to(device) for tensor in self.padded))  # where the property keeps it
-        return moved
+        """The same with its tensors on a device."""
+        return replace(self, device=device)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ request is a completion with `finish_reason="error"`, never an exception that lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from finr1.errors import ConfigError
 from finr1.types import Completion, Message, Question
@@ -154,4 +154,30 @@ class PolicyEngine(Engine, Protocol):
 
     def load_folder(self, folder: Path) -> None:
         """Put the weights of a saved model into the engine; nothing happens if they are there already."""
+        ...
+
+
+class Adapter(NamedTuple):
+    """A low-rank adapter of linear layers in peft's form."""
+
+    config: Mapping[str, Any]  # adapter_config.json
+    weights: Mapping[str, Tensor]  # base_model.model.<layer>.lora_A.weight [r, in] and lora_B.weight [out, r]
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers that it changes, as transformers names them."""
+        names = (name.removeprefix("base_model.model.") for name in self.weights)
+        return frozenset(name.rpartition(".lora_")[0] for name in names)
+
+
+@runtime_checkable
+class AdapterEngine(PolicyEngine, Protocol):
+    """A policy engine that can take an adapter apart from the weights below it."""
+
+    lora_sync: str  # merged: adapters come as part of the weights | adapter: apart
+    base_version: str  # of the weights put in last by `load_weights`; empty before, and when `rest` has dropped them
+    adapter_layers: frozenset[str]  # those of the layers that the adapter changes which the engine took
+
+    def load_adapter(self, adapter: Adapter, version: str) -> None:
+        """Sample and score with this adapter over the weights that are in, until weights or another one come."""
         ...

@@ -14,9 +14,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finr1.engine.base import OnDone, Request, Sampling
+from finr1.engine import vllm_lora
+from finr1.engine.base import Adapter, OnDone, Request, Sampling
 from finr1.errors import ConfigError
 from finr1.model.settings import ModelSettings
 from finr1.ranks import world
@@ -42,6 +44,7 @@ class VllmEngine:
         gpu_memory_utilization: share of a GPU's memory for the engine (GPU only).
         tensor_parallel_size: GPUs an engine spans.
         dtype: of the engine's weights; null: the model's.
+        lora_sync: how a model with adapters comes in: `merged` into its weights, or the `adapter` apart from them.
     """
 
     name = "vllm"
@@ -56,6 +59,7 @@ class VllmEngine:
         share = node.get("gpu_memory_utilization")
         if share is not None and not 0 < share <= 1:
             raise ConfigError(f"{key}.gpu_memory_utilization", share, "it is a share", "use a value in (0, 1]")
+        vllm_lora.check_sync(node, key)
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class VllmEngine:
         gpu_memory_utilization: float | None = None,
         tensor_parallel_size: int = 1,
         dtype: str | None = None,
+        lora_sync: str = "merged",
     ) -> None:
         self.model = model
         self.kv_cache_gib = kv_cache_gib
@@ -78,8 +83,13 @@ class VllmEngine:
         self.dtype = dtype or model.dtype
         self.weights_version = ""
         self.weight_names: frozenset[str] = frozenset()
+        self.lora_sync = lora_sync
+        self.base_version = ""
+        self.adapter_layers: frozenset[str] = frozenset()
         self._llm: Any = None
         self._asleep = False
+        self._adapter: Any = None  # vLLM's LoRARequest of the one that is in
+        self._n_adapters = 0
 
     @property
     def llm(self) -> Any:
@@ -114,6 +124,8 @@ class VllmEngine:
                 options["kv_cache_memory_bytes"] = round(self.kv_cache_gib * 2**30)
             if world() > 1:  # on this rank's own GPU, in torch's default group of all
                 options["distributed_executor_backend"] = "external_launcher"
+            if self.lora_sync == "adapter":
+                options |= vllm_lora.options(self.model.lora.r)
             if self.gpu_memory_utilization is not None:
                 options["gpu_memory_utilization"] = self.gpu_memory_utilization
             llm = LLM(
@@ -174,7 +186,8 @@ class VllmEngine:
                 on_done(index, answers[index])
         with _random_state_kept():
             _seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**63)
-            names = llm.enqueue([{"prompt_token_ids": prompts[index]} for index in fitting], params, use_tqdm=False)
+            asked = [{"prompt_token_ids": prompts[index]} for index in fitting]
+            names = llm.enqueue(asked, params, lora_request=self._adapter, use_tqdm=False)
             # enqueue answers with the engine's inner names, `<request id>-<random>`; outputs carry the request id.
             index_of = {name.split("-")[0]: index for name, index in zip(names, fitting, strict=True)}
             while llm.llm_engine.has_unfinished_requests():
@@ -199,20 +212,21 @@ class VllmEngine:
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         with _random_state_kept():
-            (output,) = llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+            (output,) = llm.generate([{"prompt_token_ids": ids}], params, lora_request=self._adapter, use_tqdm=False)
         found = output.prompt_logprobs[1:]  # the first token has none
         return [entry[token].logprob for entry, token in zip(found, ids[1:], strict=True)]
 
     def rest(self) -> bool:
-        """Sleep at level 2 (weights and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
+        """Sleep at level 2 (weights, adapter and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
         if self.sleep_enabled and not self._asleep:
             self.llm.sleep(level=2)
-            self._asleep = True
+            self._asleep, self.base_version = True, ""
         return self._asleep
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
-        """Reload all weights in place; `version` names them from now on."""
+        """Reload all weights in place; `version` names them from now on. An adapter is gone with that."""
         names: list[str] = []
+        self._adapter, self.adapter_layers = None, frozenset()
         with _random_state_kept():
             if self._asleep:  # room for the weights first, for the cache when they are in
                 self.llm.wake_up(tags=["weights"])
@@ -220,9 +234,32 @@ class VllmEngine:
             if self._asleep:
                 self.llm.wake_up(tags=["kv_cache"])
                 self._asleep = False
-            if not self.llm.reset_prefix_cache():
-                raise RuntimeError("vLLM did not clear its prefix cache: requests are still running")
-        self.weights_version, self.weight_names = version, frozenset(names)
+            self._forget_prefixes()
+        self.weights_version, self.base_version, self.weight_names = version, version, frozenset(names)
+
+    def load_adapter(self, adapter: Adapter, version: str) -> None:
+        """Put an adapter over the weights that are in, in place of one before it; `version` names both together."""
+        if not self.base_version:
+            raise RuntimeError("an adapter without weights below it: call load_weights first")
+        llm = self.llm
+        from vllm.lora.request import LoRARequest
+
+        with _random_state_kept(), TemporaryDirectory() as folder:
+            vllm_lora.write(adapter, Path(folder))
+            self._n_adapters += 1
+            self._adapter = LoRARequest(f"adapter {self._n_adapters}", self._n_adapters, folder)
+            try:
+                llm.llm_engine.add_lora(self._adapter)
+            except ValueError as error:
+                why = f"vLLM does not take the adapter ({str(error).splitlines()[0]})"
+                raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged") from error
+            self._forget_prefixes()
+            self.adapter_layers = frozenset.intersection(*llm.apply_model(vllm_lora.taken))
+        self.weights_version = version
+
+    def _forget_prefixes(self) -> None:
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not clear its prefix cache: requests are still running")
 
     def load_folder(self, folder: Path) -> None:
         """Reload from a model folder's safetensors; nothing happens if they are in already."""

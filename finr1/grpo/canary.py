@@ -69,6 +69,17 @@ def check_names(before: frozenset[str], now: frozenset[str]) -> None:
         raise ConfigError("model", "…", why, "use a model whose checkpoint names transformers keeps in memory")
 
 
+def check_layers(sent: frozenset[str], taken: frozenset[str]) -> None:
+    """ConfigError where the engine has not taken the adapter of each layer that the trainer changes."""
+    missing = sorted(sent - taken)
+    if missing:
+        why = (
+            f"of the trainer's {len(sent)} adapted layers {len(missing)} ({missing[0]} …) are missing to the engine, "
+            "which would sample without them in silence"
+        )
+        raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged, or other model.lora.targets")
+
+
 def _loaded(names: frozenset[str]) -> set[str]:
     # Old checkpoints carry the rotary tables, which every engine computes itself.
     return {name for name in names if "rotary_emb." not in name}

@@ -11,11 +11,12 @@ from torch import Tensor
 from finr1.answer import grade as grade_answer
 from finr1.answer import parse
 from finr1.data import rows as shared
-from finr1.engine.base import PolicyEngine, Request, Sampling
+from finr1.engine.base import AdapterEngine, PolicyEngine, Request, Sampling
 from finr1.grpo.advantage import Advantages, combine, overlong_penalty
+from finr1.grpo.canary import check_layers
 from finr1.grpo.loss import Count
 from finr1.grpo.settings import GrpoSettings
-from finr1.model.load import checkpoint_weights
+from finr1.model.load import adapter_of, checkpoint_weights, core
 from finr1.prompt import chat
 from finr1.reward.base import Reward, RewardItem
 from finr1.types import Group, Question, Verdict
@@ -29,6 +30,7 @@ class Sampler:
 
     def __init__(self, engine: PolicyEngine, sampling: Sampling, system: str | None, dtype: str) -> None:
         self.engine, self.sampling, self.system, self.dtype = engine, sampling, system, dtype
+        self._base: str | None = None  # the engine's version of the weights below the adapter
 
     def rest(self) -> bool:
         """Let the engine give its memory to the trainer; True if weights must be loaded before it samples again."""
@@ -44,9 +46,22 @@ class Sampler:
         return [Group(q, completions) for q, completions in zip(questions, answers, strict=True)]
 
     def load_weights(self, model: Any, version: str) -> None:
-        """Put the policy's weights into the engine."""
+        """Put the policy's weights into the engine; an engine with `lora_sync=adapter` gets a model's adapter apart."""
         with torch.autocast("cpu", enabled=False), torch.no_grad():
-            self.engine.load_weights(checkpoint_weights(model, self.dtype), version)
+            engine = self.engine
+            if isinstance(engine, AdapterEngine) and engine.lora_sync == "adapter" and core(model) is not model:
+                self._load_adapter(engine, model, version)
+            else:
+                engine.load_weights(checkpoint_weights(model, self.dtype), version)
+
+    def _load_adapter(self, engine: AdapterEngine, model: Any, version: str) -> None:
+        """The weights below the adapter only where the engine lacks them: at first, and when it has slept."""
+        adapter = adapter_of(model, self.dtype)
+        if not engine.base_version or engine.base_version != self._base:
+            self._base = f"below {version}"
+            engine.load_weights(checkpoint_weights(model, self.dtype, merged=False), self._base)
+        engine.load_adapter(adapter, version)
+        check_layers(adapter.layers, engine.adapter_layers)
 
 
 class Graded(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ def run(ctx: Context) -> dict[str, Any]:
         chosen = _select(ctx, candidates, engine)
         plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
         seed_random(cfg.seed)  # adapters begin at random
-        model = load_trainable(start, cfg.model, register())
+        load = partial(load_trainable, start, cfg.model, register(cfg.model.attention))
+        model = load()
         rule = replace(cfg.checkpoint, keep_best=cfg.checkpoint.keep_best or cfg.grpo.export_step == "best")
         kept = Checkpoints(ctx.folder, rule, ctx.note)
         sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
@@ -66,7 +68,7 @@ def run(ctx: Context) -> dict[str, Any]:
                 ctx.folder,
                 ctx.tracker,
                 bar,
-                Reference(lambda: load_trainable(start, cfg.model, register())) if cfg.grpo.beta > 0 else None,
+                Reference(load) if cfg.grpo.beta > 0 else None,
                 lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
                 cfg.seed,
                 _canary(ctx, chosen[0], tokenizer, engine),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finr1.engine.base import Adapter
 from finr1.errors import ConfigError
 from finr1.model import embedded
 from finr1.model.settings import ModelSettings
@@ -126,17 +127,18 @@ def core(model: Any) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[no-any-return]
 
 
-def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
+def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
     """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`.
 
-    Weights in 4 bits leave as what they stand for; adapters are merged into that. Of weights in pieces every rank must
-    walk this, and gets each one whole. The model is left as it was, to the last bit.
+    Weights in 4 bits leave as what they stand for; adapters are merged into that. With `merged=False` the weights leave
+    as they are below the adapters. Of weights in pieces every rank must walk this, and gets each one whole. The model
+    is left as it was, to the last bit.
     """
     import torch
 
     kind = getattr(torch, dtype)
     inner = core(model)
-    adapted = _adapted(inner) if inner is not model else {}
+    adapted = _adapted(inner) if merged and inner is not model else {}
     packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if _is_packed(layer)}
     tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
     for name, tensor in inner.state_dict().items():
@@ -144,10 +146,29 @@ def checkpoint_weights(model: Any, dtype: str) -> Iterator[tuple[str, Tensor]]:
         if name in tied or ".lora_" in name or (part and f"{weight}.weight" in packed):
             continue
         if name in packed:
-            merged = _unpacked(packed[name], adapted.get(name)).to(kind)
+            found = _unpacked(packed[name], adapted.get(name)).to(kind)
         else:
-            merged = _merged(adapted[name], kind) if name in adapted else whole(tensor.detach()).to(kind)
-        yield name.replace(".base_layer.", "."), merged
+            found = _merged(adapted[name], kind) if name in adapted else whole(tensor.detach()).to(kind)
+        yield name.replace(".base_layer.", "."), found
+
+
+def adapter_of(model: Any, dtype: str) -> Adapter:
+    """A copy of the active adapter in `dtype`, on the CPU; ConfigError where it is more than pairs of matrices.
+
+    What peft adds for DoRA, for biases and for modules trained whole, and adapters of embeddings, are in no engine.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+
+    name, kind = model.active_adapter, getattr(torch, dtype)
+    weights: dict[str, Tensor] = {}
+    for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items():
+        if not key.endswith((".lora_A.weight", ".lora_B.weight")):
+            why = f"only pairs of matrices of linear layers can be handed over apart, and here is {key}"
+            raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged, or plain LoRA of linear layers")
+        weights[key] = tensor.detach().to("cpu", kind, copy=True).contiguous()
+    config = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config[name].to_dict().items()}
+    return Adapter(config, weights)
 
 
 def whole(tensor: Tensor) -> Tensor:

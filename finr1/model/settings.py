@@ -35,12 +35,15 @@ class ModelSettings:
     adapter: str = "full"  # full | lora | qlora (lora over frozen weights in 4 bits)
     lora: LoraSettings = field(default_factory=LoraSettings)
     gradient_checkpointing: bool = False  # keep layers' inputs alone, compute the rest anew: slower
+    attention: str = "auto"  # on a GPU: auto (flex attention where torch can compile it) | padded (never)
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.adapter not in ("full", "lora", "qlora"):
             raise ConfigError("model.adapter", self.adapter, "no such way to train", "use full, lora or qlora")
+        if self.attention not in ("auto", "padded"):
+            raise ConfigError("model.attention", self.attention, "no such attention", "use auto or padded")
         if self.dtype not in ("bfloat16", "float32", "float16"):
             raise ConfigError("model.dtype", self.dtype, "no such type of weights", "use bfloat16, float32 or float16")
         if self.max_model_len < 2:

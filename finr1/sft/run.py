@@ -30,7 +30,7 @@ def run(ctx: Context) -> dict[str, Any]:
     groups, counts = _rows(ctx, tokenizer)
     plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
     seed_random(cfg.seed)  # adapters begin at random
-    model = load_trainable(base, cfg.model, register())
+    model = load_trainable(base, cfg.model, register(cfg.model.attention))
     kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)

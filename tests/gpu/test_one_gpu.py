@@ -10,10 +10,12 @@ import runner
 import torch
 from tiny_model import SHAPES, tiny
 
+from finr1.data import attention, flex
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, make_row
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+LONG = [Group([1, 2, 3] * 90, [[4, 5, 9] * 50, [6] * 129, [2]], [0, 1, 2]), Group([7, 7], [[8, 9] * 70], [3])]
 ROW = [Group([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), Group([7, 7], [[8, 9]], [2])]
 
 
@@ -27,6 +29,45 @@ def test_log_probs_and_gradients_are_those_of_the_cpu(kind: str) -> None:
         found.append((logprobs_N.detach().cpu(), *(p.grad.cpu() for p in model.parameters())))
     for of_cpu, of_gpu in zip(*found, strict=True):
         torch.testing.assert_close(of_gpu, of_cpu, atol=1e-4 * float(of_cpu.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("groups", [ROW, LONG], ids=["short", "long"])
+@pytest.mark.parametrize(("heads", "key_heads", "size"), [(9, 3, 64), (28, 4, 128), (4, 4, 16)])
+def test_flex_attention_and_its_gradients_are_those_of_padded_batches(
+    groups: list[Group], heads: int, key_heads: int, size: int
+) -> None:
+    """9 and 3 heads are SmolLM2's, 28 and 4 those of Qwen2.5-7B."""
+    device = torch.device("cuda")
+    layout = make_row(groups).to(device).layout
+    assert attention.kernel(device, size) == "flex"
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        generator = torch.Generator(device).manual_seed(size)
+        shapes = [(1, n, layout.n_tokens, size) for n in (heads, key_heads, key_heads)]
+        drawn = [torch.randn(shape, generator=generator, device=device) for shape in shapes]
+        exact: list[torch.Tensor] = []
+        for way in ("padded", "flex"):
+            query, key, value = (x.clone().to(dtype).requires_grad_() for x in drawn)
+            if way == "flex":
+                out = flex.flex(query, key, value, layout.blocks, 0.3)
+            else:
+                out = attention.padded(query, key, value, layout, 0.3)
+            out.float().square().sum().backward()
+            found = [x.float() for x in (out.detach(), query.grad, key.grad, value.grad) if x is not None]
+            for wanted, got in zip(exact, found, strict=False):
+                assert (got - wanted).norm() / wanted.norm() <= bound
+            exact = found
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_model_with_flex_attention_has_the_gradients_of_one_without(precision: torch.dtype | None) -> None:
+    found = []
+    for name in (attention.register(), attention.register("padded")):
+        model = tiny("qwen3", attention=name, head_dim=32).cuda()
+        with torch.autocast("cuda", precision or torch.bfloat16, enabled=precision is not None):
+            logprobs_N = completion_stats(model, make_row(LONG)).logprobs_N
+        logprobs_N.sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (found[0] - found[1]).norm() / found[1].norm() <= (1e-5 if precision is None else 3e-2)
 
 
 @pytest.mark.slow
