@@ -22,9 +22,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures
-from finr1.data.attention import TiledAttention, padded
+from finr1.data.attention import padded
 from finr1.data.loop import keep_freed_memory
 from finr1.data.rows import Group, make_row
+from finr1.data.tiles import TiledAttention
 
 HEADS, KEY_HEADS, SIZE = 9, 3, 64
 

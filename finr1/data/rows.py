@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from finr1.data.flex import block_mask
+from finr1.data.tiles import Tile, Tiles
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -48,15 +49,6 @@ class Group(NamedTuple):
 
 
 TILE = 128  # queries whose attention scores exist at once on CPU
-
-
-class Tile(NamedTuple):
-    """Queries `first … stop - 1` of a piece: they see the whole context and, causally, the piece from its start."""
-
-    context: range  # the prompt before a completion; empty for a prompt
-    start: int  # of the piece
-    first: int
-    stop: int
 
 
 class Padded(NamedTuple):
@@ -90,14 +82,15 @@ class Layout:
     device: torch.device | str = "cpu"
 
     @cached_property
-    def tiles(self) -> list[Tile]:
+    def tiles(self) -> Tiles:
         """Every piece cut into tiles of at most `TILE` queries."""
         contexts = [range(0)] * len(self.prompts) + [self.prompts[k] for k in self.prompt_of]
-        return [
+        tiles = [
             Tile(context, piece.start, first, min(first + TILE, piece.stop))
             for context, piece in zip(contexts, [*self.prompts, *self.completions], strict=True)
             for first in range(piece.start, piece.stop, TILE)
         ]
+        return Tiles(tiles, self.n_tokens)
 
     @cached_property
     def padded(self) -> Padded:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from finr1.data import rows
-from finr1.data.attention import TiledAttention, attend, padded
+from finr1.data.attention import attend, padded
 from finr1.data.rows import Group, Layout, make_row
+from finr1.data.tiles import Tile, TiledAttention
 
 HEADS, SIZE = 6, 8
 # Prompts and completions around the tile's size: shorter, equal, one more, several tiles.
@@ -67,12 +68,12 @@ def test_tiles_and_padded_batches_equal_the_dense_mask(
 
 def test_tiles_cover_every_query_once_and_none_is_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "TILE", 4)
-    tiles = layout().tiles
+    tiles = layout().tiles.tiles
     queries = [i for tile in tiles for i in range(tile.first, tile.stop)]
     assert sorted(queries) == list(range(layout().n_tokens))
     assert max(tile.stop - tile.first for tile in tiles) == 4
-    assert tiles[0] == rows.Tile(range(0), 0, 0, 3)  # the first prompt sees nothing before it
-    assert next(tile for tile in tiles if tile.context) == rows.Tile(range(3), 3, 3, 5)  # its completion
+    assert tiles[0] == Tile(range(0), 0, 0, 3)  # the first prompt sees nothing before it
+    assert next(tile for tile in tiles if tile.context) == Tile(range(3), 3, 3, 5)  # its completion
 
 
 def test_in_bf16_the_error_is_that_of_bf16() -> None:

@@ -19,9 +19,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as torchs
 
 from finr1.data import attention, flex
-from finr1.data.attention import TiledAttention, attend, kernel, padded
+from finr1.data.attention import attend, kernel, padded
 from finr1.data.logprobs import completion_stats
 from finr1.data.rows import Group, Layout, make_row
+from finr1.data.tiles import TiledAttention
 
 Shape = Sequence[tuple[int, Sequence[int]]]
 LONG: Shape = [(140, [30, 129]), (3, [2]), (257, [1, 0, 128]), (1, [])]  # around the blocks of 128
