@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from finr1 import check, compose
 from finr1.config import RootConfig
@@ -32,6 +33,14 @@ EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*
 GOLDEN = Path(__file__).parent / "golden" / "conf"
 
 
+@functools.cache
+def composed(name: str) -> DictConfig:
+    """An experiment, composed once; not to be changed."""
+    cfg = compose.compose([f"+experiment={name}"])
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
+
+
 @pytest.fixture(autouse=True)
 def _no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINR1_DATA", raising=False)
@@ -45,7 +54,7 @@ def test_every_folder_of_conf_is_a_known_group() -> None:
 def test_every_yaml_composes_and_its_nodes_fit_their_constructors(file: Path) -> None:
     group, name = file.parent.name, file.stem
     role = "reasoning" if name.startswith("reasoning") else "answer"
-    cfg = compose.compose([GROUPS[group].format(name, role=role)])
+    cfg = composed(name) if group == "experiment" else compose.compose([GROUPS[group].format(name, role=role)])
     compose.typed(cfg)
     values = compose.plain(cfg)
     check.check_keys(values, RootConfig)
@@ -74,12 +83,12 @@ def test_a_source_says_its_licence(file: Path) -> None:
 def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_its_file(name: str) -> None:
     lines = (compose.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_" and re.match(r"# \S.{20,}", lines[1])
-    assert compose.compose([f"+experiment={name}"]).name == name
+    assert composed(name).name == name
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_the_parts_and_lengths_its_stages_need(name: str) -> None:
-    cfg = compose.compose([f"+experiment={name}"])
+    cfg = composed(name)
     settings, names = compose.typed(cfg), [stage.name for stage in chosen(cfg.stage)]
     check.check_parts(settings, names)
     check.check_lengths(settings, compose.plain(cfg), names)

@@ -42,6 +42,7 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
     # In float32 the greedy choice does not hang on what else is in the batch; in bf16 a near tie may break otherwise.
     how, own = {"max_tokens": cfg.evaluate.sampling.max_new_tokens, "temperature": 0}, {"repetition_penalty": PENALTY}
     serving = [*SETTINGS, f"serve.model={model}", "serve.name=mine", "serve.api_key_env=SERVED_KEY"]
+    serving += ["serve.kv_cache_gib=0.25"]
     with served(*serving, folder=tmp_path, start_s=START_S, SERVED_KEY=KEY) as url:
         client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
         assert [listed.id for listed in client.models.list()] == ["mine"]
@@ -67,4 +68,6 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
     assert served_figures == figures
     assert served_cost["tokens"] == cost["tokens"] == served_cost["paid_completion_tokens"]
     assert served_cost["paid_prompt_tokens"] > 0 and cost["paid_prompt_tokens"] is None
-    assert KEY not in (tmp_path / "server.txt").read_text()
+    said = (tmp_path / "server.txt").read_text()
+    # 0.25 GiB by 46,080 bytes a token (30 layers, keys and values of 3 heads of 64, fp32): 45 whole blocks of 128
+    assert KEY not in said and "KV cache size: 5,760 tokens" in said

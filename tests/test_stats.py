@@ -187,6 +187,7 @@ def test_paired_tests_refuse_other_questions(call: object) -> None:
 TRIALS = 10_000
 FEWER = 3_000  # where one takes long: the share that covers then has a standard deviation of 0.004
 WITHIN = (0.93, 0.97)
+SHARES = [pytest.param(0.1, marks=pytest.mark.slow), 0.5, pytest.param(0.9, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("n", [200, 1000])
@@ -197,7 +198,7 @@ def test_wilson_covers_as_it_says(n: int, p: float) -> None:
     assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("p", SHARES)
 def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
     """200 questions of unlike difficulty, four samples each. As 800 independent ones they would cover 0.83."""
     rng = np.random.default_rng(12)
@@ -235,7 +236,7 @@ def documents(sizes: Sequence[int]) -> stats.Design:
     return stats.Design([1.0] * len(names), names, [""] * len(names))
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("p", SHARES)
 def test_questions_on_one_document_cover_as_they_say(p: float) -> None:
     """100 pages with one to four questions that are easy or hard together. Wilson over questions would cover 0.90."""
     design = documents([1, 2, 3, 4] * 25)
