@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -50,17 +51,45 @@ def test_every_folder_of_conf_is_a_known_group() -> None:
     assert {path.name for path in compose.CONF.iterdir() if path.is_dir()} == set(GROUPS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_yaml_composes_and_its_nodes_fit_their_constructors(file: Path) -> None:
-    group, name = file.parent.name, file.stem
-    role = "reasoning" if name.startswith("reasoning") else "answer"
-    cfg = composed(name) if group == "experiment" else compose.compose([GROUPS[group].format(name, role=role)])
+def role_of(name: str) -> str:
+    return "reasoning" if name.startswith("reasoning") else "answer"
+
+
+def fits(cfg: DictConfig, group: str, role: str = "") -> None:
+    """It is of the schema, and the group's nodes fit their constructors."""
     compose.typed(cfg)
     values = compose.plain(cfg)
     check.check_keys(values, RootConfig)
     places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*check.GROUPS, "trainer"]}
     for key in places.get(group, [group]):
         check.check_nodes(subtree(values, key), key)
+
+
+def marked(file: Path) -> Any:
+    """A file of a list alone is a slow test: the fast one composes all of the list."""
+    alone = "[{}]" in GROUPS[file.parent.name]
+    return pytest.param(file, id=str(file), marks=pytest.mark.slow if alone else [])
+
+
+@pytest.mark.parametrize("file", map(marked, FILES))
+def test_every_yaml_composes_and_its_nodes_fit_their_constructors(file: Path) -> None:
+    group, name = file.parent.name, file.stem
+    role = role_of(name)
+    cfg = composed(name) if group == "experiment" else compose.compose([GROUPS[group].format(name, role=role)])
+    fits(cfg, group, role)
+    if group == "stage":
+        assert cfg.stage == name
+
+
+@pytest.mark.parametrize(
+    ("group", "role"),
+    [("source", ""), ("judge", "answer"), ("judge", "reasoning"), ("reward", ""), ("benchmark", "")],
+)
+def test_all_parts_of_a_list_compose_together(group: str, role: str) -> None:
+    names = [file.stem for file in FILES if file.parent.name == group and role in ("", role_of(file.stem))]
+    cfg = compose.compose([GROUPS[group].format(",".join(names), role=role)])
+    fits(cfg, group, role)
+    assert sorted(subtree(cfg, f"judge.{role}" if role else group)) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +138,6 @@ def test_the_bare_command_is_the_quickstart_pipeline() -> None:
 
 def test_stage_files_and_the_table_of_stages_agree() -> None:
     assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES, *COMMANDS}
-    for name in (*WALKS, *STAGES, *COMMANDS):
-        assert compose.compose([f"stage={name}"]).stage == name
 
 
 def test_every_setting_that_decides_a_stage_exists() -> None:
