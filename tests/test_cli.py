@@ -210,6 +210,7 @@ def test_cfg_job_prints_what_the_bare_command_runs(tmp_path: Path, finr1: Runner
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_options_and_hydras_own_help_pass_through(finr1: Runner) -> None:
     assert "Hydra" in finr1("--hydra-help").stdout
     assert "stage/pipeline" in finr1("--info", "defaults").stdout
@@ -232,7 +233,9 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(
     assert not list(here.iterdir())
 
 
-@pytest.mark.parametrize(("name", "sources"), [("sft_fin", []), ("sft_fin_two", ["finqa", "convfinqa"])])
+@pytest.mark.parametrize(
+    ("name", "sources"), [("sft_fin", []), pytest.param("sft_fin_two", ["finqa", "convfinqa"], marks=pytest.mark.slow)]
+)
 def test_a_dry_run_builds_both_sft_mixes(
     here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, sources: list[str]
 ) -> None:
@@ -266,6 +269,7 @@ def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str], fault: str, w
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {words}")
 
 
+@pytest.mark.slow
 def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("stage=questions", *FEW)
     assert done.returncode == 0, done.stderr

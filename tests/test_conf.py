@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from finr1 import check, compose
 from finr1.config import RootConfig
@@ -32,6 +34,14 @@ EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*
 GOLDEN = Path(__file__).parent / "golden" / "conf"
 
 
+@functools.cache
+def composed(name: str) -> DictConfig:
+    """An experiment, composed once; not to be changed."""
+    cfg = compose.compose([f"+experiment={name}"])
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
+
+
 @pytest.fixture(autouse=True)
 def _no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINR1_DATA", raising=False)
@@ -41,17 +51,45 @@ def test_every_folder_of_conf_is_a_known_group() -> None:
     assert {path.name for path in compose.CONF.iterdir() if path.is_dir()} == set(GROUPS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_yaml_composes_and_its_nodes_fit_their_constructors(file: Path) -> None:
-    group, name = file.parent.name, file.stem
-    role = "reasoning" if name.startswith("reasoning") else "answer"
-    cfg = compose.compose([GROUPS[group].format(name, role=role)])
+def role_of(name: str) -> str:
+    return "reasoning" if name.startswith("reasoning") else "answer"
+
+
+def fits(cfg: DictConfig, group: str, role: str = "") -> None:
+    """It is of the schema, and the group's nodes fit their constructors."""
     compose.typed(cfg)
     values = compose.plain(cfg)
     check.check_keys(values, RootConfig)
     places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*check.GROUPS, "trainer"]}
     for key in places.get(group, [group]):
         check.check_nodes(subtree(values, key), key)
+
+
+def marked(file: Path) -> Any:
+    """A file of a list alone is a slow test: the fast one composes all of the list."""
+    alone = "[{}]" in GROUPS[file.parent.name]
+    return pytest.param(file, id=str(file), marks=pytest.mark.slow if alone else [])
+
+
+@pytest.mark.parametrize("file", list(map(marked, FILES)))
+def test_every_yaml_composes_and_its_nodes_fit_their_constructors(file: Path) -> None:
+    group, name = file.parent.name, file.stem
+    role = role_of(name)
+    cfg = composed(name) if group == "experiment" else compose.compose([GROUPS[group].format(name, role=role)])
+    fits(cfg, group, role)
+    if group == "stage":
+        assert cfg.stage == name
+
+
+@pytest.mark.parametrize(
+    ("group", "role"),
+    [("source", ""), ("judge", "answer"), ("judge", "reasoning"), ("reward", ""), ("benchmark", "")],
+)
+def test_all_parts_of_a_list_compose_together(group: str, role: str) -> None:
+    names = [file.stem for file in FILES if file.parent.name == group and role in ("", role_of(file.stem))]
+    cfg = compose.compose([GROUPS[group].format(",".join(names), role=role)])
+    fits(cfg, group, role)
+    assert sorted(subtree(cfg, f"judge.{role}" if role else group)) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +112,12 @@ def test_a_source_says_its_licence(file: Path) -> None:
 def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_its_file(name: str) -> None:
     lines = (compose.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_" and re.match(r"# \S.{20,}", lines[1])
-    assert compose.compose([f"+experiment={name}"]).name == name
+    assert composed(name).name == name
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_the_parts_and_lengths_its_stages_need(name: str) -> None:
-    cfg = compose.compose([f"+experiment={name}"])
+    cfg = composed(name)
     settings, names = compose.typed(cfg), [stage.name for stage in chosen(cfg.stage)]
     check.check_parts(settings, names)
     check.check_lengths(settings, compose.plain(cfg), names)
@@ -100,8 +138,6 @@ def test_the_bare_command_is_the_quickstart_pipeline() -> None:
 
 def test_stage_files_and_the_table_of_stages_agree() -> None:
     assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES, *COMMANDS}
-    for name in (*WALKS, *STAGES, *COMMANDS):
-        assert compose.compose([f"stage={name}"]).stage == name
 
 
 def test_every_setting_that_decides_a_stage_exists() -> None:

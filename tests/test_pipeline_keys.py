@@ -69,16 +69,18 @@ def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_told(
 ) -> None:
     finish(tmp_path / "other", "questions", "filter", checked=checked)
     finish(tmp_path / "quickstart", "questions", "filter", "sft", checked=checked)
-    for stage in ("sft", "grpo"):
-        for rows in (f"{stage}.rows={tmp_path / 'other'}", f"{stage}.rows=null"):
-            cfg, values, run = real(tmp_path, rows)
+    stages = ("sft", "grpo")
+    for place in (tmp_path / "other", "null"):
+        rows = [f"{stage}.rows={place}" for stage in stages]
+        told = [f"{stage}.allow_unchecked={'true' if words else 'false'}" for stage in stages]
+        (cfg, values, run), allowing = real(tmp_path, *rows), real(tmp_path, *rows, *told)
+        for stage in stages:
             if words:
                 with pytest.raises(
                     ConfigError, match=rf"{stage}\.allow_unchecked=false: .* not checked against {words}; "
                 ):
                     key_of(STAGES[stage], cfg, values, run)
-            cfg, values, run = real(tmp_path, rows, f"{stage}.allow_unchecked={'true' if words else 'false'}")
-            assert "questions" in key_of(STAGES[stage], cfg, values, run).inputs
+            assert "questions" in key_of(STAGES[stage], *allowing).inputs
 
 
 def test_a_pipeline_that_would_refuse_its_own_rows_does_not_start(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_the_command_line_fits_the_model(tmp_path: Path) -> None:
     assert "--api-key" not in command
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_fraction_of_a_gib_is_what_the_cache_gets(gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")  # would count before the argument
+    monkeypatch.setattr(serve, "_has_gpu", lambda: gpu)
+    cfg = config(tmp_path, kv_cache_gib=0.25)
+    command = serve.command_of(cfg, model(tmp_path / "m"))
+    given = dict(pairwise(command)).get("--kv-cache-memory-bytes")
+    assert given == (None if gpu else str(256 * 2**20))
+    assert "VLLM_CPU_KVCACHE_SPACE" not in serve.environment_of(cfg)
+
+
 def test_which_model_is_served(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"serve\.model=None: no model in .*5_grpo/model or .*4_sft/model; run stage"):
         serve.model_folder(config(tmp_path))

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import runner
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.benchmarks.served import served
 from finr1 import compose
@@ -34,6 +36,22 @@ def evaluated(folder: Path, name: str, *models: str) -> tuple[dict[str, str], di
     return {row["question_id"]: row["text"] for row in rows}, modes["greedy"]
 
 
+def scored_alike(url: str, folder: Path, messages: Any) -> None:
+    """The server's log-probs of a prompt are those of transformers with the same folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    body = {"model": "mine", "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    reply = requests.post(f"{url}/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=120)
+    told = reply.json()["choices"][0]["prompt_logprobs"][1:]  # of the first token there is none
+    theirs = torch.tensor([one[str(token)]["logprob"] for one, token in zip(told, ids[1:], strict=True)])
+    with torch.no_grad():
+        logits_TV = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[
+            0, :-1
+        ]
+    ours = logits_TV.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    assert len(ids) > 20 and float((theirs - ours).abs().max()) < 1e-3 and float(ours.mean()) < -0.5
+
+
 def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, tmp_path: Path) -> None:
     model = tiny_run / "5_grpo" / "model"
     cfg = compose.typed(compose.compose(SETTINGS))
@@ -42,6 +60,7 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
     # In float32 the greedy choice does not hang on what else is in the batch; in bf16 a near tie may break otherwise.
     how, own = {"max_tokens": cfg.evaluate.sampling.max_new_tokens, "temperature": 0}, {"repetition_penalty": PENALTY}
     serving = [*SETTINGS, f"serve.model={model}", "serve.name=mine", "serve.api_key_env=SERVED_KEY"]
+    serving += ["serve.kv_cache_gib=0.25"]
     with served(*serving, folder=tmp_path, start_s=START_S, SERVED_KEY=KEY) as url:
         client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
         assert [listed.id for listed in client.models.list()] == ["mine"]
@@ -56,6 +75,7 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
                 f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=120
             )
             assert answer.json()["choices"][0]["message"]["content"] == inside[question.id]
+        scored_alike(url, model, chat(questions[0], cfg.prompt.system))
         engine = [
             f"engine.served.{k}={v}" for k, v in (("model", "mine"), ("base_url", url), ("api_key_env", "SERVED_KEY"))
         ]
@@ -67,4 +87,6 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
     assert served_figures == figures
     assert served_cost["tokens"] == cost["tokens"] == served_cost["paid_completion_tokens"]
     assert served_cost["paid_prompt_tokens"] > 0 and cost["paid_prompt_tokens"] is None
-    assert KEY not in (tmp_path / "server.txt").read_text()
+    said = (tmp_path / "server.txt").read_text()
+    # 0.25 GiB by 46,080 bytes a token (30 layers, keys and values of 3 heads of 64, fp32): 45 whole blocks of 128
+    assert KEY not in said and "KV cache size: 5,760 tokens" in said

@@ -197,6 +197,7 @@ def test_wilson_covers_as_it_says(n: int, p: float) -> None:
     assert WITHIN[0] <= ((found[:, 0] <= p) & (p <= found[:, 1])).mean() <= WITHIN[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
     """200 questions of unlike difficulty, four samples each. As 800 independent ones they would cover 0.83."""
@@ -235,6 +236,7 @@ def documents(sizes: Sequence[int]) -> stats.Design:
     return stats.Design([1.0] * len(names), names, [""] * len(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_questions_on_one_document_cover_as_they_say(p: float) -> None:
     """100 pages with one to four questions that are easy or hard together. Wilson over questions would cover 0.90."""
@@ -249,6 +251,7 @@ def test_questions_on_one_document_cover_as_they_say(p: float) -> None:
     assert ((plain[:, 0] <= p) & (p <= plain[:, 1])).mean() < 0.92  # what clustering is for
 
 
+@pytest.mark.slow
 def test_a_weighted_sample_of_categories_covers_as_it_says() -> None:
     """Three categories, of 8,000, 1,900 and 100 rows; 200 drawn, but 60 of the small one: weights matter."""
     size, drawn, p_H = np.array([8000, 1900, 100]), np.array([100, 40, 60]), np.array([0.3, 0.6, 0.95])

@@ -75,14 +75,13 @@ class Tiles:
 
     def _plan(self, groups: int, repeats: int, dtype: torch.dtype) -> Plan:
         heads = groups * repeats
-        batches = [
-            _batch(tiles, groups, repeats, self.n_tokens, dtype) for tiles in divide(self.tiles, SCORES // heads)
-        ]
-        queries, keys = (torch.cat([batch[i] for batch in batches]) for i in (1, 2))
+        parts = divide(self.tiles, SCORES // heads)
+        batches = [_batch(tiles, groups, repeats, self.n_tokens, dtype) for tiles in parts]
+        queries, keys = torch.cat([b.query_JBRN for b in batches]), torch.cat([b.key_JBX for b in batches])
         real = queries < self.n_tokens * heads
         place_TH = torch.empty(self.n_tokens * heads, dtype=torch.long)
         place_TH[queries[real]] = real.nonzero()[:, 0]
-        seen = torch.cat([_real_keys(tiles, groups) for tiles in divide(self.tiles, SCORES // heads)])
+        seen = torch.cat([_real_keys(tiles, groups) for tiles in parts])
         used = seen.nonzero()[:, 0]
         order = keys[used].argsort(stable=True)
         counts_TJ = keys[used].bincount(minlength=self.n_tokens * groups)

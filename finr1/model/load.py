@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded:"
+ADAPTER = "adapter"  # below a model folder: what was trained, where that is an adapter
 
 
 def resolve(settings: ModelSettings) -> Path:
@@ -216,7 +217,8 @@ def export(
 ) -> None:
     """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template.
 
-    Every rank calls this; the first one writes.
+    Adapters lie apart in `adapter/` too, in the form of peft and the precision they were trained in. Below `qlora` they
+    belong to the weights in 4 bits, as `model.adapter=qlora` loads them. Every rank calls this; the first one writes.
     """
     weights: dict[str, Tensor] = {}
     pieces = any(hasattr(weight, "full_tensor") for weight in core(model).parameters())
@@ -236,6 +238,10 @@ def export(
     config.pop("quantization_config", None)
     write_json(temporary / "config.json", {**config, "dtype": settings.dtype, "use_cache": True})
     tokenizer.save_pretrained(temporary)
+    if inner is not model:
+        # Embeddings are not trained: "auto" would ask the hub whether they were.
+        model.save_pretrained(temporary / ADAPTER, save_embedding_layers=False)
+        (temporary / ADAPTER / "README.md").unlink()  # a card with nothing filled in
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,26 @@ def node(name: str, *more: str) -> dict[str, Any]:
 
 def load(name: str, folder: Path, **settings: Any) -> tuple[Benchmark, list[Question]]:
     """The benchmark with its questions, of the real rows or, where there are none, of made ones."""
-    values = {**node(name), **settings}
     if name in ("table", "finance_instruct"):
         rows: list[Any] = [
             {"question": f"Q{n}?", "answer": str(n), "user": f"U{n}?", "assistant": f"T{n}"} for n in range(400)
         ]
-        values["source"]["path"] = str(made.jsonl(folder / "train.jsonl", rows).parent)
+        return _load(
+            {
+                **node(name, f"benchmark.{name}.source.path={made.jsonl(folder / 'train.jsonl', rows).parent}"),
+                **settings,
+            }
+        )
+    return _load({**node(name), **settings}) if settings else _whole(name)
+
+
+@functools.cache
+def _whole(name: str) -> tuple[Benchmark, list[Question]]:
+    """Of the real rows, read once for the tests of a process."""
+    return _load(node(name))
+
+
+def _load(values: dict[str, Any]) -> tuple[Benchmark, list[Question]]:
     benchmark: Benchmark = build(values)
     try:
         return benchmark, list(benchmark.load())

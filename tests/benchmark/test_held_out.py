@@ -196,6 +196,7 @@ def test_figures_of_resamples_are_those_of_the_rows_drawn() -> None:
     assert kept["macro_f1"] == {"low": 1.0, "high": 1.0, "method": "bootstrap over questions"}
 
 
+@pytest.mark.slow
 def test_macro_f1_has_an_interval_that_covers_as_it_says() -> None:
     """250 answers of three classes, seven of ten right: 0.93 to 0.97 of the intervals hold the true macro-F1."""
     rng, share, right = np.random.default_rng(19), np.array([0.2, 0.3, 0.5]), 0.7

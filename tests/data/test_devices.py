@@ -36,4 +36,4 @@ def test_a_row_that_is_there_stays_itself() -> None:
     assert ROW.to(torch.device("cpu")) is ROW
     moved = ROW.to(torch.device("meta"))
     assert {tensor.device.type for tensor in (moved.ids_T, moved.target_N, *moved.layout.padded)} == {"meta"}
-    assert ROW.layout.padded.place_T.device.type == "cpu" and moved.layout.tiles == ROW.layout.tiles
+    assert ROW.layout.padded.place_T.device.type == "cpu" and moved.layout.tiles.tiles == ROW.layout.tiles.tiles

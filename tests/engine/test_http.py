@@ -24,6 +24,7 @@ from finr1.errors import ConfigError
 from finr1.types import Completion
 
 CLIENTS = ("aiohttp", "openai", "requests")
+OTHERS_SLOW = [pytest.param(name, marks=[] if name == "aiohttp" else pytest.mark.slow) for name in CLIENTS]
 
 
 @pytest.fixture(params=CLIENTS)
@@ -130,7 +131,13 @@ ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not U
 
 
 @pytest.mark.parametrize(
-    ("name", "client"), [(f, c) for f in FAULTS for c in CLIENTS if c == "aiohttp" or f in ON_THE_WIRE]
+    ("name", "client"),
+    [
+        pytest.param(fault, client, marks=pytest.mark.slow if fault == "timeout" and client != "aiohttp" else [])
+        for fault in FAULTS
+        for client in CLIENTS
+        if client == "aiohttp" or fault in ON_THE_WIRE
+    ],
 )
 def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, client: str) -> None:
     bad, words = FAULTS[name]
@@ -187,7 +194,7 @@ def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
     assert [one[0].error for one in results] == ["", "HTTP 401: no such key …"]
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
 def test_retry_after_is_honoured_by_all(form: str) -> None:
     def behave(seen: Seen) -> Reply:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # whole seconds: 1 to 2 from now
@@ -274,6 +281,7 @@ def test_text_that_no_file_could_hold_is_mended() -> None:
     json.dumps(results[0][0].text, ensure_ascii=False).encode()
 
 
+@pytest.mark.parametrize("client", OTHERS_SLOW)
 def test_a_third_of_random_failures_loses_nothing(client: str) -> None:
     rng = random.Random(0)
     kinds = [bad for name, (bad, _) in FAULTS.items() if name not in ("timeout", "deep JSON")]

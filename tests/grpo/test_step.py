@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from finr1.engine.base import Sampling
 from finr1.errors import ConfigError
 from finr1.grpo.canary import Canary, check_names
 from finr1.grpo.module import GrpoModule, UpdateStats
-from finr1.grpo.rollout import Batch, Sampler, refill
+from finr1.grpo.rollout import Batch, Graded, Sampler, refill
 from finr1.grpo.run import make_plan, spare_questions
 from finr1.grpo.settings import GrpoSettings
 from finr1.reward.base import RewardItem
@@ -147,6 +148,14 @@ def test_what_refill_asks_by_hand() -> None:
     assert refill(spread(1, 0, 1), 3, spare) == spare[:2]  # 1 missing at a share of 2/3: 1.5, so 2
     assert refill(spread(1, 0, 1, 0, 0), 3, spare) == spare[2:5]  # 1 missing at 2/5: 2.5, so 3
     assert refill(spread(1, 0, 0, 0, 0, 0), 3, spare[:4]) == spare[3:4]  # 2 missing at 1/6: 12, at most 3, 1 is left
+
+
+def test_what_refills_found_beyond_the_wanted_groups_stays_out_of_the_loss() -> None:
+    rewards_PG = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    graded = Graded([], rewards_PG, rewards_PG, rewards_PG)
+    module: Any = SimpleNamespace(settings=GrpoSettings())
+    for wanted, enter in ((1, [False, True, False]), (2, [False, True, True])):
+        assert GrpoModule.centre(module, graded, wanted).enters_PG.all(1).tolist() == enter
 
 
 def test_spare_questions_depend_on_the_step_alone() -> None:

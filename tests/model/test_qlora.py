@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from tiny_model import VOCABULARY
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -100,6 +101,10 @@ def test_exported_weights_score_as_the_model_that_was_trained(folder: Path, tmp_
         bare = completion_stats(model, ROW).logprobs_N.detach()
     assert (exported - trained).abs().max() < 1e-4
     assert (exported - bare).abs().max() > 0.3
+    again = load(folder, "full")
+    again.load_state_dict(dict(checkpoint_weights(load(folder), "float32")), strict=False)  # as the 4 bits have them
+    apart = PeftModel.from_pretrained(again, tmp_path / "out" / "adapter")
+    assert (completion_stats(apart, ROW).logprobs_N.detach() - trained).abs().max() < 1e-4
 
 
 def test_4_bits_are_within_the_known_error_of_the_weights_and_names_are_the_checkpoints(folder: Path) -> None:
