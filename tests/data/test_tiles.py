@@ -23,7 +23,7 @@ def test_a_plan_by_hand() -> None:
     """A prompt of 2 tokens and completions of 1 and 2, for one key head of two query heads."""
     tiles = tiles_of([(2, [1, 2])])
     assert tiles.tiles == [Tile(range(0), 0, 0, 2), Tile(range(2), 2, 2, 3), Tile(range(2), 3, 3, 5)]
-    # Of 2, 3 and 4 keys: any two in one batch would be 1.5 to 1.7 times as large as both.
+    # Of 2, 3 and 4 keys: two neighbours in one batch would be 1.4 to 1.8 times as large as both.
     assert [len(part) for part in divide(tiles.tiles, 100)] == [1, 1, 1]
     plan = tiles.plan(1, 2, torch.float32)
     assert [batch.query_JBRN.tolist() for batch in plan.batches] == [[0, 2, 1, 3], [4, 5], [6, 8, 7, 9]]
@@ -40,7 +40,9 @@ def test_a_plan_by_hand() -> None:
 def test_every_tile_is_in_one_batch_of_little_padding(shape: list[tuple[int, list[int]]], most: int) -> None:
     tiles = tiles_of(shape).tiles
     parts = divide(tiles, most)
-    assert sorted((tile for part in parts for tile in part), key=lambda tile: tile.first) == tiles
+    assert sorted((tile for part in parts for tile in part), key=lambda tile: tile.first) == sorted(
+        tiles, key=lambda tile: tile.first
+    )
     for part in parts:
         places = len(part) * max(tile.queries for tile in part) * max(tile.keys for tile in part)
         assert len(part) == 1 or places <= most
