@@ -76,6 +76,8 @@ class StepModule(pl.LightningModule):
     Subclasses say what a step does (`training_step`); this class holds the model, its optimiser and the position.
     """
 
+    settings_of = "sft"  # the group of settings that the learning rate is in
+
     def __init__(
         self,
         model: Any,
@@ -110,7 +112,7 @@ class StepModule(pl.LightningModule):
     def optimise(self, losses: Iterator[Tensor], lr: float, max_grad_norm: float) -> float:
         """Back-propagate each micro-batch's loss, add all ranks' gradients, clip, step; returns the norm before that.
 
-        Raises FloatingPointError where that norm is not finite, before the weights are touched.
+        ConfigError where that norm is not finite, before the weights are touched.
         """
         optimizer: Any = self.optimizers()
         for loss in losses:
@@ -118,7 +120,10 @@ class StepModule(pl.LightningModule):
             self.masters.pull()
         norm = self.add_up()
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"step {self.steps_done}: the gradient norm is {float(norm)}")
+            why = f"the gradient norm of step {self.steps_done} is {float(norm)}; no weight was changed by it"
+            raise ConfigError(
+                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "use a lower one, or trainer.fit.precision=32-true"
+            )
         if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by one
             torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
         for group in optimizer.param_groups:

@@ -51,6 +51,8 @@ class UpdateStats(NamedTuple):
 class GrpoModule(StepModule):
     """Walks a plan of questions: one step is one rollout, even when no group has spread and the weights stay."""
 
+    settings_of = "grpo"
+
     def __init__(
         self,
         model: Any,
