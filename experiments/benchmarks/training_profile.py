@@ -105,7 +105,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name, Watched() as watched:
             folder = Path(name)
             rows.write(folder, model, kind, prompts * steps, 64)
-            common = {"model": str(model), "steps": steps, "row_tokens": 1280 if work == "sft_short" else 2048}
+            common = {"model": str(model), "steps": steps, "row_tokens": 1024 if work == "sft_short" else 2048}
             common["trainer"] = args.trainer
             shape = {"group": 8, "prompts_per_step": prompts, "completion_tokens": 96}
             file = folder / (f"rows_{kind}.jsonl" if what == "sft" else f"prompts_{kind}.jsonl")

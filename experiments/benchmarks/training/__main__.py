@@ -27,8 +27,8 @@ from experiments.benchmarks.training import rows
 
 HERE = Path(__file__).parent
 COMPLETION_TOKENS, GROUP, PROMPTS = 96, 8, 4
-# Tokens of a micro-batch are about the same on both sides; (finr1's row, TRL's rows without packing).
-SFT = {"short": (1280, 8), "finqa": (2048, 2)}
+# finr1's rows (its default, and one that takes FinQA's) and TRL's without packing, of about as many tokens.
+SFT = {"short": (1024, 8), "finqa": (2048, 2)}
 TRL_MICRO_BATCH = {"short": 8, "finqa": 4}
 WORKS = ("shared_8", "shared_16", "norms", "scale", "sft_short", "sft_finqa", "grpo_short", "grpo_finqa")
 
@@ -120,11 +120,14 @@ class Bench:
 
     def grpo(self, kind: str) -> None:
         """Whole steps, MFU of the update, share of sync and canary."""
-        shape = {"group": GROUP, "prompts_per_step": PROMPTS, "completion_tokens": COMPLETION_TOKENS}
+        prompts = self.args.prompts
+        shape = {"group": GROUP, "prompts_per_step": prompts, "completion_tokens": COMPLETION_TOKENS}
         common = {"rows": self.folder / f"prompts_{kind}.jsonl", **shape}
         ours = [self.ours("grpo", steps=self.args.steps, row_tokens=2048, **common)]
         peer = self.peer("grpo", steps=self.args.peer_steps, micro_batch=TRL_MICRO_BATCH[kind], **common)
         ours.append(self.ours("grpo", steps=self.args.steps, row_tokens=2048, **common))
+        if prompts != PROMPTS:
+            self.unit += f", {prompts} prompts a step"
         self.against(f"grpo_{kind}", ">= 4" if kind == "short" else ">= 14", "< 1", ours, peer)
         self.figures.add(f"grpo_{kind}_mfu", mean(ours, "mfu"), ">= 0.65", "of the measured bf16 matmul peak")
         self.figures.add(f"grpo_{kind}_sync", mean(ours, "sync_share"), "<= 0.03", "sync and canary, share of a step")
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--trainer", default="cpu", help="finr1's, a file of conf/trainer")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peer-steps", type=int, default=2, help="of TRL's GRPO, the first of which warms up")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="of a GRPO step, 8 completions each")
     parser.add_argument("--padded-at-once", type=int, default=8, help="padded rows a pass: 8 of them take 8 GB in all")
     parser.add_argument("--only", nargs="+", choices=WORKS, default=WORKS)
     args = parser.parse_args()
@@ -181,7 +185,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(args, resolve(ModelSettings()), Path(name))
         for kind in kinds:
-            rows.write(bench.folder, bench.model, kind, PROMPTS * max(args.steps, args.peer_steps), 64)
+            rows.write(bench.folder, bench.model, kind, args.prompts * max(args.steps, args.peer_steps), 64)
         for work in args.only:
             what, _, kind = work.partition("_")
             if not kind:
