@@ -1,6 +1,6 @@
 """Where an update's time goes: kinds of operations of one optimiser step of SFT and GRPO, by torch's profiler.
 
-    python experiments/benchmarks/training_profile.py [--only sft_short …]
+    OMP_NUM_THREADS=1 python experiments/benchmarks/training_profile.py [--only sft_short …]
 
 The work is that of `experiments/benchmarks/training`; what is profiled is `StepModule.optimise`: forward and backward
 passes, clipping, the optimiser. `products_of_peak` is how near the matrix products come to the machine's peak, the
