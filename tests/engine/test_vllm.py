@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from engine_process import result_of
 
 pytestmark = pytest.mark.slow
 
@@ -111,13 +108,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, env=environment, check=False
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    (line,) = (line for line in run.stdout.splitlines() if line.startswith("RESULT"))
-    return json.loads(line.removeprefix("RESULT"))  # type: ignore[no-any-return]
+    return result_of(PROGRAM)
 
 
 def test_engine_and_trainer_agree_after_a_sync(result: dict[str, Any]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from engine_process import result_of
 
 from finr1 import check, compose
 from finr1.engine import vllm_lora
@@ -106,13 +103,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, env=environment, check=False
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    (line,) = (line for line in run.stdout.splitlines() if line.startswith("RESULT"))
-    return json.loads(line.removeprefix("RESULT"))  # type: ignore[no-any-return]
+    return result_of(PROGRAM)
 
 
 @pytest.mark.slow
