@@ -41,11 +41,11 @@ class Tile(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Index tensors of tiles of about the same size; padding names the first row."""
+    """Index tensors of tiles of about the same size."""
 
     tiles: int
     query_JBRN: Tensor  # rows of [T H, D], padding names one after the last; flat
-    key_JBX: Tensor  # rows of [T J, D]; flat
+    key_JBX: Tensor  # rows of [T J, D], padding names those of the first token; flat
     mask_B1NX: Tensor  # of the last keys, those that not all queries see: 0 where one is seen, else -inf
 
 

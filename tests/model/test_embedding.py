@@ -54,7 +54,7 @@ def test_the_heads_gradient_stays_where_it_was_and_a_frozen_one_has_none() -> No
     assert head.grad is None and table.grad is None
 
 
-@pytest.mark.parametrize("change", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}])
+@pytest.mark.parametrize("change", [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}])
 def test_an_embedding_that_does_more_than_look_up_stays_torchs(change: dict[str, float]) -> None:
     model = tiny()
     vars(model.get_input_embeddings()).update(change)
