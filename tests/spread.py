@@ -1,10 +1,11 @@
-"""A reward for tests: 1 for a text of an odd number of characters, 0 for an even one."""
+"""A reward for tests: a number from 0 to 1 that hardly two texts have in common, so that every group has spread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from finr1.reward.base import RewardItem
+from finr1.store import digest
 from finr1.types import Verdict
 
 
@@ -18,4 +19,4 @@ class Spread:
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
         """One verdict a completion."""
-        return [Verdict(float(len(item.text) % 2)) for item in items]
+        return [Verdict(int(digest(item.text), 16) % 1000 / 999) for item in items]

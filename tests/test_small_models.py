@@ -103,7 +103,7 @@ def test_the_pipeline_with_bf16_weights_and_with_4_bits(tmp_path: Path, setting:
     assert len(lines) >= 2 * len(chosen(PIPELINE))
     run = tmp_path / "runs" / "tiny"
     moved(run, "sft", "grpo")
-    trained = [metrics for _, metrics in read_metrics(run, "grpo") if "mismatch" in metrics]  # there was spread
-    assert trained and all(0 < m["mismatch"] < 0.06 and 0 < m["canary"] < 0.15 for m in trained)
+    for _, metrics in read_metrics(run, "grpo"):
+        assert 0 < metrics["mismatch"] < 0.06 and 0 < metrics["canary"] < 0.15
     config = read_json(run / "5_grpo" / "model" / "config.json")
     assert "quantization_config" not in config and config["dtype"] == "bfloat16"
