@@ -12,13 +12,15 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from finr1 import compose, launch, ranks, sweep
-from finr1.check import check, check_keys
-from finr1.cli import explain, help_text
-from finr1.config import RootConfig
-from finr1.errors import ConfigError, Finr1Error
-from finr1.follow import follow
-from finr1.pipeline import COMMANDS, TRAINING, chosen, command_of, walk
+from finr1.cli import compose, launch, sweep
+from finr1.cli.check import check, check_keys
+from finr1.cli.explain import explain
+from finr1.cli.help import help_text
+from finr1.core import ranks
+from finr1.core.errors import ConfigError, Finr1Error
+from finr1.run.stages import COMMANDS, TRAINING, chosen, command_of
+from finr1.run.walk import follow, walk
+from finr1.settings.root import RootConfig
 
 _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",  # unbounded spinning of waiting threads beside other work costs a factor of ten
@@ -57,7 +59,7 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
     settings, values = compose.typed(cfg), compose.plain(cfg)
     stages = chosen(settings.stage)
     if settings.dry_run:
-        from finr1.dryrun import dry_run
+        from finr1.cli.dryrun import dry_run
 
         dry_run(settings, values, stages)
         return 0
@@ -82,7 +84,7 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     spent = walk(settings, values, together)
 
-    from finr1.summary import show
+    from finr1.cli.summary import show
 
     show(settings, spent, time.monotonic() - started)
     return 0

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runner
 from hypothesis import settings
+
+from tests.helpers import runner
 
 # A clean checkout's result must not hang on luck: the same examples each time, and none from a database. The deep ones,
 # at random, are `make fuzz`'s, or `pytest --hypothesis-profile=deep <files>`.
@@ -67,7 +68,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one rank and two have left what they did in the module's `CASES` of `several.py`."""
     cases = ",".join(request.module.CASES.values())
-    return runner.start_one_and_two(tmp_path_factory.mktemp("trained"), Path(__file__).parent / "several.py", cases)
+    return runner.start_one_and_two(
+        tmp_path_factory.mktemp("trained"), runner.REPO / "tests" / "helpers" / "several.py", cases
+    )
 
 
 @pytest.fixture(params=["sft", "grpo"])

@@ -1,4 +1,4 @@
-"""What `finr1.data.loop.keep_freed_memory` is worth: tokens a second of a training micro-batch without and with it.
+"""Tokens per second of a training micro-batch, with and without `finr1.training.loop.fit.keep_freed_memory`.
 
     python experiments/benchmarks/allocator.py [--repeats 5]
 
@@ -20,12 +20,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures
-from finr1.data.attention import register
-from finr1.data.logprobs import completion_stats
-from finr1.data.loop import keep_freed_memory
-from finr1.data.rows import Group, Row, make_row
-from finr1.model.load import load_trainable, resolve
-from finr1.model.settings import ModelSettings
+from finr1.parts.model.folder import resolve
+from finr1.settings.model import ModelSettings
+from finr1.training.loop.fit import keep_freed_memory
+from finr1.training.model.load import load_trainable
+from finr1.training.rows.attention import register
+from finr1.training.rows.logprobs import completion_stats
+from finr1.training.rows.rows import Row, RowGroup, make_row
 
 
 def row(n_groups: int, group_size: int = 8, prompt_tokens: int = 78, completion_tokens: int = 67) -> Row:
@@ -34,7 +35,7 @@ def row(n_groups: int, group_size: int = 8, prompt_tokens: int = 78, completion_
     draw = lambda n: [rng.randrange(49_000) for _ in range(n)]  # noqa: E731
     return make_row(
         [
-            Group(
+            RowGroup(
                 draw(prompt_tokens),
                 [draw(completion_tokens + rng.randrange(-15, 15)) for _ in range(group_size)],
                 range(n * group_size, (n + 1) * group_size),

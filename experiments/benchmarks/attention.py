@@ -3,7 +3,7 @@
     python experiments/benchmarks/attention.py [--repeats 10]
 
 Rows have SmolLM2-135M's heads (9, of keys and values 3, of 64) in bf16. `peer` is the padded path of
-`finr1.data.attention`, which hands the same pieces to `scaled_dot_product_attention`.
+`finr1.training.rows.attention`, which hands the same pieces to `scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures
-from finr1.data.attention import padded
-from finr1.data.loop import keep_freed_memory
-from finr1.data.rows import Group, make_row
-from finr1.data.tiles import TiledAttention
+from finr1.training.loop.fit import keep_freed_memory
+from finr1.training.rows.attention import padded
+from finr1.training.rows.rows import RowGroup, make_row
+from finr1.training.rows.tiles import TiledAttention
 
 HEADS, KEY_HEADS, SIZE = 9, 3, 64
 
@@ -43,7 +43,7 @@ def main() -> None:
         "finqa_pages": [(900, [96] * 8)],
     }
     for name, groups in shapes.items():
-        layout = make_row([Group([1] * p, [[1] * n for n in ns], list(range(len(ns)))) for p, ns in groups]).layout
+        layout = make_row([RowGroup([1] * p, [[1] * n for n in ns], list(range(len(ns)))) for p, ns in groups]).layout
         heads = (HEADS, KEY_HEADS, KEY_HEADS)
         q, k, v = (
             torch.randn(1, layout.n_tokens, h, SIZE, dtype=torch.bfloat16).transpose(1, 2).requires_grad_()

@@ -25,8 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures
-from finr1 import compose
-from finr1.pipeline import walk
+from finr1.cli import compose
+from finr1.run.walk import walk
 
 CONCURRENCY = 64
 TEXT = "<think>\n" + "The value is 12 x 3.5 = 42.\n" * 8 + "</think>\n<answer>\n\\boxed{42}\n</answer>"

@@ -27,11 +27,12 @@ VLLMS_OWN = 128
 
 def measure(block_tokens: int, max_new_tokens: int) -> dict[str, float]:
     """Tokens a second of each shape, with this size of cache block."""
-    import finr1.engine.vllm as engine_of
-    from finr1.engine.base import Request, Sampling
-    from finr1.model.settings import ModelSettings
-    from finr1.prompt import chat
-    from finr1.source.worked import Worked
+    import finr1.parts.engine.vllm.engine as engine_of
+    from finr1.core.prompt import chat
+    from finr1.parts.engine.base import Request
+    from finr1.parts.source.worked.source import Worked
+    from finr1.settings.model import ModelSettings
+    from finr1.settings.sampling import Sampling
 
     engine_of.CPU_BLOCK_TOKENS = block_tokens
     engine = engine_of.VllmEngine(ModelSettings(max_model_len=512))
@@ -58,7 +59,7 @@ def main() -> None:
     if arguments.block_tokens:
         print(json.dumps(measure(arguments.block_tokens, arguments.max_new_tokens)))
         return
-    from finr1.engine.vllm import CPU_BLOCK_TOKENS
+    from finr1.parts.engine.vllm.engine import CPU_BLOCK_TOKENS
 
     found = {}
     for block in (VLLMS_OWN, CPU_BLOCK_TOKENS):

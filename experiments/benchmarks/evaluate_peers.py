@@ -30,12 +30,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import REPO, Figures
 from experiments.benchmarks.served import served
-from finr1 import compose
-from finr1.context import build_all
-from finr1.engine.base import Request, Sampling
-from finr1.prompt import chat
-from finr1.store import JsonlWriter, read_jsonl, write_jsonl
-from finr1.types import Question
+from finr1.cli import compose
+from finr1.core.build import build_all
+from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
+from finr1.core.prompt import chat
+from finr1.core.types import Question
+from finr1.parts.engine.base import Request
+from finr1.settings.sampling import Sampling
 
 IN_FLIGHT = 64
 EVALSCOPE = "import json, sys, evalscope; evalscope.run_task(evalscope.TaskConfig(**json.loads(sys.argv[1])))"
@@ -165,9 +166,9 @@ def _new(folder: Path, name: str) -> Path:
 
 def engine_alone(n: int, tokens: int, rounds: int, folder: Path) -> tuple[float, float]:
     """Tokens a CPU second of `scoring.score` and of `llm.generate`, in turn on one engine."""
-    from finr1.engine.vllm import VllmEngine
-    from finr1.model.settings import ModelSettings
-    from finr1.scoring import score
+    from finr1.evaluation.scores.rows import score
+    from finr1.parts.engine.vllm.engine import VllmEngine
+    from finr1.settings.model import ModelSettings
 
     questions, engine = questions_of(n), VllmEngine(ModelSettings(max_model_len=512))
     llm, written = engine.llm, {"scored": 0, "bare": 0}

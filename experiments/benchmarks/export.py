@@ -19,8 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures, stage
-from finr1.store import MANIFEST, JsonlWriter, write_json
-from finr1.types import Message, Question, Trace
+from finr1.core.files import write_json
+from finr1.core.jsonl import JsonlWriter
+from finr1.core.stage_folder import MANIFEST
+from finr1.core.types import Message, Question, Trace
 
 
 def rows_of(n: int, seed: int = 0) -> Iterator[tuple[Question, dict[str, Any]]]:

@@ -20,16 +20,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures
-from finr1 import compose
-from finr1.config import RootConfig
-from finr1.context import Context, Engines
-from finr1.distil import to_trace
-from finr1.engine.base import Request, Sampling
-from finr1.engine.worked import WorkedEngine
-from finr1.pipeline import STAGES, function_of
-from finr1.source.worked import Worked
-from finr1.store import JsonlWriter
-from finr1.tracking import Tracker
+from finr1.cli import compose
+from finr1.core.jsonl import JsonlWriter
+from finr1.core.tracking import Tracker
+from finr1.data.distil.run import to_trace
+from finr1.parts.engine.base import Request
+from finr1.parts.engine.roles import Engines
+from finr1.parts.engine.worked.engine import WorkedEngine
+from finr1.parts.source.worked.source import Worked
+from finr1.run.context import Context
+from finr1.run.stages import STAGES, function_of
+from finr1.settings.root import RootConfig
+from finr1.settings.sampling import Sampling
 
 A_QUESTION = 10  # traces
 DIFFICULTY = 3

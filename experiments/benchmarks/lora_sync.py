@@ -32,13 +32,14 @@ GOALS = {"sync": ("< 1 x peer", "s"), "mismatch": ("<= 1 x peer", "nats a token"
 
 def measure(sync: str, rank: int, max_new_tokens: int) -> dict[str, float]:
     """All figures of one way to sync."""
-    from finr1.data.attention import register
-    from finr1.engine.base import Sampling
-    from finr1.engine.vllm import VllmEngine
-    from finr1.grpo.rollout import Sampler
-    from finr1.model.load import load_trainable, resolve
-    from finr1.model.settings import LoraSettings, ModelSettings
-    from finr1.source.worked import Worked
+    from finr1.parts.engine.vllm.engine import VllmEngine
+    from finr1.parts.model.folder import resolve
+    from finr1.parts.source.worked.source import Worked
+    from finr1.settings.model import LoraSettings, ModelSettings
+    from finr1.settings.sampling import Sampling
+    from finr1.training.grpo.rollout import Sampler
+    from finr1.training.model.load import load_trainable
+    from finr1.training.rows.attention import register
 
     settings = ModelSettings(max_model_len=512, adapter="lora", lora=LoraSettings(r=rank))
     engine = VllmEngine(settings, lora_sync=sync)
@@ -81,15 +82,15 @@ def _speed(sampler: Any, questions: Any) -> tuple[float, Any]:
 def _gap(model: Any, groups: Any) -> float:
     import torch
 
-    from finr1.data.logprobs import completion_stats
-    from finr1.data.rows import Group, make_row
+    from finr1.training.rows.logprobs import completion_stats
+    from finr1.training.rows.rows import RowGroup, make_row
 
     gaps = []
     for group in groups:
         completions = group.completions
         prompt, ids = completions[0].prompt_token_ids, [c.token_ids for c in completions]
         with torch.no_grad():
-            ours_N = completion_stats(model, make_row([Group(prompt, ids, range(len(ids)))])).logprobs_N
+            ours_N = completion_stats(model, make_row([RowGroup(prompt, ids, range(len(ids)))])).logprobs_N
         gaps.append((ours_N - torch.tensor([p for c in completions for p in c.logprobs])).abs())
     return float(torch.cat(gaps).mean())
 

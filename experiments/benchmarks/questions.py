@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures, stage
-from finr1.types import Message, Question, Split, stable_id
+from finr1.core.types import Message, Question, Split, stable_id
 
 HERE = "experiments.benchmarks.questions.Pages"
 N_TEST = 1500
@@ -94,7 +94,7 @@ def main() -> None:
         figures.add("worked_seconds", seconds, "< 90", f"s for {rows} rows")
         figures.add("worked_memory", memory, "< 1.5", "GB")
         pages = f"{{_target_: {HERE}, n_train: {rows}}}"
-        held = f"{{_target_: finr1.benchmark.held_out.HeldOut, source: {{_target_: {HERE}, n_train: 0}}}}"
+        held = f"{{_target_: finr1.parts.benchmark.held_out.HeldOut, source: {{_target_: {HERE}, n_train: 0}}}}"
         nodes = ("source=[]", "benchmark=[]", f"+source.pages={pages}", f"+benchmark.pages={held}")
         seconds, memory = stage(*common, "name=pages", *nodes)
         figures.add("pages_seconds", seconds, "< 90", f"s for {rows} rows")

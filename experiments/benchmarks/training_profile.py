@@ -27,10 +27,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.benchmarks.figures import Figures
 from experiments.benchmarks.training import finr1_side, rows
-from finr1.data.loop import StepModule
-from finr1.data.meter import Meter
-from finr1.model.load import resolve
-from finr1.model.settings import ModelSettings
+from finr1.parts.model.folder import resolve
+from finr1.settings.model import ModelSettings
+from finr1.training.loop.meter import Meter
+from finr1.training.loop.step_module import StepModule
 
 STEP = 2  # the one that is profiled, from 0: the first ones warm up
 KINDS = {

@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from omegaconf import OmegaConf
 
 from experiments.benchmarks.figures import Figures
-from finr1.answer import grade
-from finr1.compose import CONF
-from finr1.context import build
-from finr1.types import Question
+from finr1.answer.compare import grade
+from finr1.cli.compose import CONF
+from finr1.core.build import build
+from finr1.core.types import Question
 
 REAL = {"finqa": 6, "convfinqa": 8, "tfns": 1, "financeiq": 1, "fincuge": 1}  # source: pairs a question
 KINDS = ("number", "choice", "label", "yes_no")

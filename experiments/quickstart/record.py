@@ -19,10 +19,11 @@ from typing import Any
 import yaml
 from markupsafe import escape
 
-from finr1.errors import DataError, Finr1Error
-from finr1.pipeline import STAGES
-from finr1.reporting import charts, page
-from finr1.store import read_json, read_jsonl, write_atomic, write_json, write_jsonl
+from finr1.core.errors import DataError, Finr1Error
+from finr1.core.files import read_json, write_atomic, write_json
+from finr1.core.jsonl import read_jsonl, write_jsonl
+from finr1.evaluation.report import charts, page
+from finr1.run.stages import STAGES
 
 CURVES = (
     ("sft", "loss"),

@@ -9,6 +9,8 @@ LONGEST = 200_000  # characters read
 
 _VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _LIGATURES = {chr(c): " " for c in (*range(0xFB50, 0xFE00), *range(0xFE70, 0xFEFF))}  # Arabic; one is 18 characters
+
+
 # before the normal form, which would make `2½` 21/2 and `10²` 102
 _BEFORE = str.maketrans(
     {c: f"^{d}" for c, d in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", range(10), strict=True)}

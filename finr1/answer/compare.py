@@ -48,7 +48,7 @@ from finr1.answer.named import (
 )
 from finr1.answer.number import lone_number, only_figures, read_numbers
 from finr1.answer.value import candidates, grade_number, is_number, same_number
-from finr1.types import Question, Verdict
+from finr1.core.types import Question, Verdict
 
 __all__ = [
     "Grade",

@@ -18,7 +18,9 @@ _MONTHS = {
     for name in names
 }  # fmt: skip
 _ORDER = {"first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4}
+
 _ORDER |= {"一": 1, "二": 2, "三": 3, "四": 4, "上": 1, "下": 2, "1": 1, "2": 2, "3": 3, "4": 4}
+
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _NTH = "|".join(sorted((o for o in _ORDER if o.isascii()), key=len, reverse=True))
 _YEAR = r"(?:19|20)\d\d"

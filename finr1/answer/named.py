@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from finr1.answer.clean import clean, normal_form
-from finr1.answer.number import Number, read_numbers
-from finr1.answer.quantity import first_of
+from finr1.answer.number import read_numbers
+from finr1.answer.quantity import Number, first_of
 
 LETTERS = "ABCDEFGH"
 MARK = re.compile(
@@ -259,7 +259,9 @@ _NO = (
 _POLAR_NAMES = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
 _GUARDS = {"会": "(?![计計议議员費费])", "对": "(?![于应象外方手比冲价公私账])", "真": "(?![实正])", "是": "(?!非)"}
 _SHORT = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
+
 _SHORT |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
+
 _POLAR = re.compile(
     first_of(_POLAR_NAMES)
     + "(?:"

@@ -22,6 +22,8 @@ _MULTIPLIER = _UNIT | _BIG
 _D, _H = "".join(_DIGIT), "".join((*_DIGIT, *_UNIT, *_BIG))
 HAN = re.compile(f"[{_H}]|半")
 _NO_TENTH = r"(?![本功立为為长長员員交都熟分果效就旧舊扣算现現合])"  # 成本, 成立, 折旧 … are other words
+
+
 # possessive: a run of numerals is read once, whatever follows
 _WRITTEN = re.compile(
     rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_H}]++)又)?"
@@ -153,7 +155,9 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _WORDS = {word: float(n) for n, word in enumerate(_ONES)} | {word: 10.0 * n for n, word in enumerate(_TENS, 2)}
 _THOUSANDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+
 _PARTS |= {"tenth": 10, "tenths": 10}
+
 _SPOKEN_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
 _LEAD = re.compile(r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+")
 _TRAIL = re.compile(

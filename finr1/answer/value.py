@@ -12,8 +12,9 @@ from finr1.answer import numeral
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.named import MARK, last_match
-from finr1.answer.number import Number, lone_number, read_numbers, unit_factor
-from finr1.types import Question, Verdict
+from finr1.answer.number import lone_number, read_numbers, unit_factor
+from finr1.answer.quantity import Number
+from finr1.core.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
 MOST = 40  # numbers read of an answer

@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from finr1.answer import Grade, grade, parse
-from finr1.types import Question
+from finr1.answer.compare import Grade, grade
+from finr1.answer.extract import parse
+from finr1.core.types import Question
 
 LIMIT_S = 0.010  # of CPU time per 10,000 bytes begun
 BLOCK = 10_000

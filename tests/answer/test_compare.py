@@ -3,21 +3,21 @@
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finr1.answer import grade
-from finr1.answer.compare import same_number
+from finr1.answer.compare import grade
 from finr1.answer.number import read_numbers
-from finr1.types import Question
+from finr1.answer.value import same_number
+from finr1.core.types import Question
+from tests.helpers.runner import REPO
 
 CASES = [
     json.loads(line)
-    for path in sorted((Path(__file__).parents[1] / "golden").glob("answer_cases*.jsonl"))
+    for path in sorted((REPO / "tests" / "golden").glob("answer_cases*.jsonl"))
     for line in path.read_text(encoding="utf-8").splitlines()
 ]
 

@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from finr1.answer import final_answer, parse, render
-from finr1.answer.extract import last_box
+from finr1.answer.extract import final_answer, last_box, parse, render
 
 
 def test_render_is_read_back() -> None:

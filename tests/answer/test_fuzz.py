@@ -4,11 +4,11 @@ import json
 import time
 from pathlib import Path
 
-import fuzz
 import pytest
 
-from finr1.answer import Grade
-from finr1.types import Question, Verdict
+from finr1.answer.compare import Grade
+from finr1.core.types import Question, Verdict
+from tests.answer import fuzz
 
 SEED = 0
 ROWS = 20_000  # in `make test`

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from finr1.answer.number import clean, read_numbers, unit_factor
+from finr1.answer.clean import clean
+from finr1.answer.number import read_numbers, unit_factor
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from runner import DATA
-from stages import question
 
-from finr1.answer import grade
+from finr1.answer.compare import grade
 from finr1.answer.program import ProgramError, execute
-from finr1.source.finqa import FinQA
-from finr1.types import Question
+from finr1.core.types import Question
+from finr1.parts.source.finqa import FinQA
+from tests.helpers.runner import DATA, REPO
+from tests.helpers.stages import question
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "peer_metrics.jsonl"
+GOLDEN = REPO / "tests" / "golden" / "peer_metrics.jsonl"
 ROWS = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
 TABLE, PROGRAMS = next(row["table"] for row in ROWS if "table" in row), [row for row in ROWS if "program" in row]
 ANSWERS = [row for row in ROWS if "answer" in row]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finr1.answer import grade
+from finr1.answer.compare import grade
 from finr1.answer.number import lone_number, read_numbers
 from finr1.answer.value import MOST, candidates
-from finr1.types import Question
+from finr1.core.types import Question
 
 
 def verdicts(gold: str, answer: str, asked: str = "?", **meta: Any) -> tuple[float | None, float | None]:

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.benchmarks import verifier
 from finr1.answer.numeral import integer
-from finr1.types import Question
+from finr1.core.types import Question
 
 
 def question(gold: str, language: str = "en", **meta: object) -> Question:

@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from finr1.errors import DataError
-from finr1.source.ant_finance import AntFinance
-from finr1.source.base import Source
-from finr1.source.convfinqa import ConvFinQA
-from finr1.source.finance_instruct_500k import FinanceInstruct500k
-from finr1.source.finance_qt import FinanceQT
-from finr1.source.financeiq import FinanceIQ
-from finr1.source.fincorpus import FinCorpus
-from finr1.source.fincuge import FinCUGE
-from finr1.source.finpee import FinPEE
-from finr1.source.finqa import FinQA
-from finr1.source.jsonl import Jsonl
-from finr1.source.parquet import Parquet
-from finr1.source.reading import MAX_ROW
-from finr1.source.tfns import Tfns
+from finr1.core.errors import DataError
+from finr1.parts.source.ant_finance import AntFinance
+from finr1.parts.source.base import Source
+from finr1.parts.source.convfinqa import ConvFinQA
+from finr1.parts.source.finance_instruct_500k import FinanceInstruct500k
+from finr1.parts.source.finance_qt import FinanceQT
+from finr1.parts.source.financeiq import FinanceIQ
+from finr1.parts.source.fincorpus import FinCorpus
+from finr1.parts.source.fincuge import FinCUGE
+from finr1.parts.source.finpee import FinPEE
+from finr1.parts.source.finqa import FinQA
+from finr1.parts.source.jsonl import Jsonl
+from finr1.parts.source.parquet import Parquet
+from finr1.parts.source.reading import MAX_ROW
+from finr1.parts.source.tfns import Tfns
 
 BIG = 100_000_000
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_server import Behave, Reply, Seen, chat, good, serve, solved
-from stages import question, stage_context, write_rows
 
-from finr1.distil import DistilSettings, run
-from finr1.engine.base import Sampling
-from finr1.store import read_jsonl
+from finr1.core.jsonl import read_jsonl
+from finr1.data.distil.run import run
+from finr1.settings.distil import DistilSettings
+from finr1.settings.sampling import Sampling
+from tests.helpers.fault_server import Behave, Reply, Seen, chat, good, serve, solved
+from tests.helpers.stages import question, stage_context, write_rows
 
 FAULTS = [
     Reply(500),
@@ -46,7 +47,12 @@ def distil(run_dir: Path, behave: Behave) -> tuple[list[dict[str, Any]], dict[st
     made = [question(f"question {i}", str(i)) for i in range(120)]
     write_rows(run_dir / "1_questions" / "questions.jsonl", made)
     with serve(behave) as server:
-        node = {"_target_": "finr1.engine.http.HttpEngine", "model": "m", "base_url": server.url, "backoff_s": 0.005}
+        node = {
+            "_target_": "finr1.parts.engine.http.engine.HttpEngine",
+            "model": "m",
+            "base_url": server.url,
+            "backoff_s": 0.005,
+        }
         limits = {"concurrency": 16, "retries": 14, "timeout_s": 0.4}
         settings = DistilSettings(sampling=Sampling(n=2, temperature=0.6, max_new_tokens=64))
         with stage_context(run_dir, "distil", engine={"teacher": {**node, **limits}}, distil=settings) as ctx:

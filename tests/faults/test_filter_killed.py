@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import runner
 
-from finr1.store import read_jsonl
+from finr1.core.jsonl import read_jsonl
+from tests.helpers import runner
 
 FILES = ("verdicts.jsonl", "good.jsonl", "bad.jsonl", "undecided.jsonl", "rl.jsonl", "audit.json")
 KILLS = 20
@@ -24,7 +24,7 @@ def test_sigkill_at_random_points_changes_nothing_and_judges_nothing_twice(tmp_p
     data = ["source.worked.n_train=160", "source.worked.n_test=2", "benchmark.worked.limit=2"]
 
     def words(stage: str, name: str, log: Path) -> list[str]:
-        judge = ["judge.answer.exact._target_=tests.faults.slow_judge.SlowExact", f"+judge.answer.exact.log={log}"]
+        judge = ["judge.answer.exact._target_=tests.helpers.slow_judge.SlowExact", f"+judge.answer.exact.log={log}"]
         return [f"stage={stage}", f"name={name}", *data, "filter.chunk=3", "filter.audit_share=0.5", *judge]
 
     log, whole_log = tmp_path / "log", tmp_path / "whole_log"

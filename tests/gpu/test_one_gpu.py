@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-import runner
 import torch
-from tiny_model import SHAPES, tiny
 
-from finr1.data import attention, flex
-from finr1.data.logprobs import completion_stats
-from finr1.data.rows import Group, make_row
+from finr1.training.rows import attention, flex
+from finr1.training.rows.logprobs import completion_stats
+from finr1.training.rows.rows import RowGroup, make_row
+from tests.helpers import runner
+from tests.helpers.tiny_model import SHAPES, tiny
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-LONG = [Group([1, 2, 3] * 90, [[4, 5, 9] * 50, [6] * 129, [2]], [0, 1, 2]), Group([7, 7], [[8, 9] * 70], [3])]
-ROW = [Group([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), Group([7, 7], [[8, 9]], [2])]
+LONG = [RowGroup([1, 2, 3] * 90, [[4, 5, 9] * 50, [6] * 129, [2]], [0, 1, 2]), RowGroup([7, 7], [[8, 9] * 70], [3])]
+ROW = [RowGroup([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), RowGroup([7, 7], [[8, 9]], [2])]
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -34,7 +34,7 @@ def test_log_probs_and_gradients_are_those_of_the_cpu(kind: str) -> None:
 @pytest.mark.parametrize("groups", [ROW, LONG], ids=["short", "long"])
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(9, 3, 64), (28, 4, 128), (4, 4, 16)])
 def test_flex_attention_and_its_gradients_are_those_of_padded_batches(
-    groups: list[Group], heads: int, key_heads: int, size: int
+    groups: list[RowGroup], heads: int, key_heads: int, size: int
 ) -> None:
     """9 and 3 heads are SmolLM2's, 28 and 4 those of Qwen2.5-7B."""
     device = torch.device("cuda")

@@ -179,8 +179,8 @@ def main() -> None:
     kinds = rows.kinds()
     if "finqa" not in kinds:
         print("no FinQA rows: name the data folder by FINR1_DATA", file=sys.stderr)
-    from finr1.model.load import resolve
-    from finr1.model.settings import ModelSettings
+    from finr1.parts.model.folder import resolve
+    from finr1.settings.model import ModelSettings
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as name:

@@ -25,25 +25,27 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import torch
 from omegaconf import OmegaConf
 
-from finr1.clock import memory_gib
-from finr1.context import build
-from finr1.data.attention import register
-from finr1.data.checkpoints import Checkpoints
-from finr1.data.logprobs import CHUNK, SLICE, Head, completion_stats
-from finr1.data.loop import StepModule, fit, keep_freed_memory
-from finr1.data.masters import cast_weights
-from finr1.data.meter import work_of
-from finr1.data.rows import Group, make_row
-from finr1.data.settings import CheckpointSettings
-from finr1.model.load import completion_ids, load_tokenizer, load_trainable, prompt_ids
-from finr1.model.settings import ModelSettings
-from finr1.reward.base import RewardItem
-from finr1.sft.module import SftModule
-from finr1.sft.run import make_plan
-from finr1.sft.settings import SftSettings
-from finr1.store import read_jsonl
-from finr1.tracking import Tracker, read_metrics
-from finr1.types import Question, Verdict
+from finr1.core.build import build
+from finr1.core.clock import memory_gib
+from finr1.core.jsonl import read_jsonl
+from finr1.core.tracking import Tracker, read_metrics
+from finr1.core.types import Question, Verdict
+from finr1.parts.model.tokens import completion_ids, load_tokenizer, prompt_ids
+from finr1.parts.reward.base import RewardItem
+from finr1.settings.checkpoint import CheckpointSettings
+from finr1.settings.model import ModelSettings
+from finr1.settings.sft import SftSettings
+from finr1.training.loop.checkpoints import Checkpoints
+from finr1.training.loop.fit import fit, keep_freed_memory
+from finr1.training.loop.masters import cast_weights
+from finr1.training.loop.meter import work_of
+from finr1.training.loop.step_module import StepModule
+from finr1.training.model.load import load_trainable
+from finr1.training.rows.attention import register
+from finr1.training.rows.logprobs import CHUNK, SLICE, Head, completion_stats
+from finr1.training.rows.rows import RowGroup, make_row
+from finr1.training.sft.run import make_plan
+from finr1.training.sft.step import SftModule
 
 REPO = Path(__file__).parents[3]
 GIB = 2**30 / 1e9
@@ -99,7 +101,7 @@ def sft(args: Any, folder: Path) -> dict[str, Any]:
     groups = []
     for row in read_jsonl(Path(args.rows)):
         target = completion_ids(tokenizer, row["prompt"], row["completion"][0]["content"])
-        groups.append(Group(prompt_ids(tokenizer, row["prompt"]), [target], [len(groups)]))
+        groups.append(RowGroup(prompt_ids(tokenizer, row["prompt"]), [target], [len(groups)]))
     plan = make_plan(groups, 1, args.row_tokens, 1, seed=0)[: args.steps]
     steps = sft_walk(args, plan, args.row_tokens, folder)[1:]
     tokens = [work_of(rows).tokens for rows in plan[1:]]
@@ -109,12 +111,12 @@ def sft(args: Any, folder: Path) -> dict[str, Any]:
 
 def grpo(args: Any, folder: Path) -> dict[str, Any]:
     """Completion tokens a second of whole steps after the first, MFU of their updates, shares of their parts."""
-    from finr1.engine.base import Sampling
-    from finr1.engine.vllm import VllmEngine
-    from finr1.grpo.canary import Canary
-    from finr1.grpo.module import GrpoModule
-    from finr1.grpo.rollout import Sampler
-    from finr1.grpo.settings import GrpoSettings
+    from finr1.parts.engine.vllm.engine import VllmEngine
+    from finr1.settings.grpo import GrpoSettings
+    from finr1.settings.sampling import Sampling
+    from finr1.training.grpo.canary import Canary
+    from finr1.training.grpo.rollout import Sampler
+    from finr1.training.grpo.step import GrpoModule
 
     questions = [Question.from_json(row["question"]) for row in read_jsonl(Path(args.rows))]
     per_step, sampling = args.prompts_per_step, Sampling(n=args.group, max_new_tokens=args.completion_tokens)
@@ -186,7 +188,7 @@ def pieces(args: Any, folder: Path) -> dict[str, Any]:
     rng = random.Random(0)
     draw = lambda n: [rng.randrange(49_000) for _ in range(n)]  # noqa: E731
     completions = [draw(args.completion_tokens) for _ in range(args.group)]
-    group = Group(draw(args.prompt_tokens), completions, range(args.group))
+    group = RowGroup(draw(args.prompt_tokens), completions, range(args.group))
     model: Any = load_trainable(Path(args.model), settings(args.model), "sdpa" if args.form == "padded" else register())
     for module in model.modules() if args.form == "own_norms" else ():
         vars(module).pop("forward", None)
@@ -195,7 +197,7 @@ def pieces(args: Any, folder: Path) -> dict[str, Any]:
     is_padded = args.form == "padded"
     run = functools.partial(padded, model, args.micro_batch) if is_padded else functools.partial(shared, model)
     with torch.autocast("cpu", torch.bfloat16, enabled=args.form != "bf16"):
-        run(Group(group.prompt[:16], [group.completions[0][:16]], [0]))  # gradients exist from here on
+        run(RowGroup(group.prompt[:16], [group.completions[0][:16]], [0]))  # gradients exist from here on
         torch.clear_autocast_cache()
         before = memory_gib("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
@@ -211,12 +213,12 @@ def pieces(args: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def shared(model: Any, group: Group) -> None:
+def shared(model: Any, group: RowGroup) -> None:
     """Backward pass of the sum of log-probabilities, the prompt once."""
     (-completion_stats(model, make_row([group])).logprobs_N.sum()).backward()
 
 
-def padded(model: Any, micro_batch: int, group: Group) -> None:
+def padded(model: Any, micro_batch: int, group: RowGroup) -> None:
     """The same, the prompt before each completion, so many completions at once."""
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     weight_VD = model.get_output_embeddings().weight
@@ -233,7 +235,7 @@ def scale(args: Any, folder: Path) -> dict[str, Any]:
     """Seconds of a step of 1, 2, 4 … groups of 1,024 unique tokens (a prompt of 256, 8 completions of 96)."""
     rng = random.Random(0)
     draw = lambda n: [rng.randrange(49_000) for _ in range(n)]  # noqa: E731
-    group = lambda: Group(draw(256), [draw(96) for _ in range(8)], range(8))  # noqa: E731
+    group = lambda: RowGroup(draw(256), [draw(96) for _ in range(8)], range(8))  # noqa: E731
     sizes = [1, *(2**i for i in range(args.steps))]
     plan = [[[group() for _ in range(min(2, n - i))] for i in range(0, n, 2)] for n in sizes]
     tokens = [1024 * n for n in sizes]

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finr1.answer import render
-from finr1.engine.base import Request, Sampling
-from finr1.engine.worked import WorkedEngine
-from finr1.model.load import completion_ids, load_tokenizer, prompt_ids
-from finr1.prompt import chat
-from finr1.source.finqa import FinQA
-from finr1.source.worked import Worked
-from finr1.store import write_jsonl
-from finr1.types import Question
+from finr1.answer.extract import render
+from finr1.core.jsonl import write_jsonl
+from finr1.core.prompt import chat
+from finr1.core.types import Question
+from finr1.parts.engine.base import Request
+from finr1.parts.engine.worked.engine import WorkedEngine
+from finr1.parts.model.tokens import completion_ids, load_tokenizer, prompt_ids
+from finr1.parts.source.finqa import FinQA
+from finr1.parts.source.worked.source import Worked
+from finr1.settings.sampling import Sampling
 
 # Tokens a row: of the prompt alone for GRPO, of prompt and completion for SFT.
 PROMPTS = {"short": (90, 115), "finqa": (850, 950)}

@@ -1,0 +1,111 @@
+"""The text of `python -m finr1 --help`, read from `conf/`."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finr1.cli.compose import CONF
+from finr1.run.stages import STAGES, WALKS
+from finr1.settings.root import RootConfig
+
+WIDTH = 120  # of a line of --help
+KEYS = (  # the most used settings, for --help
+    "name",
+    "seed",
+    "dry_run",
+    "paths.runs",
+    "paths.data",
+    "model.path",
+    "questions.limit_per_source",
+    "distil.sampling.n",
+    "sft.epochs",
+    "sft.learning_rate",
+    "grpo.steps",
+    "grpo.questions_per_step",
+    "grpo.group_size",
+    "grpo.learning_rate",
+    "grpo.rows",
+    "grpo.init_from",
+    "evaluate.models",
+    "evaluate.sampling.n",
+)
+_WHAT = {
+    "questions": "read, normalise, deduplicate, decontaminate",
+    "distil": "ask the teacher",
+    "filter": "judge the traces: good, bad, undecided",
+    "export": "write the good traces as a Hugging Face data set with its card",
+    "sft": "fine-tune on the good traces",
+    "grpo": "reinforce on the bad questions",
+    "evaluate": "score base, SFT and GRPO models on held-out questions",
+    "report": "one HTML file and summary.json",
+}
+_COMMANDS = {
+    "serve": "a model of the run behind vLLM's OpenAI-compatible server",
+    "chat": "ask a server in the terminal, thinking and answer apart",
+}
+
+
+def help_text() -> str:
+    """What `python -m finr1 --help` prints."""
+    lines = [
+        "finr1: distil, filter, fine-tune, reinforce and evaluate language models for finance.",
+        "",
+        "  python -m finr1                           the whole pipeline on the embedded default (quickstart)",
+        "  python -m finr1 stage=<stage>             one stage alone, on what the stages before it wrote",
+        "  python -m finr1 +experiment=<name>        another experiment",
+        "  python -m finr1 <group>=<choice> <key>=<value> ...",
+        "  python -m finr1 --multirun <key>=<a>,<b>  one job a value, each in a process of its own",
+        "  python -m finr1 --cfg job                 print the composed configuration (--hydra-help: Hydra's options)",
+        "",
+        "Stages (those that are done are skipped, those that were stopped are resumed):",
+    ]
+    lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
+    lines += [f"  {name:<11}walks {', '.join(walk)}" for name, walk in WALKS.items()]
+    lines += ["", "Commands (stage=<command>):"]
+    lines += [f"  {name:<11}{what}" for name, what in _COMMANDS.items()]
+    lines += ["", "Experiments:"]
+    lines += [f"  {path.stem:<14}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+    lines += ["", "Groups (those shown in brackets take a list):"]
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "stage")):
+        choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        lines += textwrap.wrap(
+            choices, WIDTH, initial_indent=f"  {_example(group.name):<44}", subsequent_indent=" " * 46
+        )
+    lines += ["", "Settings most used (all of them: --cfg job):"]
+    lines += [f"  {key}={_show(value)}" for key, value in _defaults()]
+    return "\n".join(lines)
+
+
+def _example(group: str) -> str:
+    examples = {
+        "engine": "engine@engine.<teacher|judge|policy>=",
+        "judge": "judge@judge.<answer|reasoning>=[...]",
+        **{name: f"{name}=[...]" for name in ("source", "reward", "benchmark")},
+    }
+    return examples.get(group, f"{group}=")
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").rstrip()
+    return ""
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    root = dataclasses.asdict(RootConfig())
+    for key in KEYS:
+        node: Any = root
+        for part in key.split("."):
+            node = node[part]
+        yield key, node
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "").replace(" ", "")

@@ -1,0 +1,38 @@
+"""From a `_target_` node of the configuration to the object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from finr1.core.errors import ConfigError
+
+_INNER_SOURCE = re.compile(r"(?<![\w.])source\.\w+\.")
+
+
+def build(node: Mapping[str, Any], **more: Any) -> Any:
+    """Instantiate a `_target_` node; dataclass settings inside it arrive as dataclass instances."""
+    return instantiate(dict(node), **more, _convert_="object")
+
+
+def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Instantiate every node of a group that composes as a list, by name.
+
+    A source inside a benchmark speaks of `source.<its name>`: ConfigError names the key where it stands.
+    """
+    parts: dict[str, Any] = {}
+    for name, node in nodes.items():
+        try:
+            parts[name] = build(node)
+        except InstantiationException as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ConfigError):
+                cause = cause.__cause__
+            if cause is None or "source" not in node:
+                raise
+            raise ConfigError(*(_INNER_SOURCE.sub(f"benchmark.{name}.source.", str(w)) for w in cause.words)) from error
+    return parts

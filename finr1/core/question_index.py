@@ -1,0 +1,106 @@
+"""Rows by id without holding them: the questions of a run, and whether an id is there twice, in a few bytes an id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from finr1.core.errors import DataError
+from finr1.core.jsonl import raw_rows
+from finr1.core.types import Question
+
+RECENT = 2048  # questions kept as objects: traces stand in the order of their questions
+_HEX = re.compile("[0-9a-f]{16}")
+
+
+def number_of(name: str) -> int:
+    """64 bits of an id; an id of this program is just that in hexadecimal."""
+    if _HEX.fullmatch(name):
+        return int(name, 16)
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+
+
+def repeated(numbers: array[int]) -> int | None:
+    """One of the numbers that are there more than once; None where all differ. Sorts them where they stand."""
+    ordered = np.frombuffer(numbers, dtype=np.uint64)
+    ordered.sort()
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    return int(ordered[same[0]]) if len(same) else None
+
+
+class QuestionIndex:
+    """The questions of a file, found by their ids: 16 bytes a question are held, and the last ones read.
+
+    `asked` and `solved` mark questions by number. Use as a context manager. DataError names the line of a question that
+    lacks something.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        numbers, starts = array("Q"), array("Q")
+        for row in raw_rows(path, ["id", *Question.needed()]):
+            numbers.append(number_of(row.values["id"]))
+            starts.append(row.start)
+        unsorted = np.frombuffer(numbers, dtype=np.uint64)
+        order = np.argsort(unsorted, kind="stable")
+        self._numbers = unsorted[order]
+        self._starts = np.frombuffer(starts, dtype=np.uint64)[order]
+        self.asked, self.solved = bytearray(len(order)), bytearray(len(order))
+        self._file = path.open("rb")
+        self.find = lru_cache(RECENT)(self._find)
+
+    def _find(self, question_id: str) -> tuple[int, Question] | None:
+        """The number of a question in this index, and the question; None for an id that is not here."""
+        wanted = np.uint64(number_of(question_id))
+        place = int(np.searchsorted(self._numbers, wanted))
+        if place == len(self._numbers) or self._numbers[place] != wanted:
+            return None
+        question = self._read(place)
+        return (place, question) if question.id == question_id else None
+
+    def _read(self, place: int) -> Question:
+        self._file.seek(int(self._starts[place]))
+        return Question.from_json(json.loads(self._file.readline()))
+
+    def __contains__(self, question_id: object) -> bool:
+        if not isinstance(question_id, str):
+            return False
+        number = np.uint64(number_of(question_id))
+        place = int(np.searchsorted(self._numbers, number))
+        return place < len(self._numbers) and bool(self._numbers[place] == number)
+
+    def __getitem__(self, question_id: str) -> Question:
+        found = self.find(question_id)
+        if found is None:
+            raise DataError(self.path, f"there is no question {question_id}", "run stage=questions again")
+        return found[1]
+
+    def mark(self, question_id: str, solved: bool) -> None:
+        """Note that a question has a trace, and whether that is a good one."""
+        found = self.find(question_id)
+        if found:
+            self.asked[found[0]] = 1
+            self.solved[found[0]] |= solved
+
+    def unsolved(self) -> Iterator[Question]:
+        """The questions that have traces, and none that is good."""
+        for place, (asked, solved) in enumerate(zip(self.asked, self.solved, strict=True)):
+            if asked and not solved:
+                yield self._read(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,138 @@
+"""What a run leaves on disk: append-only JSONL, stage folders with a manifest, and the lock of a run.
+
+A stage folder is *done* when its `manifest.json` carries the fingerprint that the run would give it now: a hash of the
+stage's settings, of the fingerprints of what it reads, and of the stage's own sources. A folder that was begun with the
+same fingerprint (`begun.json`) is *resumed*; one begun with another is kept aside under `.old/` and begun anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from finr1.core.files import canonical, digest, read_json, write_atomic, write_json
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+SPENT = ".spent"
+State = Literal["done", "resume", "fresh"]
+
+
+class Spent(NamedTuple):
+    """What a stage has cost over all attempts: wall seconds, and the peak of resident memory in GiB (0: not known)."""
+
+    seconds: float
+    memory_gib: float
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What decides whether a stage must run again, each part hashed, so that a change can be named."""
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]  # stage folder or data file -> its fingerprint
+    code: str
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all parts."""
+        return digest([self.stage, self.settings, self.inputs, self.code])
+
+    def changes(self, other: Mapping[str, Any]) -> str:
+        """In words, what differs from the key written in a manifest: `settings.n_train, code`."""
+        names = [f"input {k}" for k, v in self.inputs.items() if other.get("inputs", {}).get(k) != v]
+        before = other.get("settings", {})
+        mine = json.loads(canonical(self.settings))
+        names += [k for k in sorted({*mine, *before}) if mine.get(k) != before.get(k)]
+        if other.get("code") != self.code:
+            names.append("its code")
+        return ", ".join(names) or "nothing that is known"
+
+    def to_json(self) -> dict[str, Any]:
+        """As written in the manifest."""
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "settings": json.loads(canonical(self.settings)),
+            "inputs": dict(self.inputs),
+            "code": self.code,
+        }
+
+
+def state_of(folder: Path, key: StageKey) -> State:
+    """Whether the folder is done, can be resumed, or must be begun anew."""
+    for name, state in ((MANIFEST, "done"), (BEGUN, "resume")):
+        path = folder / name
+        if path.exists():
+            return state if read_json(path).get("fingerprint") == key.fingerprint else "fresh"  # type: ignore[return-value]
+    return "fresh"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage has finished in this folder, under whatever settings."""
+    return (folder / MANIFEST).is_file()
+
+
+def begin(folder: Path, key: StageKey) -> tuple[State, str]:
+    """Make the folder ready; returns its state and, where an older one was set aside, what had changed."""
+    state = state_of(folder, key)
+    changed = ""
+    if state == "fresh":
+        if folder.exists() and any(folder.iterdir()):
+            older = folder / MANIFEST if (folder / MANIFEST).exists() else folder / BEGUN
+            changed = key.changes(read_json(older)) if older.exists() else "a folder without a manifest"
+            _set_aside(folder)
+        write_json(folder / BEGUN, {**key.to_json(), "began": time.time()})
+    return state, changed
+
+
+def _set_aside(folder: Path) -> None:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    aside = folder.parent / ".old" / f"{folder.name}.{stamp}"
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = aside.with_name(f"{folder.name}.{stamp}-{number}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, aside)
+
+
+def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, versions: Mapping[str, str]) -> None:
+    """Mark the stage done: from now on it is skipped as long as its fingerprint stays."""
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".") and path.name != BEGUN
+    }
+    body = {
+        **key.to_json(),
+        "began": read_json(folder / BEGUN)["began"],
+        "seconds": cost.seconds,
+        "memory_gib": cost.memory_gib,
+        "counts": counts,
+        "files": files,
+        "versions": versions,
+    }
+    write_json(folder / MANIFEST, body)
+    (folder / BEGUN).unlink(missing_ok=True)
+
+
+def spent(folder: Path) -> Spent:
+    """What earlier, killed attempts at a stage that is being resumed have cost (`note_spent` wrote it)."""
+    try:
+        found = [float(word) for word in (folder / SPENT).read_text().split()]
+    except (FileNotFoundError, ValueError):
+        found = []
+    return Spent(*found) if len(found) == 2 and all(map(math.isfinite, found)) else Spent(0.0, 0.0)
+
+
+def note_spent(folder: Path, cost: Spent) -> None:
+    """Note what was spent so far, so that a resumed stage reports the whole."""
+    write_atomic(folder / SPENT, f"{cost.seconds:.3f} {cost.memory_gib:.3f}")

@@ -1,0 +1,113 @@
+"""Scoring by a judge model: what `evaluate.scorer` makes of completions that the rules have graded already.
+
+The judges are those of `judge.answer` that ask a model, in their order: a later one sees what those before it left
+undecided. A row keeps the rules' verdicts (`strict`, `scaled`) and gets `judges`, the model's verdict of every repeat
+(empty where it was not asked), and `judged`, what counts. All answers of a judge are in `paths.judge_cache`, a repeat
+under a key of its own, so that scoring the same completions again asks only about answers that are new.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finr1.core.errors import ConfigError
+from finr1.core.types import Question, Verdict
+from finr1.evaluation.scores import intervals as stats
+from finr1.evaluation.scores.kappa import fleiss_kappa, two_judges
+from finr1.evaluation.scores.rows import Row
+from finr1.parts.engine.cached import Repeat
+from finr1.parts.judge.base import AnswerJudge, AsksModel, JudgeItem, ask_all, decided
+
+if TYPE_CHECKING:
+    from finr1.run.context import Context
+
+
+class Judging:
+    """The judges of one evaluation. ConfigError where `judge.answer` has none that asks a model."""
+
+    def __init__(self, ctx: Context) -> None:
+        settings, parts = ctx.cfg.evaluate, ctx.parts(ctx.cfg.judge.answer)
+        self.judges: dict[str, AnswerJudge] = dict(parts)
+        for name, part in parts.items():
+            if not isinstance(part, AsksModel):
+                del self.judges[name]
+        if not self.judges:
+            why = f"of judge.answer=[{','.join(parts)}] none asks a model"
+            raise ConfigError("evaluate.scorer", settings.scorer, why, "choose judge@judge.answer=[answer_llm]")
+        self.ctx, self.repeats, self.rules_first = ctx, settings.judge_repeats, settings.scorer == "rules_then_llm"
+
+    def judge(self, rows: Sequence[Row], questions: Mapping[str, Question]) -> None:
+        """Put `judges` and `judged` into these rows of `scoring.grade_completion`; a failed call decides nothing."""
+        asked = [row for row in rows if self._settle(row)]
+        items = [JudgeItem(questions[row["question_id"]], "", row["answer"]) for row in asked]
+        for number in range(self.repeats):
+            for judge in self.judges.values():
+                assert isinstance(judge, AsksModel)
+                judge.ask_through(Repeat(self.ctx.judge, number))
+            for row, verdicts in zip(asked, ask_all(self.judges, items), strict=True):
+                verdict, name = decided(verdicts)
+                row["judges"].append({"value": verdict.value, "why": verdict.why, "judge": name})
+        for row in asked:
+            verdict = majority(row["judges"])
+            row["judged"] = {"value": verdict.value, "why": verdict.why, "by": "llm"}
+
+    def _settle(self, row: Row) -> bool:
+        """Whether a model must be asked; where not, the rules' verdict counts, or a failed call has none."""
+        row["judges"] = []
+        if row["finish_reason"] == "error" or not (row["answer"] or "").strip():
+            row["judged"] = {**row["strict"], "by": "rules"}  # no answer is a wrong one, and there is nothing to show
+        elif self.rules_first and row["scaled"]["value"] is not None:
+            row["judged"] = {**row["scaled"], "by": "rules"}  # tolerant of scale, as the judge's prompt is
+        else:
+            return True
+        return False
+
+
+def majority(verdicts: Sequence[Mapping[str, Any]]) -> Verdict:
+    """What most of the repeats that decided say; None at a tie and where none decided, with the last one's words."""
+    votes = Counter(verdict["value"] for verdict in verdicts if verdict["value"] is not None)
+    if not votes:
+        return Verdict(None, why=verdicts[-1]["why"])
+    ranked = votes.most_common()
+    if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
+        return Verdict(None, why=f"{ranked[0][1]} of the judge's verdicts against {ranked[1][1]}")
+    value = ranked[0][0]
+    if len(verdicts) == 1:
+        return Verdict(value, why=verdicts[0]["why"])
+    return Verdict(value, why=f"{ranked[0][1]} of {len(verdicts)} times the judge says {'right' if value else 'wrong'}")
+
+
+def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
+    """How the model judged, and how far it agrees with itself and with the rules (`scaled`).
+
+    `rows` that were `asked`; `undecided` of them in the end; `silent` single verdicts that came to nothing. `repeats`:
+    the rows with two decided verdicts or more, the share whose verdicts are all alike with Wilson's interval, and
+    Fleiss' kappa. `rules`: the table of `kappa.two_judges` over rows on which both decided (a: rules, b: model), and
+    on how many `one_silent` one of them alone did.
+    """
+    asked = [row for row in rows if row["judges"]]
+    given = [[v["value"] for v in row["judges"] if v["value"] is not None] for row in asked]
+    several = [values for values in given if len(values) > 1]
+    repeats: dict[str, Any] = {"n": len(several), "unanimous": None, "low": None, "high": None, "kappa": None}
+    if several:
+        same = sum(len(set(values)) == 1 for values in several)
+        interval = stats.wilson(same, len(several), confidence)
+        _, kappa = fleiss_kappa([int(sum(values)) for values in several], [len(values) for values in several])
+        repeats |= {"unanimous": same / len(several), "low": interval.low, "high": interval.high, "kappa": kappa}
+    pairs = Counter((row["scaled"]["value"], row["judged"]["value"]) for row in asked)
+    cells = {"both": pairs[1, 1], "only_rules": pairs[1, 0], "only_judge": pairs[0, 1], "neither": pairs[0, 0]}
+    alone = sum(n for (rule, judged), n in pairs.items() if (rule is None) != (judged is None))
+    return {
+        "asked": len(asked),
+        "undecided": sum(row["judged"]["value"] is None for row in asked),
+        "silent": sum(v["value"] is None for row in asked for v in row["judges"]),
+        "repeats": repeats,
+        "rules": {
+            "n": sum(cells.values()),
+            **cells,
+            "one_silent": alone,
+            **two_judges([*cells.values()], confidence),
+        },
+    }

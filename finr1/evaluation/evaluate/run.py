@@ -1,0 +1,230 @@
+"""Stage `evaluate`: the same held-out questions for every model, through the same engine, greedy and sampled.
+
+Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row a completion),
+`<benchmark>/questions.jsonl` and `scores.json`. Rows are on disk as soon as a question is finished, and a killed
+evaluation goes on with the questions that lack them: the engine then holds fewer of them together, and a completion
+may part from an undisturbed run's where two tokens are as good as equal. Completions that a changed rule made stale are
+scored again, not asked again (`asking`). Where a judge model scores (`evaluate.scorer`), it is asked when all
+completions are there (`judging`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.core.errors import ConfigError
+from finr1.core.types import Question
+
+if TYPE_CHECKING:
+    from finr1.evaluation.evaluate.completions import Cell, Earlier, Model, Rows
+    from finr1.parts.benchmark.base import Benchmark
+    from finr1.run.context import Context
+    from finr1.run.progress import Bar
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    """Score every model on every benchmark; returns counts. ConfigError if a model or a benchmark is missing."""
+    from finr1.core.build import build_all
+    from finr1.core.contamination import leakage
+    from finr1.core.files import write_json
+    from finr1.core.jsonl import write_jsonl
+    from finr1.evaluation.evaluate.completions import Cell, Earlier, models_of, origin, read_back
+
+    models = models_of(ctx)
+    modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
+    benchmarks: dict[str, Benchmark] = build_all(ctx.cfg.benchmark)
+    if not benchmarks:
+        raise ConfigError("benchmark", "[]", "there is nothing to score on", "name one, as in benchmark=[worked]")
+    questions = {name: _questions(ctx, name, benchmark) for name, benchmark in benchmarks.items()}
+    for name, asked in questions.items():
+        write_jsonl(ctx.folder / name / "questions.jsonl", (question.to_json() for question in asked))
+
+    # A model's weights go into the engine once: models are the outer loop.
+    cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
+    n = {cell: modes[cell.model][cell.mode].n for cell in cells}
+    earlier = Earlier(
+        ctx.folder, {cell: origin(ctx, cell.model, models[cell.model], modes[cell.model][cell.mode]) for cell in cells}
+    )
+    rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
+    total = sum(len(questions[cell.benchmark]) for cell in cells)
+    with ctx.progress("questions", total, sum(len(found) // n[cell] for cell, found in rows.items())) as bar:
+        kept = sum(
+            _complete(ctx, cell, models[cell.model], questions[cell.benchmark], rows[cell], earlier, bar)
+            for cell in cells
+        )
+    if kept:
+        ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
+
+    for cell, asked_rows in rows.items():
+        if errors := [row["error"] for row in asked_rows if row["finish_reason"] == "error"]:
+            ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
+    if ctx.cfg.evaluate.scorer != "rules":
+        _judge(ctx, rows, questions)
+
+    scores = {name: _scores(ctx, name, benchmarks[name], questions[name], models, rows) for name in benchmarks}
+    for name, asked in questions.items():
+        found = {label: leakage(model.folder, name, asked) for label, model in models.items()}
+        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in found.items()}
+        for label, (state, note) in found.items():
+            if state == "shares documents":
+                ctx.note(f"{name}, {label}: {note}")
+    write_json(ctx.folder / "scores.json", scores)
+    _log(ctx, scores)
+    return {
+        "models": len(models),
+        "questions": {name: len(asked) for name, asked in questions.items()},
+        "completions": sum(map(len, rows.values())),
+        "tokens": sum(row["n_tokens"] for found in rows.values() for row in found),
+        **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
+        **({"scored_anew": kept} if kept else {}),
+        **ctx.count_judge(),
+    }
+
+
+def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequence[Question]]) -> None:
+    """Have the model judge every cell and keep its verdicts; what it answered before is in its cache."""
+    from finr1.core.jsonl import write_jsonl
+    from finr1.evaluation.evaluate.by_judge import Judging
+
+    judging = Judging(ctx)
+    with ctx.progress("judged", sum(map(len, rows.values()))) as bar:
+        for cell, found in rows.items():
+            judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
+            write_jsonl(ctx.folder / cell.file, found)
+            bar.advance(len(found), " ".join(cell))
+
+
+def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The row of every benchmark, model and mode."""
+    return [row for table in scores.values() for modes in table["scores"].values() for row in modes.values()]
+
+
+def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
+    loaded = list(benchmark.load())
+    questions = list({question.id: question for question in loaded if question.gold is not None}.values())
+    if not questions:
+        raise ConfigError(
+            f"benchmark.{name}", len(loaded), "no question with a gold answer", "check its data and limit"
+        )
+    if len(questions) < len(loaded):
+        ctx.note(f"{name}: {len(loaded) - len(questions)} questions without gold, or twice there, are left out")
+    return questions
+
+
+def _complete(
+    ctx: Context, cell: Cell, model: Model, questions: Sequence[Question], rows: Rows, earlier: Earlier, bar: Bar
+) -> int:
+    """Fill `rows` and the file: what was asked before is scored anew, the rest is asked. Returns how many were kept."""
+    from finr1.core.jsonl import JsonlWriter
+    from finr1.evaluation.evaluate.completions import Asker
+
+    settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
+    n = settings.modes(cell.model)[cell.mode].n
+    there = {row["question_id"] for row in rows}
+    missing = [question for question in questions if question.id not in there]
+    if rows and missing and model.role == "policy":
+        ctx.note(f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were there, the rest is asked apart")
+    again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
+    if again:
+        with JsonlWriter(ctx.folder / cell.file) as writer:
+            writer.write(*again)
+        rows.extend(again)
+        there = {row["question_id"] for row in again}
+        bar.advance(len(there), " ".join(cell))
+        missing = [question for question in missing if question.id not in there]
+    if missing:
+        needs_base = model.role == "policy" and model.folder is None
+        Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
+    # Questions finish in any order; in their own order the seeded resampling gives the same numbers every time.
+    place = {question.id: i for i, question in enumerate(questions)}
+    rows.sort(key=lambda row: (place[row["question_id"]], row["sample"]))
+    return len(again)
+
+
+def _base(ctx: Context) -> Path:
+    from finr1.parts.model.folder import resolve
+
+    return resolve(ctx.cfg.model)
+
+
+def _scores(
+    ctx: Context,
+    name: str,
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    models: Mapping[str, Model],
+    rows: Mapping[Cell, Rows],
+) -> dict[str, Any]:
+    """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
+    from finr1.evaluation.evaluate.breakdown import by_category, by_length, cost, own_intervals
+    from finr1.evaluation.evaluate.by_judge import figures as judge_figures
+    from finr1.evaluation.evaluate.completions import Cell
+    from finr1.evaluation.scores.figures import at_k, compare, correct_for_many, figures, units_of
+    from finr1.evaluation.scores.rows import headline, value_of
+    from finr1.parts.benchmark.base import Categories, Outcome
+
+    settings = ctx.cfg.evaluate
+    modes = {model: settings.modes(model) for model in models}
+    units, by_id = units_of(questions), {question.id: question for question in questions}
+    how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
+    scores: dict[str, dict[str, Any]] = {}
+    category = {q.id: benchmark.category(q) for q in questions} if isinstance(benchmark, Categories) else {}
+    leads = headline(next((found for cell, found in rows.items() if cell.benchmark == name), []))
+    for model in models:
+        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
+        node = ctx.cfg.engine.get(models[model].role) or {}
+        prices = (float(node.get("price_in", 0.0)), float(node.get("price_out", 0.0)))
+        for mode, cell in scores[model].items():
+            found = rows[Cell(name, model, mode)]
+            cell["length"], cell["cost"] = by_length(found, how[0], units), cost(found, *prices)
+            if any(category.values()):
+                cell["categories"] = by_category(found, category, how[0], units)
+            if settings.scorer != "rules":
+                cell["judge"] = judge_figures(found, how[0])
+        if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
+            scores[model]["sampled"]["at_k"] = more
+        mode = "greedy" if settings.greedy else "sampled"  # of several samples each is an outcome
+        found = rows[Cell(name, model, mode)]
+        outcomes = [Outcome(by_id[row["question_id"]], row["answer"], value_of(row, leads)) for row in found]
+        own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
+        scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
+    paired = {
+        f"{b}_vs_{a}": {
+            mode: compare(
+                rows[Cell(name, a, mode)],
+                rows[Cell(name, b, mode)],
+                max(modes[a][mode].n, modes[b][mode].n) > 1,
+                *how,
+                units,
+            )
+            for mode in modes[a]
+        }
+        for a, b in combinations(models, 2)
+    }
+    correct_for_many(paired)
+    return {"questions": len(questions), "headline": leads, "scores": scores, "paired": paired}
+
+
+def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
+    """Every figure as `<benchmark>/<model>/<mode>/<figure>`; what nobody decided has no number to log."""
+    metrics: dict[str, float] = {}
+    for name, table in scores.items():
+        for model, modes in table["scores"].items():
+            for mode, row in modes.items():
+                numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+                more = {key: cell["value"] for key, cell in row.get("at_k", {}).items()}
+                for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
+                    metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
+    ctx.tracker.log("evaluate", metrics, 0)
+    leads = next(iter(scores.values()))["headline"]  # one scorer, one figure
+    columns = ["benchmark", "model", "mode", "format", leads, "low", "high", "n"]
+    lines = [
+        [name, model, mode, *(row[column] for column in columns[3:])]
+        for name, table in scores.items()
+        for model, modes in table["scores"].items()
+        for mode, row in modes.items()
+    ]
+    ctx.tracker.table("evaluate/scores", columns, lines)

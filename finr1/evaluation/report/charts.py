@@ -1,0 +1,168 @@
+"""Charts as inline SVG: a line over steps, and a value with its interval. Colours come from the page's style sheet."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 340, 180
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 32
+SMOOTH_FROM = 15  # curves with as many points get a moving average too
+
+Point = Sequence[float | None]
+
+
+def ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart), about so many steps, that enclose [low, high]."""
+    if not low < high:
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= 0.85 * raw)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def number(value: float | None) -> str:
+    """Three figures, as short as they go: 0.5, 1.23, 12,300, 2e-05; a dash for what is not there."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def moving_mean(values: Sequence[float], width: int) -> list[float]:
+    """Centred means over `width` neighbours; as many on either side, so that the ends keep their own value."""
+    sides = [min(width // 2, i, len(values) - 1 - i) for i in range(len(values))]
+    return [sum(values[i - side : i + side + 1]) / (2 * side + 1) for i, side in enumerate(sides)]
+
+
+def line(name: str, curve: Sequence[Point], share: bool = False) -> Markup:
+    """A curve of pairs [step, value]; None is a gap. `share` keeps the axis inside [0, 1]."""
+    points = [(float(step), float(value)) for step, value in curve if step is not None and value is not None]
+    if not points:
+        return Markup('<p class="none">no value was logged</p>')
+    steps, values = [p[0] for p in points], [p[1] for p in points]
+    marks = ticks(min(values), max(values))
+    if share:
+        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
+    bottom, top = min(marks[0], *values), max(marks[-1], *values)
+    first, last = min(steps), max(steps)
+
+    def x(step: float) -> float:
+        share_of_width = (step - first) / (last - first) if last > first else 0.5
+        return LEFT + share_of_width * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (top - value) / ((top - bottom) or 1) * (HEIGHT - TOP - BOTTOM)
+
+    pixels = [(round(x(step), 1), round(y(value), 1)) for step, value in points]
+    smooth = len(values) >= SMOOTH_FROM
+    label = f"{name}: from {number(values[0])} at step {number(first)} to {number(values[-1])} at step {number(last)}"
+    hover = json.dumps(
+        [[*pixel, f"step {step:g}: {number(v)}"] for pixel, (step, v) in zip(pixels, points, strict=True)]
+    )
+    parts = [
+        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-points="{escape(hover)}">'
+    ]
+    for mark in marks:
+        at = round(y(mark), 1)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{number(mark)}</text>')
+    for step in dict.fromkeys((first, last)):
+        anchor = "middle" if first == last else "start" if step == first else "end"
+        at = round(x(step), 1)
+        parts.append(f'<text class="tick" x="{at}" y="{HEIGHT - 14}" text-anchor="{anchor}">{step:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')
+    for segment in _segments(curve):
+        path = " ".join(f"{round(x(step), 1)},{round(y(value), 1)}" for step, value in segment)
+        parts.append(f'<polyline class="{"raw" if smooth else "bold"}" points="{path}"/>')
+        if len(segment) == 1:
+            step, value = segment[0]
+            parts.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5"/>')
+    if smooth:
+        means = moving_mean(values, max(5, len(values) // 10 | 1))
+        path = " ".join(f"{pixel[0]},{round(y(mean), 1)}" for pixel, mean in zip(pixels, means, strict=True))
+        parts.append(f'<polyline class="bold" points="{path}"/>')
+    parts.append('<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>')
+    return Markup("".join(parts))
+
+
+def _segments(curve: Sequence[Point]) -> list[list[tuple[float, float]]]:
+    segments: list[list[tuple[float, float]]] = [[]]
+    for step, value in curve:
+        if step is None or value is None:
+            segments.append([])
+        else:
+            segments[-1].append((step, value))
+    return [segment for segment in segments if segment]
+
+
+def bins(name: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
+    """Shares right over mean tokens, one dot with its interval a group (`breakdown.by_length`), from 0 to 1."""
+    shown = [group for group in groups if group["value"] is not None]
+    if not shown:
+        return Markup('<p class="none">nothing was decided</p>')
+    tokens = [float(group["mean_tokens"]) for group in shown]
+    first, last = min(tokens), max(tokens)
+
+    def x(value: float) -> float:
+        inner = WIDTH - LEFT - RIGHT - 20  # whole intervals inside the frame
+        return round(LEFT + 10 + ((value - first) / (last - first) if last > first else 0.5) * inner, 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (1 - value) * (HEIGHT - TOP - BOTTOM), 1)
+
+    label = f"{name}: " + "; ".join(f"{number(t)} tokens {g['value']:.0%}" for t, g in zip(tokens, shown, strict=True))
+    pixels = [[x(t), y(g["value"]), _hover(g)] for t, g in zip(tokens, shown, strict=True)]
+    parts = [
+        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-points="{escape(json.dumps(pixels))}">'
+    ]
+    for mark in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark)}" y2="{y(mark)}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4}" text-anchor="end">{mark:.0%}</text>')
+    for at in dict.fromkeys((first, last)):
+        parts.append(f'<text class="tick" x="{x(at)}" y="{HEIGHT - 14}" text-anchor="middle">{number(at)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">tokens</text>')
+    for at, group in zip(tokens, shown, strict=True):
+        ends = f'y1="{y(group["low"])}" y2="{y(group["high"])}"'
+        parts.append(f'<line class="range" x1="{x(at)}" x2="{x(at)}" {ends}/>')
+    path = " ".join(f"{px},{py}" for px, py, _ in pixels)
+    parts.append(f'<polyline class="raw" points="{path}"/>')
+    parts += [f'<circle class="dot" cx="{px}" cy="{py}" r="3.2"/>' for px, py, _ in pixels]
+    parts.append('<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>')
+    return Markup("".join(parts))
+
+
+def _hover(group: Mapping[str, Any]) -> str:
+    low, high = group["tokens"]
+    return f"{low:,} to {high:,} tokens: {group['value']:.1%} of {group['n_decided']:,}"
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> Markup:
+    """A share on a line from 0 to 1 with its interval; nothing where there is no value."""
+    if value is None or low is None or high is None:
+        return Markup("")
+    x, a, b = (round(2 + 116 * v, 1) for v in (value, low, high))
+    return Markup(
+        '<svg class="interval" viewBox="0 0 120 12" aria-hidden="true">'
+        '<line class="grid" x1="2" x2="118" y1="6" y2="6"/>'
+        f'<line class="range" x1="{a}" x2="{max(b, a + 1)}" y1="6" y2="6"/>'
+        f'<circle class="dot" cx="{x}" cy="6" r="3.2"/></svg>'
+    )

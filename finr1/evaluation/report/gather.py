@@ -1,0 +1,248 @@
+"""The summary of a run: every number the report shows, read from the stage folders and the metrics mirror.
+
+What a stage that has not run would give is None, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finr1.core.files import read_json
+from finr1.core.jsonl import read_jsonl
+from finr1.core.stage_folder import MANIFEST
+from finr1.core.tracking import read_metrics
+from finr1.evaluation.report.agreement import agreement
+from finr1.evaluation.scores import intervals as stats
+
+STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # what a whole run has, in order
+OUTCOMES = ("good", "bad", "undecided")
+SETTINGS = (  # shown in the report, as far as the manifests have them
+    "seed",
+    "source",
+    "benchmark",
+    "engine.teacher",
+    "engine.policy",
+    "model.name",
+    "model.dtype",
+    "model.adapter",
+    "prompt.system",
+    "distil.sampling.n",
+    "distil.sampling.temperature",
+    "judge.answer",
+    "judge.reasoning",
+    "filter.criteria_needed",
+    "filter.scale_tolerant",
+    "filter.audit_share",
+    "sft.epochs",
+    "sft.learning_rate",
+    "sft.max_rows",
+    "sft.row_tokens",
+    "reward",
+    "grpo.steps",
+    "grpo.questions_per_step",
+    "grpo.group_size",
+    "grpo.learning_rate",
+    "grpo.loss",
+    "grpo.clip_low",
+    "grpo.clip_high",
+    "grpo.sampling.temperature",
+    "grpo.sampling.max_new_tokens",
+    "grpo.select.low",
+    "grpo.select.high",
+    "evaluate.scorer",
+    "evaluate.judge_repeats",
+    "engine.judge.model",
+    "evaluate.sampling.n",
+    "evaluate.sampling.temperature",
+    "evaluate.sampling.top_p",
+    "evaluate.sampling.max_new_tokens",
+)
+
+
+def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """All of `summary.json`. `folders` maps stage names to their folders, whether they exist or not, in order."""
+    manifests = {
+        stage: read_json(folder / MANIFEST) for stage, folder in folders.items() if (folder / MANIFEST).exists()
+    }
+    evaluated = folders.get("evaluate", Path("none")) / "scores.json"
+    benchmarks = read_json(evaluated) if evaluated.exists() else {}
+    first: Mapping[str, Any] = next(iter(benchmarks.values()), {})
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    for manifest in manifests.values():
+        settings.update(manifest.get("settings", {}))
+        versions.update(manifest.get("versions", {}))
+    summary: dict[str, Any] = finite(
+        {
+            "name": name,
+            "began": min((m["began"] for m in manifests.values()), default=None),
+            "stages": {stage: manifest["seconds"] for stage, manifest in manifests.items()},
+            "memory_gib": {stage: gib for stage, manifest in manifests.items() if (gib := manifest.get("memory_gib"))},
+            "funnel": funnel(folders, manifests),
+            "filter": filter_table(folders.get("filter")),
+            "agreement": agreement(
+                folders.get("filter"), folders.get("questions"), manifests.get("filter", {}).get("settings", {})
+            ),
+            "scores": first.get("scores", {}),
+            "paired": first.get("paired", {}),
+            "benchmarks": benchmarks,
+            "judge": judge_cost(manifests.get("evaluate", {}).get("counts", {})),
+            "training": {
+                stage: training(run_dir, stage, manifests[stage]["began"])
+                for stage in ("sft", "grpo")
+                if stage in manifests
+            },
+            "notes": {s: notes for s, m in manifests.items() if (notes := m["counts"].get("notes"))},
+            "versions": versions,
+            "settings": {key: value for key in SETTINGS if (value := lookup(settings, key)) is not None},
+        }
+    )
+    return summary
+
+
+def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:
+    """Calls and tokens of the judge that scored the evaluation; None where none did."""
+    if "judge_asked" not in counts:
+        return None
+    paid = {key: counts.get(key, 0) for key in ("paid_prompt_tokens", "paid_completion_tokens")}
+    return {"asked": counts["judge_asked"], "failed": counts["judge_failed"], **paid}
+
+
+def lookup(settings: Mapping[str, Any], dotted: str) -> Any:
+    """A value of settings keyed by dotted prefixes (`engine.policy`, `sft`); of a group of parts, their names."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        value: Any = settings.get(".".join(parts[:cut]))
+        for part in parts[cut:]:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping):
+            target = value.get("_target_")
+            return target.rsplit(".", 1)[-1] if isinstance(target, str) else ", ".join(value)
+        if value is not None:
+            return value
+    return None
+
+
+def count_rows(path: Path | None) -> int | None:
+    """Whole lines of a file; None if it is not there."""
+    if path is None or not path.exists():
+        return None
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
+
+
+def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How many rows each step left over; `removed` counts the removed questions by reason."""
+
+    def rows(stage: str, name: str) -> int | None:
+        return count_rows(folders[stage] / name) if stage in folders else None
+
+    def counted(stage: str, key: str) -> Any:
+        return manifests.get(stage, {}).get("counts", {}).get(key)
+
+    removed = folders["questions"] / "removed.jsonl" if "questions" in folders else None
+    selected = counted("grpo", "selected")
+    return {
+        "questions": rows("questions", "questions.jsonl"),
+        "removed": dict(Counter(row["reason"] for row in read_jsonl(removed)))
+        if removed and removed.exists()
+        else None,
+        "traces": rows("distil", "traces.jsonl"),
+        **{outcome: rows("filter", f"{outcome}.jsonl") for outcome in OUTCOMES},
+        "sft_rows": rows("sft", "rows.jsonl"),
+        "rl_questions": rows("filter", "rl.jsonl"),
+        "rl_candidates": counted("grpo", "candidates"),
+        "rl_selected": rows("grpo", "questions.jsonl") if selected is None else selected,
+    }
+
+
+def filter_table(folder: Path | None) -> dict[str, Any] | None:
+    """The filter as a detector of the faults that the teacher planted, as the stage's `audit.json` counts them.
+
+    A trace called bad is caught, one kept as good is missed; undecided ones are counted apart. To precision, recall and
+    the false alarms (clean traces called bad) come Wilson intervals, and to each fault the checks that said no to its
+    caught traces (`said_no`). None if there is no filter, or the teacher plants no faults.
+    """
+    if folder is None or not (folder / "audit.json").exists():
+        return None
+    faults = read_json(folder / "audit.json").get("faults")
+    if not faults:
+        return None
+    said_no = _said_no(folder / "bad.jsonl")
+    rows = {fault: {**row, "said_no": said_no.get(fault, {})} for fault, row in faults["by_fault"].items()}
+    clean = {**faults["clean"], "said_no": said_no.get(None, {})}
+    caught, missed = (sum(row[key] for row in rows.values()) for key in ("caught", "missed"))
+    for row in rows.values():
+        row["recall"] = _share(row["caught"], row["caught"] + row["missed"])
+    intervals = {
+        "precision": _share(caught, caught + clean["called_bad"]),
+        "recall": _share(caught, caught + missed),
+        "false_alarms": _share(clean["called_bad"], clean["called_bad"] + clean["kept"]),
+    }
+    return {
+        **{name: share["value"] for name, share in intervals.items()},
+        "intervals": intervals,
+        "caught": caught,
+        "missed": missed,
+        "by_fault": rows,
+        "clean": clean,
+        "note": faults.get("note", ""),
+    }
+
+
+def _said_no(path: Path) -> dict[str | None, dict[str, int]]:
+    """Fault (None: a clean trace) -> check -> how many bad traces failed it, the commonest first."""
+    counts: dict[str | None, Counter[str]] = {}
+    for row in read_jsonl(path) if path.exists() else ():
+        checks = {"answer": row["answer"], **row["criteria"]}
+        counter = counts.setdefault((row["trace"].get("meta") or {}).get("fault"), Counter())
+        counter.update(name for name, verdict in checks.items() if verdict["value"] == 0)
+    return {fault: dict(counter.most_common()) for fault, counter in counts.items()}
+
+
+def _share(successes: int, n: int) -> dict[str, Any]:
+    if n == 0:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    interval = stats.wilson(successes, n)
+    return {"value": successes / n, "low": interval.low, "high": interval.high, "n": n}
+
+
+def training(run_dir: Path, stage: str, began: float, points: int = 400) -> dict[str, Any]:
+    """The curves of a training stage: metric -> first and last value, and at most `points` pairs [step, value]."""
+    curves: dict[str, list[list[float]]] = {}
+    for step, metrics in read_metrics(run_dir, stage, since=began):
+        for metric, value in metrics.items():
+            curves.setdefault(metric, []).append([step, value])
+    return {
+        metric: {"first": curve[0][1], "last": curve[-1][1], "steps": len(curve), "curve": thin(curve, points)}
+        for metric, curve in curves.items()
+    }
+
+
+def thin(curve: Sequence[list[float]], points: int) -> list[list[float]]:
+    """Means of equal runs of neighbours, so that a long curve keeps its shape; a value that is no number stays out.
+
+    A run without any number keeps its place as NaN: a gap in the curve.
+    """
+    size = max(1, math.ceil(len(curve) / points))
+    out = []
+    for i in range(0, len(curve), size):
+        run = curve[i : i + size]
+        values = [value for _, value in run if math.isfinite(value)]
+        out.append([run[-1][0], sum(values) / len(values) if values else math.nan])
+    return out
+
+
+def finite(value: Any) -> Any:
+    """The same value for JSON: NaN and infinities become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [finite(item) for item in value]
+    return value

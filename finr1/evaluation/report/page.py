@@ -1,0 +1,232 @@
+"""The page: one HTML file without any outside reference, its numbers all taken from the summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from finr1.core.tracking import METRICS
+from finr1.evaluation.report import charts, published, tables, views
+from finr1.evaluation.report.gather import STAGES
+
+CURVES = {  # stage -> the metrics drawn, in this order; others follow
+    "sft": ("loss", "grad_norm", "learning_rate", "tokens_per_s"),
+    "grpo": (
+        "reward",
+        "accuracy",
+        "eval_accuracy",
+        "format",
+        "completion_tokens",
+        "entropy",
+        "groups_with_spread",
+        "reward_std",
+        "clip_fraction",
+        "grad_norm",
+        "mismatch",
+        "tokens_per_s",
+        "truncated",
+        "undecided",
+    ),
+}
+SHARES = (
+    *("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency"),
+    *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_waste"),
+)
+FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
+JUDGED = {"accuracy_judged": "right, as scored"}  # where a model judged
+FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is called, how far it is set in
+    ("questions", "questions", "questions", 0),
+    ("traces", "distil", "teacher traces", 0),
+    ("good", "filter", "good", 1),
+    ("bad", "filter", "bad", 1),
+    ("undecided", "filter", "undecided", 1),
+    ("sft_rows", "sft", "SFT rows (from good)", 0),
+    ("rl_questions", "filter", "RL questions (no good trace)", 0),
+    ("rl_candidates", "grpo", "with a measured pass rate", 1),
+    ("rl_selected", "grpo", "selected for GRPO", 1),
+)
+
+
+def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
+    """The whole document; stages without a time are shown as not run."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        {
+            "pct": percent,
+            "points": points,
+            "num": charts.number,
+            "duration": duration,
+            "p": p_value,
+            "short_p": short_p,
+            "count": count,
+            "gib": gib,
+        }
+    )
+    return environment.get_template("template.html").render(
+        s=summary,
+        date=time.strftime("%Y-%m-%d %H:%M", time.localtime(summary["began"])) if summary["began"] else "–",
+        peak_gib=max(summary["memory_gib"].values(), default=None),
+        findings=findings(summary),
+        figures_of=figures_of,
+        by_category=views.by_category,
+        at_k=views.at_k,
+        own_figures=views.own_figures,
+        tests=views.tests,
+        failed=views.failed,
+        first_with_length=views.first_with_length,
+        has=views.has,
+        leads=tables.headline,
+        bins_chart=charts.bins,
+        funnel=funnel(summary),
+        stages=STAGES,
+        curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
+        interval=charts.interval,
+        methods=methods,
+        leaders=tables.leaders(summary["benchmarks"]) if shows_leaders(summary["benchmarks"]) else [],
+        published=published,
+        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "script.js").read_text(encoding="utf-8")),
+        samples=embed(samples),
+        n_samples=len(samples["samples"]),
+    )
+
+
+def embed(value: object) -> Markup:
+    """JSON that is safe inside <script>: no `<`, `>` or `&`, so that no completion can end the element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of a benchmark's table with their words; the judge's first, where one scored."""
+    return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
+
+
+def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bars of the funnel: count, width in percent of the widest, and whether its stage ran at all."""
+    counts = {key: summary["funnel"].get(key) for key, *_ in FUNNEL}
+    widest = max((n for n in counts.values() if n), default=1)
+    return [
+        {
+            "label": label,
+            "depth": depth,
+            "n": counts[key],
+            "width": round(100 * (counts[key] or 0) / widest, 2),
+            "ran": counts[key] is not None or stage in summary["stages"],
+        }
+        for key, stage, label, depth in FUNNEL
+    ]
+
+
+def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the run showed, on its first benchmark: each model against the one before it.
+
+    A change is clear where interval and p say so, the p by Holm over all pairs of models where it is there.
+    """
+    out, benchmarks = [], summary.get("benchmarks", {})
+    leads = tables.headline(next(iter(benchmarks.values()), {}))
+    where = f"{next(iter(benchmarks))}, " if len(benchmarks) > 1 else ""
+    for a, b in pairwise(summary["scores"]):
+        tests = summary["paired"].get(f"{b}_vs_{a}") or {}
+        for figure, mode in (("format", "greedy"), (leads, "sampled"), (leads, "greedy")):
+            test = tests.get(mode)
+            test = test and (test if figure == leads else test.get(figure))
+            if test:
+                p = test.get("p_holm", test["p"])
+                clear = (test["low"] > 0 or test["high"] < 0) and p < 0.05
+                word = ("rose" if test["diff"] > 0 else "fell") if clear else "no clear change"
+                before, after = (summary["scores"][model][mode][figure] for model in (a, b))
+                title = f"{where}{b} vs {a}: {(FIGURES | JUDGED)[figure]}, {mode}"
+                out.append({**test, "title": title, "word": word, "before": before, "after": after, "p": p})
+    return out
+
+
+def shows_leaders(benchmarks: Mapping[str, Any]) -> bool:
+    """Whether one table over all benchmarks says more than each one's own."""
+    return len(benchmarks) > 1 or any(name in published.BENCHMARKS for name in benchmarks)
+
+
+def methods(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """Mode -> how its paired tests were made."""
+    return {mode: test["method"] for modes in benchmark["paired"].values() for mode, test in modes.items() if test}
+
+
+def curves(stage: str, training: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+    """A stage's charts; None if it did not run."""
+    if training is None:
+        return None
+    names = [name for name in CURVES[stage] if name in training]
+    names += [name for name in training if name not in names]
+    return [
+        {
+            "name": name.replace("_", " "),
+            "about": METRICS.get(f"{stage}/{name}", ""),
+            "last": training[name]["last"],
+            "svg": charts.line(name, training[name]["curve"], name in SHARES),
+            "extra": name not in CURVES[stage],
+        }
+        for name in names
+    ]
+
+
+def percent(value: float | None) -> str:
+    """A share in percent, one decimal; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f}".replace("-", "−") if abs(value) >= 0.0005 else "0.0"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value: `p = 0.03`, or below what is worth telling apart."""
+    if value is None:
+        return "–"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def short_p(value: float | None) -> str:
+    """The same for a column that says p in its head."""
+    return p_value(value).removeprefix("p = ").removeprefix("p ")
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators; a dash for None."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def gib(value: float | None) -> str:
+    """Memory in GiB, one decimal; empty where it is not known."""
+    return f"{value:.1f} GiB" if value else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `1 h 02 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,193 @@
+"""The scores as tables: one row a model, one column a benchmark, as data and as CSV, Markdown and LaTeX.
+
+Published scores of Fin-R1's table stand beside ours where a benchmark of its five was run; they are marked, and have
+neither an interval nor a claim that they were measured alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from finr1.evaluation.report import published
+
+COLUMNS = (
+    *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
+    *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
+    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_alike", "kappa_with_rules"),
+    *("tokens", "tokens_a_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
+)
+LEAKED = "‡"
+WORDS = {"accuracy_strict": "Strict accuracy", "accuracy_judged": "Accuracy by evaluate.scorer"}
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+
+
+class Entry(NamedTuple):
+    """One cell: a share with its interval; without one it is published. `leaked`: the model was trained on documents
+    of this benchmark."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    leaked: bool = False
+
+    def text(self, dash: str = "–") -> str:
+        """In percent: `76.0 [73.2, 78.6]`, with a mark after the value where it is leaked."""
+        if self.value is None:
+            return dash
+        shown = f"{100 * self.value:.1f}" + (f" {LEAKED}" if self.leaked else "")
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+class Leaders(NamedTuple):
+    """Accuracy of one mode: rows by model, ours first, and their mean where a model has all benchmarks."""
+
+    mode: str
+    what: str  # which accuracy, in words
+    benchmarks: Sequence[str]
+    ours: Mapping[str, Sequence[Entry]]
+    published: Mapping[str, Sequence[Entry]]
+
+    def rows(self) -> list[tuple[str, list[Entry]]]:
+        """Name and cells, the mean last where there are several benchmarks; published ones bear their mark."""
+        named = [*self.ours.items(), *((f"{name} {published.MARK}", row) for name, row in self.published.items())]
+        return [(name, [*row, *([_mean(row)] if len(row) > 1 else [])]) for name, row in named]
+
+    def notes(self) -> list[str]:
+        """What the marks in the table mean, as far as it has them."""
+        notes = [f"{published.MARK} published, not measured here: {published.SOURCE}"] if self.published else []
+        if len(self.benchmarks) > 1:
+            notes.append("The mean's interval takes the benchmarks for independent")
+        if any(entry.leaked for row in self.ours.values() for entry in row):
+            notes.append(f"{LEAKED} documents of this benchmark were among the model's training rows")
+        return notes
+
+    def head(self) -> list[str]:
+        """The names of the columns after the model's."""
+        return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else [])]
+
+
+def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
+    cell = table["scores"].get(model, {}).get(mode, {})
+    known = (table.get("training_rows") or {}).get(model) or {}
+    leaked = known.get("state") == "shares documents"
+    return Entry(cell.get(headline(table)), cell.get("low"), cell.get("high"), leaked)
+
+
+def _mean(row: Sequence[Entry]) -> Entry:
+    """The mean over benchmarks, where a model has all; its interval from theirs, as if they were independent.
+
+    mean - √Σ(p_i - low_i)² / k to mean + √Σ(high_i - p_i)² / k (MOVER: Zou and Donner, Stat. Med. 27, 2008).
+    """
+    whole = [(e.value, e.low, e.high) for e in row if e.value is not None]
+    if len(whole) < len(row):
+        return Entry(None)
+    k, mean = len(whole), sum(value for value, _, _ in whole) / len(whole)
+    below = [value - low for value, low, _ in whole if low is not None]
+    above = [high - value for value, _, high in whole if high is not None]
+    if len(below) < k or len(above) < k:
+        return Entry(mean)
+    return Entry(mean, mean - math.hypot(*below) / k, mean + math.hypot(*above) / k)
+
+
+def headline(benchmark: Mapping[str, Any]) -> str:
+    """The figure that stands for a benchmark's accuracy, whose interval is `low` to `high`."""
+    return str(benchmark.get("headline", "accuracy_strict"))
+
+
+def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
+    """One table a mode, from the summary's `benchmarks`."""
+    models = list(dict.fromkeys(model for table in benchmarks.values() for model in table["scores"]))
+    modes = dict.fromkeys(mode for table in benchmarks.values() for cells in table["scores"].values() for mode in cells)
+    known = [name for name in benchmarks if name in published.BENCHMARKS]
+    theirs = {
+        model: [Entry(scores.get(name)) for name in benchmarks] for model, scores in published.SCORES.items() if known
+    }
+    out = []
+    for mode in modes:
+        ours = {}
+        for model in models:
+            ours[model] = [_entry(table, model, mode) for table in benchmarks.values()]
+        what = WORDS[next(map(headline, benchmarks.values()))]
+        out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
+    return out
+
+
+def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every benchmark, model and mode with all figures, then the published ones; what is not there is None."""
+    rows = []
+    for name, table in benchmarks.items():
+        for model, modes in table["scores"].items():
+            leak = (table.get("training_rows") or {}).get(model) or {}
+            for mode, cells in modes.items():
+                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours", "headline": headline(table)}
+                more |= {"training_rows": leak.get("state"), **_judged(cells.get("judge"))}
+                spent = {key: value for key, value in cells.get("cost", {}).items() if key in COLUMNS}
+                rows.append({**{c: cells.get(c) for c in COLUMNS}, **spent, **more})
+        for model, scores in published.SCORES.items():
+            if name in scores:
+                row = {"benchmark": name, "model": model, "accuracy_strict": scores[name], "method": "judge"}
+                rows.append({**dict.fromkeys(COLUMNS), **row, "source": f"published: {published.SOURCE}"})
+    return rows
+
+
+def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The columns of a judge model."""
+    if not judge:
+        return {}
+    agreed = {"repeats_alike": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
+    return {"judge_asked": judge["asked"], "judge_undecided": judge["undecided"], **agreed}
+
+
+def to_csv(benchmarks: Mapping[str, Any]) -> str:
+    """`long_rows` with a header; an empty field is what is not known."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(long_rows(benchmarks))
+    return out.getvalue()
+
+
+def to_markdown(benchmarks: Mapping[str, Any]) -> str:
+    """The leader tables, one a mode."""
+    parts = []
+    for table in leaders(benchmarks):
+        head = ["model", *table.head()]
+        lines = [head, ["---", *["---:"] * len(table.head())]]
+        lines += [[name.replace("|", "\\|"), *(entry.text() for entry in row)] for name, row in table.rows()]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"{table.what}, {table.mode}, percent with its interval\n\n{text}\n{_footnote(table)}")
+    return "\n".join(parts)
+
+
+def _footnote(table: Leaders) -> str:
+    return "".join(f"\n{note}.\n" for note in table.notes())
+
+
+def to_latex(benchmarks: Mapping[str, Any]) -> str:
+    """The same as `tabular`s (booktabs)."""
+    parts = []
+    for table in leaders(benchmarks):
+        lines = [
+            rf"% {table.what}, {table.mode}, percent with its interval",
+            rf"\begin{{tabular}}{{l{'r' * len(table.head())}}}",
+            r"\toprule",
+            " & ".join(map(_tex, ["model", *table.head()])) + r" \\",
+            r"\midrule",
+            *(" & ".join([_tex(name), *(_tex(e.text("--")) for e in row)]) + r" \\" for name, row in table.rows()),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        lines += [f"% {note}" for note in table.notes()]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _tex(text: str) -> str:
+    text = "".join(_LATEX.get(character, character) for character in text)
+    return text.replace(published.MARK, r"$^\dagger$").replace(LEAKED, r"$^\ddagger$")

@@ -1,0 +1,172 @@
+"""Breakdowns of the scores, shaped for the page and for `breakdown.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
+PAIRED = (
+    *("benchmark", "model", "against", "mode", "figure", "test", "leads"),
+    *("n", "diff", "low", "high", "p", "p_holm", "gained", "lost", "method"),
+)
+TESTS = ("mcnemar", "bootstrap")  # what one completion a question has beside the test that leads
+
+
+class ByCategory(NamedTuple):
+    """Categories as rows: name, completions of the first column, and a cell (or None) for each model and mode."""
+
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, int, list[Mapping[str, Any] | None]]]
+
+
+class OwnFigures(NamedTuple):
+    """The figures that a benchmark adds to accuracy: the mode, their names, each model's value with its interval."""
+
+    mode: str
+    names: list[str]
+    rows: list[tuple[str, dict[str, Mapping[str, Any]]]]
+
+
+def cells(bench: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Any]]:
+    """Model, mode and this part of its figures, where it is there: runs scored by an older version lack some."""
+    for model, modes in bench["scores"].items():
+        for mode, row in modes.items():
+            if row.get(part):
+                yield model, mode, row[part]
+
+
+def has(bench: Mapping[str, Any], part: str) -> bool:
+    """Whether any model has this part."""
+    return any(True for _ in cells(bench, part))
+
+
+def by_category(bench: Mapping[str, Any]) -> ByCategory:
+    """The categories of a benchmark; no row where it has none."""
+    found = {(model, mode): {row["category"]: row for row in rows} for model, mode, rows in cells(bench, "categories")}
+    names = sorted({name for column in found.values() for name in column})
+    rows = []
+    for name in names:
+        line = [column.get(name) for column in found.values()]
+        rows.append((name, next(cell["n"] for cell in line if cell), line))
+    return ByCategory(list(found), rows)
+
+
+def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
+    """Those of greedy completions, or of sampled ones where there are none, without the accuracies that stand under
+    "By category"."""
+    shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
+    rows = []
+    mode = ""
+    for model, modes in bench["scores"].items():
+        having = [name for name, cell in modes.items() if cell.get("figures")]
+        if not having:
+            continue
+        mode = mode or having[0]
+        cell = modes[having[0]]
+        intervals = cell.get("figure_intervals") or {}
+        found = {
+            name: {"value": value, **intervals.get(name, {})}
+            for name, value in cell["figures"].items()
+            if name not in shown
+        }
+        if found:
+            rows.append((model, found))
+    names = list(dict.fromkeys(name for _, found in rows for name in found))
+    return OwnFigures(
+        mode, names, [(model, {name: found.get(name, {"value": None}) for name in names}) for model, found in rows]
+    )
+
+
+def at_k(bench: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
+    """Names of the figures of k samples (`figures.at_k`), and each model's with them; empty without any."""
+    found = [(model, row) for model, _, row in cells(bench, "at_k")]
+    kinds = ("mean@", "pass@", "maj@")
+    names = {name for _, row in found for name in row}
+    return sorted(names, key=lambda name: (kinds.index(name.split("@")[0] + "@"), int(name.split("@")[1]))), found
+
+
+def failed(bench: Mapping[str, Any]) -> bool:
+    """Whether a call failed."""
+    return has(bench, "errors")
+
+
+def tests(test: Mapping[str, Any]) -> dict[str, float | None]:
+    """The p of each test of one pair, mode and figure: as it leads, Holm's, McNemar's exact one, by resampling."""
+    mcnemar, drawn = (test.get(name) for name in TESTS)
+    resampled = drawn["p"] if drawn else test["p"] if mcnemar is None and "McNemar" not in test["method"] else None
+    return {"p": test["p"], "holm": test.get("p_holm"), "mcnemar": mcnemar and mcnemar["p"], "drawn": resampled}
+
+
+def first_with_length(bench: Mapping[str, Any]) -> str:
+    """The first model of which more than one group by length is known; empty where there is none."""
+    return next((model for model, _, length in cells(bench, "length") if len(length["bins"]) > 1), "")
+
+
+def to_csv(benchmarks: Mapping[str, Any]) -> str:
+    """Categories (`key`: the category), figures of k samples, a benchmark's own figures, lengths (shortest-longest
+    tokens) and agreements of judges, a line each.
+
+    `value` is the share right, and for judges the share on which they agree.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for name, bench in benchmarks.items():
+        for view, model, mode, key, row in _lines(bench):
+            writer.writerow({**row, "benchmark": name, "model": model, "mode": mode, "view": view, "key": key})
+    return out.getvalue()
+
+
+def paired_csv(benchmarks: Mapping[str, Any]) -> str:
+    """Every paired test: model against model, by mode, figure and test; `leads` marks the one that the page shows."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, PAIRED, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for name, bench in benchmarks.items():
+        for pair, modes in bench["paired"].items():
+            model, against = pair.split("_vs_", 1)
+            for mode, found in modes.items():
+                for figure, test, leads, row in _tests(found, str(bench.get("headline", "accuracy_strict"))):
+                    place = {"benchmark": name, "model": model, "against": against, "mode": mode}
+                    writer.writerow({**row, **place, "figure": figure, "test": test, "leads": leads})
+    return out.getvalue()
+
+
+def _tests(found: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
+    """Figure, test, whether it leads, and its numbers."""
+    if found is None:
+        return
+    figures = {headline: found, **{key: row for key, row in found.items() if key not in TESTS and _is_test(row)}}
+    for figure, row in figures.items():
+        several = [name for name in TESTS if row.get(name)]
+        for name in several:
+            leads = row[name]["method"] == row["method"]
+            yield figure, name, leads, {**row[name], **({"p_holm": row.get("p_holm")} if leads else {})}
+        if not several:
+            yield figure, "mcnemar" if "McNemar" in row["method"] else "bootstrap", True, row
+
+
+def _is_test(row: Any) -> bool:
+    return isinstance(row, Mapping) and "diff" in row
+
+
+def _lines(bench: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:
+    for model, mode, rows in cells(bench, "categories"):
+        for row in rows:
+            yield "category", model, mode, row["category"], row
+    for model, mode, figures in cells(bench, "at_k"):
+        for name, row in figures.items():
+            yield "at_k", model, mode, name, {**row, "n": row["n_questions"], "n_decided": row["n_questions"]}
+    for model, mode, figures in cells(bench, "figures"):
+        intervals = bench["scores"][model][mode].get("figure_intervals") or {}
+        for name, value in figures.items():
+            yield "figure", model, mode, name, {"value": value, **intervals.get(name, {})}
+    for model, mode, length in cells(bench, "length"):
+        for row in length["bins"]:
+            yield "length", model, mode, "-".join(map(str, row["tokens"])), row
+    for model, mode, judge in cells(bench, "judge"):
+        yield "judge", model, mode, "repeats", {**judge["repeats"], "value": judge["repeats"]["unanimous"]}
+        yield "judge", model, mode, "rules", {**judge["rules"], "value": judge["rules"]["agreement"]}

@@ -1,0 +1,216 @@
+"""A benchmark made of the held-out rows of a question source, all of them or a sample.
+
+Fin-R1's size rule (arXiv 2503.16252 v5, §5.1) is `limit: 1000` with `stratify`: below 1,000 rows all, above, a sample
+of 1,000 in proportion to the categories; its 10% subset of Finance-Instruct-500k is `share: 0.1`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finr1.answer.compare import grade
+from finr1.core.errors import ConfigError, DataError
+from finr1.core.types import Question, Split, stable_id
+from finr1.parts.benchmark.base import Figures, Outcome
+from finr1.parts.source.base import Source
+
+Floats = NDArray[np.float64]
+ATTRIBUTES = ("kind", "language", "module", "gold")  # what `stratify` may name beside the keys of `Question.meta`
+
+
+class HeldOut:
+    """The scorable rows (those with gold) of one split of `source`.
+
+    Args:
+        source: where the questions come from.
+        split: train or test.
+        limit: at most this many rows; the choice depends on `seed` and the rows alone, so every run is scored on it.
+        seed: of that choice.
+        label_figures: add figures for closed sets of answers (labels, choices).
+        name: of the benchmark; empty: the source's.
+        stratify: what a row's category is, by names of `Question.meta`, or kind, language, module, gold. A choice is
+            then proportional to the categories, at least one row each, and a row of a choice has in `meta` its
+            `stratum` and its `weight`, how many rows it stands for.
+        share: this share of the rows of both splits, of each category, in place of a split: those documents that a
+            source with the same `test_share` holds out, but for rounding.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: Split = "test",
+        limit: int | None = None,
+        seed: int = 0,
+        label_figures: bool = False,
+        name: str = "",
+        stratify: Sequence[str] | None = None,
+        share: float | None = None,
+    ) -> None:
+        name = name or source.name
+        if limit is not None and limit < 1:
+            raise ConfigError(f"benchmark.{name}.limit", limit, "nothing would be scored", "use 1 or more, or null")
+        if split not in ("train", "test"):
+            raise ConfigError(f"benchmark.{name}.split", split, "no such split", "use test or train")
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(f"benchmark.{name}.share", share, "not a share", "use a value in (0, 1], or null")
+        self.name, self.source, self.split, self.limit, self.seed = name, source, split, limit, seed
+        self.label_figures, self.stratify, self.share = label_figures, tuple(stratify or ()), share
+
+    def load(self) -> Sequence[Question]:
+        """The chosen questions in the source's order; DataError when the source has none to score."""
+        shared = self._shared()
+        rows = (q for q in self._scorable() if (q.split == self.split if shared is None else q.id in shared))
+        questions = list({question.id: question for question in rows}.values())
+        if not questions:
+            wanted = self.split if self.share is None else "chosen"
+            raise DataError(f"benchmark.{self.name}", f"no {wanted} question with gold", "check the source's files")
+        if self.limit is None or len(questions) <= self.limit:
+            return questions
+        return self._sample(questions, self.limit)
+
+    def _scorable(self) -> Iterator[Question]:
+        return (question for question in self.source.load() if question.gold is not None)
+
+    def _shared(self) -> set[str] | None:
+        """Ids of the `share` of every category; the source is read once more, so that only the chosen are held."""
+        if self.share is None:
+            return None
+        keys: dict[str, dict[str, str]] = defaultdict(dict)
+        for question in self._scorable():
+            # the hash by which a source holds documents out (`FileSource.test_share`)
+            keys[self.category(question)][question.id] = stable_id("split", question.document_id)
+        chosen: set[str] = set()
+        for rows in keys.values():
+            lowest = sorted(rows, key=lambda key: (rows[key], key))
+            chosen.update(lowest[: math.ceil(self.share * len(rows) - 1e-9)])
+        return chosen
+
+    def _sample(self, questions: Sequence[Question], limit: int) -> list[Question]:
+        places: dict[str, list[int]] = defaultdict(list)
+        for i, question in enumerate(questions):
+            places[self.category(question)].append(i)
+        if len(places) > limit:
+            remedy = f"raise it, or stratify by less than {', '.join(self.stratify)}"
+            raise ConfigError(f"benchmark.{self.name}.limit", limit, f"there are {len(places)} categories", remedy)
+        drawn = allocate({category: len(rows) for category, rows in places.items()}, limit)
+        chosen: dict[int, Question] = {}
+        for category, rows in places.items():
+            for i in sorted(rows, key=lambda i: stable_id(self.seed, questions[i].id))[: drawn[category]]:
+                design = {"stratum": category, "weight": len(rows) / drawn[category]} if self.stratify else {}
+                chosen[i] = replace(questions[i], meta={**questions[i].meta, **design})
+        return [chosen[i] for i in sorted(chosen)]
+
+    def category(self, question: Question) -> str:
+        """What `stratify` makes of a question; ConfigError for a name that its rows do not have."""
+        parts = []
+        for name in self.stratify:
+            if name not in ATTRIBUTES and name not in question.meta:
+                remedy = f"use some of {', '.join((*ATTRIBUTES, *question.meta))}"
+                raise ConfigError(f"benchmark.{self.name}.stratify", name, "its rows have no such thing", remedy)
+            parts.append(str(getattr(question, name) if name in ATTRIBUTES else question.meta[name]))
+        return " / ".join(parts)
+
+    def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+        """`class_figures` where they are wanted, and accuracy by category where that is not the recall of a class."""
+        figures = class_figures(outcomes) if self.label_figures and outcomes else {}
+        decided: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for question, _, correct in outcomes if self.stratify and self.stratify != ("gold",) else ():
+            if correct is not None:
+                weight = _weight(question)
+                decided[self.category(question)].append((weight * correct, weight))
+        shares = {f"accuracy/{key}": sum(s for s, _ in v) / sum(n for _, n in v) for key, v in sorted(decided.items())}
+        return {**figures, **shares}
+
+    def resampled(self, outcomes: Sequence[Outcome]) -> Figures | None:
+        """`class_figures` of every resample; see `Resampled`."""
+        return _class_figures(outcomes) if self.label_figures else None
+
+
+def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """How many of each category to draw: in proportion, at least one each, `total` in all.
+
+    Rounded down, then one more (or less) where most is missing (or too much), the first of equals. Needs
+    len(sizes) <= total <= Σ sizes.
+    """
+    rows = sum(sizes.values())
+    quota = {category: total * size / rows for category, size in sizes.items()}
+    drawn = {category: max(1, math.floor(wanted)) for category, wanted in quota.items()}
+    while (missing := total - sum(drawn.values())) != 0:
+        if missing > 0:
+            drawn[max((c for c in drawn if drawn[c] < sizes[c]), key=lambda c: quota[c] - drawn[c])] += 1
+        else:
+            drawn[max((c for c in drawn if drawn[c] > 1), key=lambda c: drawn[c] - quota[c])] -= 1
+    return drawn
+
+
+def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Macro-F1 over the classes that occur as gold, with each class's recall and the majority baseline.
+
+    An answer that names no class counts as a class of its own, always wrong: it lowers recall, and nobody's precision.
+    `unparsed` is the share of such answers; a failed call is left out. Rows of a sample count as many times as they
+    stand for.
+    """
+    of_weights = _class_figures(outcomes)
+    if of_weights is None:
+        return {}
+    weights = np.asarray([[_weight(outcome.question) for outcome in outcomes]])
+    return {name: float(values[0]) for name, values in of_weights(weights).items()}
+
+
+def _class_figures(outcomes: Sequence[Outcome]) -> Figures | None:
+    """The figures of `class_figures`, as those of resamples; a class that one lacks has no recall (NaN), and no F1.
+
+    None where every call failed.
+    """
+    # a failed call has neither answer nor verdict, and is no class
+    there_Q = np.asarray([outcome.answer is not None or outcome.correct is not None for outcome in outcomes], bool)
+    outcomes = [outcomes[i] for i in np.flatnonzero(there_Q)]
+    if not outcomes:
+        return None
+    golds, read = [outcome.question.gold or "" for outcome in outcomes], [_class_of(outcome) for outcome in outcomes]
+    classes = sorted(set(golds))
+    is_gold_QC = np.asarray([[gold == name for name in classes] for gold in golds], float)
+    is_read_QC = np.asarray([[answer == name for name in classes] for answer in read], float)
+    unread_Q = np.asarray([answer is None for answer in read], float)
+    meaning = outcomes[0].question.choices if outcomes[0].question.kind == "label" else {}
+
+    @np.errstate(divide="ignore", invalid="ignore")  # a resample of failed calls alone has no figure at all
+    def of_weights(weight_BQ: Floats) -> dict[str, Floats]:
+        weight_BQ = weight_BQ[:, there_Q]
+        gold_BC, read_BC, hits_BC = (
+            weight_BQ @ columns for columns in (is_gold_QC, is_read_QC, is_gold_QC * is_read_QC)
+        )
+        total_B, there_BC = weight_BQ.sum(axis=1), gold_BC > 0
+        classes_B = there_BC.sum(axis=1)
+        f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=there_BC, out=np.zeros_like(gold_BC))  # 2PR / (P + R)
+        majority_B = gold_BC.max(axis=1) / total_B
+        recall_BC = np.divide(hits_BC, gold_BC, where=there_BC, out=np.full_like(gold_BC, np.nan))
+        return {
+            "macro_f1": f1_BC.sum(axis=1) / classes_B,
+            "majority_accuracy": majority_B,
+            # always giving the commonest gold: its recall is 1, its precision its share, the other classes' F1 is 0
+            "majority_macro_f1": 2 * majority_B / (1 + majority_B) / classes_B,
+            "unparsed": weight_BQ @ unread_Q / total_B,
+            **{f"recall_{meaning.get(gold, gold).lower()}": recall_BC[:, i] for i, gold in enumerate(classes)},
+        }
+
+    return of_weights
+
+
+def _weight(question: Question) -> float:
+    return float(question.meta.get("weight", 1.0))
+
+
+def _class_of(outcome: Outcome) -> str | None:
+    """The class that an answer names, as grading would read it: the one that would make it right as gold."""
+    question = outcome.question
+    if outcome.correct == 1 or not outcome.answer:
+        return question.gold if outcome.correct == 1 else None
+    others = (key for key in question.choices if key != question.gold)
+    return next((key for key in others if grade(outcome.answer, replace(question, gold=key)).strict.value == 1), None)

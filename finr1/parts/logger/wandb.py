@@ -1,0 +1,82 @@
+"""Weights & Biases as a sink: `logger=wandb`. Offline unless told otherwise; a run that is started again continues."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finr1.core.errors import ConfigError
+from finr1.core.files import write_atomic
+
+MODES = ("offline", "online", "disabled")
+
+
+def _new_id() -> str:
+    return secrets.token_hex(4)
+
+
+class WandbSink:
+    """Sends metrics under their own names, `<stage>/<metric>`, each stage against its own `<stage>/step`.
+
+    The W&B run id is kept in `<run>/wandb_id`, so that a run killed and started again is one W&B run. No API key is
+    ever taken from the configuration: W&B finds its own (`wandb login`, WANDB_API_KEY).
+
+    Args:
+        project: W&B project.
+        entity: user or team; null: W&B's default.
+        mode: offline (files below `<run>/wandb`, for `wandb sync`), online or disabled.
+        tags: of the W&B run.
+    """
+
+    def __init__(
+        self, project: str = "finr1", entity: str | None = None, mode: str = "offline", tags: Sequence[str] = ()
+    ) -> None:
+        if mode not in MODES:
+            raise ConfigError("logger.wandb.mode", mode, "no such mode", f"use one of {', '.join(MODES)}")
+        self.project, self.entity, self.mode, self.tags = project, entity, mode, list(tags)
+        self.run_id = ""
+        self._run: Any = None
+        self._steps: set[str] = set()
+
+    def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None:
+        """Begin or continue the W&B run of this run folder. `config` holds plain values without secrets."""
+        import wandb
+
+        id_file = run_dir / "wandb_id"
+        self.run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
+        write_atomic(id_file, self.run_id + "\n")
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=name,
+            id=self.run_id,
+            resume="allow" if self.mode == "online" else None,  # offline parts are joined by their id when synced
+            mode=self.mode,  # type: ignore[arg-type]
+            dir=str(run_dir),
+            config=dict(config),
+            tags=self.tags,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def log(self, metrics: Mapping[str, float], step_name: str, step: int) -> None:
+        """Log one step of a stage; `step_name` (`<stage>/step`) is the x axis of that stage's metrics."""
+        if step_name not in self._steps:
+            stage = step_name.removesuffix("/step")
+            self._run.define_metric(step_name, hidden=True)
+            self._run.define_metric(f"{stage}/*", step_metric=step_name)
+            self._steps.add(step_name)
+        self._run.log({**metrics, step_name: step})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table of samples."""
+        import wandb
+
+        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def close(self, failed: bool) -> None:
+        """End the W&B run: with exit code 1 if the run failed."""
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+            self._run = None

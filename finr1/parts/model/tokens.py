@@ -1,0 +1,44 @@
+"""Tokenizer of a model folder, and the token ids of prompts and completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.core.errors import ConfigError
+from finr1.core.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer, which must have a chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not tokenizer.chat_template:
+        raise ConfigError("model.path", folder, "its tokenizer has no chat template", "use an instruct model")
+    return tokenizer
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """Token ids of the chat up to where the assistant begins."""
+    chat: Any = messages
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return list(ids)
+
+
+def completion_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str) -> list[int]:
+    """Token ids of an assistant's answer, its end-of-turn token included: what the loss is taken over.
+
+    ValueError where the chat template does not render the answer as `prompt + answer + end of turn`: the mask would be
+    wrong (a template that strips or moves the thinking, for example).
+    """
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    chat: Any = [*messages, Message(role="assistant", content=text)]
+    whole = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
+    expected = prompt_ids(tokenizer, messages) + ids
+    if list(whole)[: len(expected)] != expected:
+        raise ValueError("the chat template does not render an answer as prompt + answer + end of turn")
+    return ids

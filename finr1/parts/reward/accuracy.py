@@ -1,0 +1,35 @@
+"""The accuracy reward by rule: the text inside the only answer block, compared with the gold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finr1.answer.compare import grade
+from finr1.answer.extract import parse
+from finr1.answer.value import TOO_MANY
+from finr1.core.types import Verdict
+from finr1.parts.reward.base import RewardItem
+
+
+class Accuracy:
+    """1 or 0 by `finr1.answer.grade`; no single answer block after the thinking is 0; undecided stays None.
+
+    But an answer of so many numbers that none was compared is 0: it is undecided whatever the gold is, so that a policy
+    which cannot find the number would be spared by listing them.
+
+    Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here the rule decides. `scale_tolerant` is off, so that the
+    policy is taught to write the unit: evaluation reports both.
+    """
+
+    name = "accuracy"
+
+    def __init__(self, weight: float = 1.0, scale_tolerant: bool = False) -> None:
+        self.weight, self.scale_tolerant = weight, scale_tolerant
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [self._one(item) for item in items]
+
+    def _one(self, item: RewardItem) -> Verdict:
+        verdicts = grade(parse(item.text).answer, item.question)
+        verdict = verdicts.scaled if self.scale_tolerant else verdicts.strict
+        return verdict._replace(value=0.0) if verdict.value is None and verdict.why == TOO_MANY else verdict

@@ -1,0 +1,35 @@
+"""Length shaping: among right answers the shorter one earns more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finr1.answer.compare import grade
+from finr1.answer.extract import parse
+from finr1.core.types import Verdict
+from finr1.parts.reward.base import RewardItem
+
+
+class Length:
+    """Of a right answer: 1 up to `target` characters, then linearly down to 0 at `limit`; a wrong one gets 0.
+
+    Being short is never paid for without being right, as in Kimi k1.5 (arXiv 2501.12599 §2.3.3), whose reward compares
+    within the group; this one looks at a completion alone. Undecided answers stay None.
+    """
+
+    name = "length"
+
+    def __init__(self, weight: float = 0.2, target: int = 600, limit: int = 3000) -> None:
+        if not 0 <= target < limit:
+            raise ValueError(f"target={target} is not within 0 and limit={limit}")
+        self.weight, self.target, self.limit = weight, target, limit
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [self._one(item) for item in items]
+
+    def _one(self, item: RewardItem) -> Verdict:
+        right = grade(parse(item.text).answer, item.question).strict
+        if not right.value:
+            return right
+        share = (self.limit - len(item.text)) / (self.limit - self.target)
+        return Verdict(min(1.0, max(0.0, share)), right.answer, f"right, {len(item.text)} characters")

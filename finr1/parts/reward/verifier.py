@@ -1,0 +1,44 @@
+"""Fin-R1's accuracy reward: a model says whether the answer equals the gold (arXiv 2503.16252 v5, §4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from finr1.answer.extract import parse
+from finr1.core.errors import ConfigError
+from finr1.core.types import Verdict
+from finr1.parts.engine.base import Engine
+from finr1.parts.judge.base import AnswerJudge, AsksModel, JudgeItem, cascade
+from finr1.parts.reward.base import RewardItem
+
+
+class Verifier:
+    """The verdict of a cascade of answer judges on the text inside the only answer block; no such block is 0.
+
+    `judges` are the run's own (`judge.answer`), at least one of which asks a model: Fin-R1 asks Qwen2.5-Max about every
+    answer (`judge@judge.answer=[answer_llm]`), `[exact,answer_llm]` only about those that no rule can read. All
+    completions of a step are judged at once. A judge that fails leaves its completion undecided: it is never 0.
+    """
+
+    name = "verifier"
+
+    def __init__(self, judges: Mapping[str, AnswerJudge], weight: float = 1.0) -> None:
+        if not any(isinstance(judge, AsksModel) for judge in judges.values()):
+            why = f"of [{','.join(judges)}] none asks a model"
+            raise ConfigError("reward.verifier.judges", "{…}", why, "choose judge@judge.answer=[exact,answer_llm]")
+        self.judges, self.weight = dict(judges), weight
+
+    def ask_through(self, engine: Engine) -> None:
+        """See `AsksModel`."""
+        for judge in self.judges.values():
+            if isinstance(judge, AsksModel):
+                judge.ask_through(engine)
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        answers = [parse(item.text).answer or "" for item in items]
+        there = [i for i, answer in enumerate(answers) if answer.strip()]
+        judged = cascade(self.judges, [JudgeItem(items[i].question, "", answers[i]) for i in there])
+        verdicts = [Verdict(0.0, None, "no answer block")] * len(items)
+        for i, (verdict, _) in zip(there, judged, strict=True):
+            verdicts[i] = verdict
+        return verdicts

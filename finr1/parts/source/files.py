@@ -1,0 +1,143 @@
+"""What the sources that read files share: where the files are, tags by rules, and rows set aside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from finr1.core.errors import ConfigError, DataError, RowError
+from finr1.core.prompt import fill_text, load
+from finr1.core.types import Kind, Message, Question, Split, stable_id
+from finr1.parts.source.base import SetAside
+from finr1.parts.source.reading import DataFile, Row, find, read
+from finr1.parts.source.rules import Rule, Rules, Tags
+
+UNKNOWN = "unknown"  # a licence that nobody has looked up
+
+
+class FileSource(ABC):
+    """A source that reads files in upstream's own layout.
+
+    `path` is the data set's folder or `hub:<owner>/<name>`; `wording` a file of finr1/prompt; `rules` (see `Rules`) tag
+    the rows; `licence` is that of the data, for the card of what is made of them. `test_share` (null: `TEST_SHARE`) of
+    the documents, chosen by a hash, are held out as far as they show a gold, beside what upstream holds out. A row that
+    cannot be used is set aside with file and line, in `set_aside`, which each `load` begins anew. ConfigError for
+    settings that cannot work or a folder that is not there; DataError for a file that cannot be read, or without any
+    usable row.
+    """
+
+    NAME: ClassVar[str]
+    WORDING: ClassVar[str]
+    RULES: ClassVar[Sequence[Rule]]
+    FILES: ClassVar[Sequence[tuple[Split, str]]]  # patterns below `path`, in the order of reading
+    COLUMNS: ClassVar[Sequence[str]] = ()
+    ROW: ClassVar[type] = dict
+    TEST_SHARE: ClassVar[float] = 0.0
+    REMEDY: ClassVar[str] = "mend the file, or fetch it again"  # for a file without any usable row
+
+    def __init__(
+        self,
+        path: str,
+        wording: str = "",
+        rules: Sequence[Rule] | None = None,
+        test_share: float | None = None,
+        name: str = "",
+        licence: str = "",
+    ) -> None:
+        self.licence = licence or UNKNOWN
+        self.path, self.name, self.wording = path, name or self.NAME, wording or self.WORDING
+        self.rules = Rules(self.RULES if rules is None else rules, f"source.{self.name}.rules")
+        if "{" not in self.wording:
+            load(self.wording, key=f"source.{self.name}.wording")
+        self.template = ""  # in place of the wording, where a source takes one
+        self.test_share = self.TEST_SHARE if test_share is None else test_share
+        if not 0 <= self.test_share <= 1:
+            raise ConfigError(f"source.{self.name}.test_share", test_share, "it is a share", "use 0 to 1")
+        self.set_aside: list[SetAside] = []
+
+    def patterns(self) -> Sequence[tuple[Split, str]]:
+        """Where to look for files below `path`."""
+        return self.FILES
+
+    def files(self) -> Iterator[tuple[Split, DataFile]]:
+        """The files to read with the split of each, in order; each once, by the first pattern that fits it."""
+        found: dict[DataFile, Split] = {}
+        for split, pattern in self.patterns():
+            for file in find(self.path, [pattern]):
+                found.setdefault(file, split)
+        yield from ((split, file) for file, split in found.items())
+
+    @abstractmethod
+    def questions(self, row: Row, split: Split, file: DataFile) -> Iterable[Question]:
+        """The questions of one row; RowError where it has to be set aside."""
+
+    def load(self) -> Iterator[Question]:
+        self.set_aside = []
+        files = list(self.files())
+        if not files:
+            names = ", ".join(dict.fromkeys(pattern.rpartition("**/")[2] for _, pattern in self.patterns()))
+            raise DataError(self.path, f"none of {names} in it", "put the data set's own files there")
+        for split, file in files:
+            before, usable = len(self.set_aside), False
+            for row in read(file, self.COLUMNS, self.ROW):
+                try:
+                    if row.fault:
+                        raise RowError(row.place, row.fault)
+                    yield from self.questions(row, split, file)
+                    usable = True
+                except RowError as error:
+                    self.put_aside(error)
+                    usable = usable or error.reason != "unreadable"
+            if not usable:
+                first = next(iter(self.set_aside[before:]), None)
+                why = f"no usable row; the first, {first.place}: {first.why}" if first else "no row in it"
+                raise DataError(file.at, why, self.REMEDY)
+
+    def put_aside(self, error: RowError) -> None:
+        """Keep the place and the reason of a row that becomes no question."""
+        self.set_aside.append(SetAside(error.place, error.reason, error.why))
+
+    def question(
+        self,
+        row: Row,
+        split: Split,
+        *,
+        document: str,
+        gold: str | None,
+        kind: Kind,
+        tags: Tags,
+        places: Mapping[str, str],
+        choices: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Question:
+        """A question with the wording's `places` filled. RowError for text that cannot be written as UTF-8."""
+        wording = tags.wording or self.wording
+        text = fill_text(self.template or load(wording), **places)
+        try:
+            for part in (text, gold or "", document, *(choices or {}).values()):
+                part.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(row.place, "half of a surrogate pair in its text") from error
+        return Question(
+            source=self.name,
+            document_id=document,
+            language=tags.language,
+            module=tags.module,
+            kind=tags.kind or kind,
+            prompt=[Message(role="user", content=text)],
+            gold=gold,
+            split="test" if gold is not None and _held_out(document, self.test_share) else split,
+            choices=choices or {},
+            meta={"origin": row.origin, "domain": tags.domain, "wording": wording, **(meta or {})},
+        )
+
+
+def option_lines(choices: Mapping[str, str]) -> str:
+    """Options as Fin-R1 writes them: `A: …    B: …`."""
+    return "    ".join(f"{letter}: {text}" for letter, text in choices.items())
+
+
+def _held_out(document: str, test_share: float) -> bool:
+    """Whether a document is among the held-out share: a hash, the same on every machine."""
+    return int(stable_id("split", document), 16) < test_share * 16**16

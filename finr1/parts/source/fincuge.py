@@ -1,0 +1,179 @@
+"""FinCUGE, nine Chinese NLP tasks: `FinCUGE_Publish/<task>/{train,eval,problem}_list.json`, or its instruction version.
+
+Upstream: GitHub ssymmetry/BBT-FinCUGE-Applications (no licence given); rows are lists whose fields depend on the
+task, `problem_list` rows are `{"id", "input"}` without gold: distilled, never scored. The instruction version (hub
+Maciel/FinCUGE-Instruction, made by GitHub Macielyoung/FinCUGE_Instruction), which Fin-R1 used, has rows
+`instruction`, `input`, `output`, `task`. `eval` is held out. Wordings of the tasks: one of the instruction version's
+each, its choices of answer spelt out; FinNE (news emotion), which it does not use, is worded by us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from finr1.answer.clean import clean
+from finr1.answer.named import labels_named
+from finr1.core.errors import ConfigError, RowError
+from finr1.core.types import Kind, Question, Split, stable_id
+from finr1.parts.source.files import FileSource
+from finr1.parts.source.reading import DataFile, Row, find, text_of
+from finr1.parts.source.rules import Rule
+
+NONE = "无"
+EMOTION = {"0": "消极", "1": "中性", "2": "积极"}
+NEWS_EMOTION = {"0.0": "消极", "0.5": "中性", "1.0": "积极"}
+_TOPICS = "公司 行业 大盘 中国 外国 国际 经济 政策 政治 期货 债券 房地产 外汇 虚拟货币 新冠 能源 其它"
+TOPICS = {name: name for name in _TOPICS.split()}
+_BOTH_WAYS = "拥有 持股 减持 分析 收购 增持 发行 拟收购 注资 入股 成立 买资 帮助 转让 借壳 欠款"
+_RELATIONS = [*_BOTH_WAYS.split(), *(f"被{name}" for name in _BOTH_WAYS.split())]
+
+_RELATIONS += ["合作", "自己", "竞争", "重组", "合并", "签约", "订单", "交易", "纠纷", "合资", "商讨"]
+
+RELATIONS = {**{name: name for name in _RELATIONS}, "unknown": "没有关系"}
+
+
+# the fields of a task's rows, in order; one named like a place of its wording fills it
+FIELDS: Mapping[str, Sequence[str]] = {
+    "fincqa": ("text", "gold"),
+    "finqa": ("text", "gold"),
+    "finese": ("id", "text", "event", "gold"),
+    "finfe": ("text", "gold"),
+    "finna": ("gold", "text"),
+    "finne": ("text", "gold"),
+    "finnl": ("text", "gold"),
+    "finnsp": ("id", "title", "text", "entities", "flag", "gold"),
+    "finre": ("head", "tail", "gold", "text"),
+}
+
+
+# the fields of `problem_list` rows
+ASKED = {"finese": ("text", "event"), "finnsp": ("title", "text", "entities"), "finre": ("head", "tail", "text")}
+LABELS = {"finfe": EMOTION, "finne": NEWS_EMOTION, "finnl": TOPICS, "finre": RELATIONS}
+INSTRUCTION = ("**/*.csv", "**/*.jsonl", "**/*.parquet")
+
+
+class _Asked(NamedTuple):
+    """What one row asks."""
+
+    places: Mapping[str, str]
+    kind: Kind
+    gold: str | None
+    choices: Mapping[str, str]
+
+
+class FinCUGE(FileSource):
+    """Labels (one or several), and free text for fincqa, finqa, finese and finna.
+
+    `tasks` restricts the list layout to some of the nine; `layout` is `lists` or `instruction`. Rows of finese
+    without an event (`其他`), which the instruction version drops too, and of finnsp without an entity ask nothing
+    and are set aside.
+    """
+
+    NAME, WORDING, ROW = "fincuge", "fincuge_{task}.v1", object
+    FILES = (
+        ("train", "FinCUGE_Publish/*/train_list.json"),
+        ("train", "FinCUGE_Publish/*/problem_list.json"),
+        ("test", "FinCUGE_Publish/*/eval_list.json"),
+    )
+    RULES = ({"language": "zh", "module": "non-reasoning business", "domain": "金融文本理解"},)
+
+    def __init__(
+        self,
+        path: str,
+        wording: str = "",
+        rules: Sequence[Rule] | None = None,
+        layout: str = "lists",
+        tasks: Sequence[str] | None = None,
+        name: str = "",
+        licence: str = "",
+    ) -> None:
+        super().__init__(path, wording, rules, name=name, licence=licence)
+        if layout not in ("lists", "instruction"):
+            raise ConfigError(f"source.{self.name}.layout", layout, "no such layout", "use lists or instruction")
+        for task in tasks or ():
+            if task not in FIELDS:
+                raise ConfigError(f"source.{self.name}.tasks", task, "no such task", f"use some of {', '.join(FIELDS)}")
+        self.layout, self.tasks = layout, tuple(FIELDS if tasks is None else tasks)
+
+    def files(self) -> Iterator[tuple[Split, DataFile]]:
+        if self.layout == "lists":
+            yield from ((split, file) for split, file in super().files() if file.at.split("/")[-2] in self.tasks)
+            return
+        for file in find(self.path, INSTRUCTION):
+            yield ("test" if "eval" in file.name else "train"), file
+
+    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+        if self.layout == "instruction":
+            task, asked = str(row.values.get("task", "")).lower(), _instruction(row)
+        else:
+            task = file.at.split("/")[-2]
+            asked = _listed(row, task)
+        wording = self.wording.replace("{task}", "instruction" if self.layout == "instruction" else task)
+        tags = self.rules.tags({**asked.places, "task": task})
+        yield self.question(
+            row,
+            split,
+            document=f"fincuge/{stable_id(asked.places['text'])}",
+            gold=asked.gold,
+            kind=asked.kind,
+            tags=tags if tags.wording else tags._replace(wording=wording),
+            places=asked.places,
+            choices=asked.choices,
+            meta={"task": task},
+        )
+
+
+def _listed(row: Row, task: str) -> _Asked:
+    """A row of the list layout, or of a `problem_list`."""
+    if isinstance(row.values, dict):
+        given = row.values.get("input")
+        names: Sequence[str] = ASKED.get(task, ("text",))
+        values = list(given) if isinstance(given, list) else [given]
+        if task == "finnsp" and len(values) == 2:
+            values = ["", *values]
+    else:
+        names, values = FIELDS[task], row.values
+    if not isinstance(values, list) or len(values) != len(names):
+        raise RowError(row.place, f"not the {len(names)} fields {', '.join(names)} of {task}")
+    fields = {name: _plain(row, name, value) for name, value in zip(names, values, strict=True)}
+    if not fields["text"]:
+        raise RowError(row.place, "an empty text")
+    if fields.get("event") == "其他" or fields.get("entities") == "":
+        missing = "event" if "event" in fields else "entity"
+        raise RowError(row.place, f"it names no {missing}, so it asks nothing", reason="asks_nothing")
+    gold, choices = fields.pop("gold", None), dict(LABELS.get(task, {}))
+    if task == "finnsp":
+        gold = gold or NONE if "flag" in fields else None
+        names_of = [*clean(fields["entities"]).split(";"), *clean(gold or "").split(";"), NONE]
+        choices = {name: name for name in dict.fromkeys(filter(None, (name.strip() for name in names_of)))}
+        gold = gold and ";".join(name.strip() for name in clean(gold).split(";"))
+    if gold is not None and choices:
+        unknown = [name for name in gold.replace(";", " ").split(" ") if name not in choices]
+        if task != "finnsp" and (unknown or not gold):
+            raise RowError(row.place, f"label {gold!r}", f"labels are {', '.join(choices)}")
+    if gold == "":
+        raise RowError(row.place, "an empty answer")
+    return _Asked(fields, "label" if choices else "text", gold, choices)
+
+
+def _plain(row: Row, name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise RowError(row.place, f"{name} is {value!r:.60}, not text")
+    return str(value).strip()
+
+
+def _instruction(row: Row) -> _Asked:
+    """A row of the instruction version; where its answer is a sentence around one label, the label is the gold."""
+    if not isinstance(row.values, dict):
+        raise RowError(row.place, "no object")
+    instruction, output = text_of(row, "instruction"), text_of(row, "output")
+    text = str(row.values.get("input") or "").strip()
+    choices = {"finfe": EMOTION, "finre": RELATIONS}.get(str(row.values.get("task", "")).lower(), {})
+    named, _ = labels_named(output, choices)
+    if len(named) != 1:
+        choices = {}
+    whole = "\n".join(filter(None, (instruction, text)))
+    if not whole or not output:
+        raise RowError(row.place, "no instruction or no output")
+    return _Asked({"text": whole}, "label" if choices else "text", next(iter(named)) if choices else output, choices)

@@ -1,0 +1,371 @@
+"""The files of a source: CSV, JSON, JSONL (also `.gz`) and Parquet, in a folder or, through `datasets`, on the hub.
+
+A row that cannot be read comes with its fault, so that the source can set it aside; a file that cannot be read at all
+is one DataError. Lines are read one at a time, from the hub as a stream; a JSON array is held as text, not as
+objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+
+from finr1.core.errors import ConfigError, DataError, RowError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HUB = "hub:"
+MAX_ROW = 10_000_000  # bytes of a line, characters of a row in an array: no question is that long
+_CHUNK = 1_000_000
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` decodes them
+_NO_UTF8, _TOO_LONG = "no UTF-8 text", f"longer than {MAX_ROW:,} bytes"
+_SPACE = re.compile(r"\s*")
+
+
+class DataFile(NamedTuple):
+    """One file: its path, or its address on the hub."""
+
+    at: str
+    on_hub: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.at.rpartition("/")[2]
+
+    @property
+    def origin(self) -> str:
+        """Folder and name."""
+        return "/".join(self.at.split("/")[-2:])
+
+
+class Row(NamedTuple):
+    """One row: an object, or a list in some JSON arrays; `fault` says why there is none."""
+
+    place: str  # for messages: file and line
+    origin: str  # for the lineage: folder, file and number
+    values: Any
+    fault: str = ""
+
+
+class _Line(NamedTuple):
+    number: int
+    text: str
+    fault: str = ""
+
+
+def find(path: str, patterns: Sequence[str]) -> list[DataFile]:
+    """The files that match, pattern by pattern, each pattern's in order of name; `path` may be a file itself.
+
+    `path` is a folder or `hub:<owner>/<name>[@<revision>]`. ConfigError where the folder is not there or `datasets`
+    finds no such hub id.
+    """
+    if path.startswith(HUB):
+        return [file for pattern in patterns for file in _hub_files(path, pattern)]
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [DataFile(str(place))]
+    if not place.is_dir():
+        remedy = f"give paths.data=<folder of the data sets>, set FINR1_DATA, or use {HUB}<owner>/<name>"
+        raise ConfigError("paths.data", place.parent, f"no such folder {place}", remedy)
+    return [DataFile(str(file)) for pattern in patterns for file in sorted(place.glob(pattern)) if file.is_file()]
+
+
+def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> Iterator[Row]:
+    """The rows of one file, by its name's ending. `columns` must be there: DataError names the one that is not."""
+    name = file.name.removesuffix(".gz")
+    try:
+        if name.endswith(".csv"):
+            yield from _csv(file, columns)
+        elif name.endswith(".parquet"):
+            yield from _parquet(file, columns)
+        elif name.endswith(".jsonl") or _holds_lines(file):
+            yield from _jsonl(file, row_type)
+        else:
+            yield from _json(file, row_type)
+    except FileNotFoundError as error:
+        raise DataError(file.at, "no such file", "put the data set's own file there") from error
+    except UnicodeDecodeError as error:
+        raise DataError(file.at, f"{_NO_UTF8} at byte {error.start}", "save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(file.at, f"broken gzip file ({error})", "fetch it again") from error
+
+
+def need(row: Row, key: str) -> Any:
+    """`row.values[key]`; RowError where it is not there."""
+    if not isinstance(row.values, Mapping) or key not in row.values:
+        raise RowError(row.place, f"no key `{key}`")
+    return row.values[key]
+
+
+def inside(row: Row, key: str) -> Row:
+    """The object in a field, as a row; RowError where there is none."""
+    value = need(row, key)
+    if not isinstance(value, Mapping):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not an object")
+    return row._replace(values=value)
+
+
+def items_of(row: Row, key: str) -> list[Any]:
+    """The list in a field, empty where there is no such field; RowError where it is no list."""
+    value = row.values.get(key, [])
+    if not isinstance(value, list):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not a list")
+    return value
+
+
+def text_of(row: Row, key: str) -> str:
+    """The text of a field without outer white space; RowError where there is none (null, NaN, a number, a list)."""
+    value = need(row, key)
+    if not isinstance(value, str):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not text")
+    return value.strip()
+
+
+def texts_of(row: Row, key: str) -> list[str]:
+    """The texts of a field that is a list of them; RowError where it is not."""
+    value = need(row, key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not a list of texts")
+    return value
+
+
+def table_of(row: Row, key: str) -> list[list[str]]:
+    """A table: a list of rows of texts; RowError where it is none."""
+    value = need(row, key)
+    if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
+        raise RowError(row.place, f"`{key}` is {_short(value)}, not a table")
+    return [texts_of(row._replace(values={key: item}), key) for item in value]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _open(file: DataFile) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(file.at)) if file.at.endswith(".gz") else Path(file.at).open("rb")
+
+
+def _lines(file: DataFile) -> Iterator[_Line]:
+    """Lines with their ends, one at a time; a byte-order mark is dropped, a line that is too long is not held."""
+    number = 0
+    if file.on_hub:
+        for number, row in enumerate(_stream("text", file, keep_linebreaks=True), 1):
+            yield _Line(number, row["text"].removeprefix("\ufeff") if number == 1 else row["text"])
+    else:
+        with _open(file) as binary:
+            while data := binary.readline(MAX_ROW + 1):
+                number += 1
+                yield _too_long(binary, data, number) if len(data) > MAX_ROW else _decoded(data, number)
+    if not number:
+        raise DataError(file.at, "an empty file", "put the data set's own file there")
+
+
+def _decoded(data: bytes, number: int) -> _Line:
+    data = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
+    try:
+        return _Line(number, data.decode())
+    except UnicodeDecodeError as error:
+        return _Line(number, data.decode(errors="replace"), f"{_NO_UTF8} at byte {error.start}")
+
+
+def _too_long(binary: BinaryIO, data: bytes, number: int) -> _Line:
+    quotes = 0
+    while True:
+        quotes += data.count(b'"')
+        if data.endswith(b"\n") or not data:
+            # an odd quote keeps a CSV reader in step: the lines after this one are still read as they were meant
+            return _Line(number, '"\n' if quotes % 2 else "\n", _TOO_LONG)
+        data = binary.readline(_CHUNK)
+
+
+def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+    faults: dict[int, str] = {}
+
+    def texts() -> Iterator[str]:
+        for line in _lines(file):
+            if line.fault:
+                faults[line.number] = line.fault
+            yield line.text
+
+    reader = csv.reader(texts(), strict=True)
+    try:
+        header = next(reader)
+    except csv.Error as error:
+        raise DataError(file.at, f"broken CSV header ({error})", "mend line 1") from error
+    missing = [column for column in columns if column not in header]
+    if missing:
+        why = f"no column `{missing[0]}` in its header {','.join(header)}"
+        raise DataError(file.at, why, f"it needs the columns {','.join(columns)}")
+    number = 0
+    while True:
+        before, fields, fault = reader.line_num, [], ""
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault = f"broken CSV ({error})"
+        if not fields and not fault and not any(line in faults for line in range(before + 1, reader.line_num + 1)):
+            continue  # a blank line
+        number += 1
+        fault = next((faults[n] for n in range(before + 1, reader.line_num + 1) if n in faults), fault)
+        if not fault and len(fields) != len(header):
+            fault = f"{len(fields)} fields under a header of {len(header)}"
+        values = {} if fault else dict(zip(header, fields, strict=True))
+        yield Row(f"{file.at} row {number} (line {before + 1})", f"{file.origin}:{number}", values, fault)
+
+
+def _holds_lines(file: DataFile) -> bool:
+    """Whether a `.json` file holds an object a line, as some upstream files do, and not one document."""
+    texts = (line.text.strip() for line in _lines(file) if line.text.strip())
+    first, second = next(texts, ""), next(texts, "")
+    if not (first.startswith("{") and first.endswith("}")) or second:
+        return first.endswith("}") and second.startswith("{")
+    only, _ = _parsed(first)
+    return isinstance(only, dict) and not any(isinstance(value, list) for value in only.values())
+
+
+def _jsonl(file: DataFile, row_type: type) -> Iterator[Row]:
+    for line in _lines(file):
+        if line.fault or line.text.strip():
+            place, origin = f"{file.at} line {line.number}", f"{file.origin}:{line.number}"
+            values, fault = ({}, line.fault) if line.fault else _parsed(line.text)
+            yield _typed(place, origin, values, fault, row_type)
+
+
+def _parsed(text: str) -> tuple[Any, str]:
+    try:
+        return json.loads(text), ""
+    except (ValueError, RecursionError) as error:
+        return {}, f"broken JSON ({_reason(error)})"
+
+
+def _reason(error: Exception) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0][:120]
+
+
+def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> Row:
+    if not fault and not isinstance(values, row_type):
+        fault = f"{_short(values)} is no JSON {'object' if row_type is dict else 'array'}"
+    return Row(place, origin, values, fault)
+
+
+def _json(file: DataFile, row_type: type) -> Iterator[Row]:
+    """The items of one array, or of the arrays in one object; a fault in the JSON itself ends the file: DataError."""
+    if file.on_hub:
+        text = "".join(line.text for line in _lines(file))
+    else:
+        with _open(file) as binary:
+            text = binary.read().decode("utf-8-sig", "surrogateescape")
+    at, depth = _skip(text, 0), 0
+    if text[at : at + 1] == "{":  # {"dev": [...]}
+        at = text.find("[", at)
+        depth = 1
+    if not text.strip() or at < 0 or text[at : at + 1] != "[":
+        raise DataError(file.at, "no JSON array" if text.strip() else "an empty file", "it holds rows, as upstream")
+    decoder, number, line, counted = json.JSONDecoder(), 0, 1, 0
+    at += 1
+    while True:
+        at = _skip(text, at)
+        if text[at : at + 1] == "]":
+            after = _skip(text, at + 1)
+            at = text.find("[", after) + 1 if depth and text[after : after + 1] == "," else 0
+            if not at:
+                return
+            continue
+        line, counted = line + text.count("\n", counted, at), at
+        number += 1
+        try:
+            values, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            line += text.count("\n", at, getattr(error, "pos", at))
+            raise DataError(
+                file.at, f"broken JSON at line {line}, in row {number} ({_reason(error)})", "mend it"
+            ) from error
+        fault = _NO_UTF8 if _ESCAPED.search(text, at, end) else _TOO_LONG if end - at > MAX_ROW else ""
+        yield _typed(f"{file.at} row {number} (line {line})", f"{file.origin}:{number}", values, fault, row_type)
+        at = _skip(text, end)
+        if text[at : at + 1] not in (",", "]"):
+            raise DataError(file.at, f"broken JSON after row {number}: no comma or closing bracket", "mend it")
+        at += text[at] == ","
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+    for number, (values, fault) in enumerate(_parquet_rows(file, columns), 1):
+        yield Row(f"{file.at} row {number}", f"{file.origin}:{number}", values, fault)
+
+
+def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.on_hub:
+        yield from ((row, "") for row in _stream("parquet", file))
+        return
+    try:
+        table = pq.ParquetFile(file.at)
+        missing = [column for column in columns if column not in table.schema_arrow.names]
+        if missing:
+            why = f"no column `{missing[0]}` among {','.join(table.schema_arrow.names)}"
+            raise DataError(file.at, why, f"it needs the columns {','.join(columns)}")
+        for batch in table.iter_batches(256):
+            yield from _batch_rows(batch)
+    except pa.ArrowException as error:
+        raise DataError(file.at, f"broken Parquet file ({_reason(error)})", "fetch it again") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
+    """Values and fault of each row; one by one where something in the batch is too long or no UTF-8."""
+    if batch.nbytes <= MAX_ROW:
+        with contextlib.suppress(UnicodeDecodeError):
+            return [(values, "") for values in batch.to_pylist()]
+    rows: list[tuple[Mapping[str, Any], str]] = []
+    for row in (batch.slice(i, 1) for i in range(batch.num_rows)):
+        try:
+            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (row.to_pylist()[0], ""))
+        except UnicodeDecodeError as error:
+            rows.append(({}, f"{_NO_UTF8} at byte {error.start}"))
+    return rows
+
+
+def _hub_files(path: str, pattern: str) -> list[DataFile]:
+    from datasets import load_dataset_builder
+    from datasets.exceptions import DataFilesNotFoundError
+
+    name, _, revision = path.removeprefix(HUB).partition("@")
+    try:
+        builder = load_dataset_builder(name, data_files={"train": pattern}, revision=revision or None)
+    except DataFilesNotFoundError:
+        return []
+    except Exception as error:  # whatever the network or the hub's own files bring up
+        why = f"`datasets` cannot open it ({type(error).__name__}: {_reason(error)})"
+        raise ConfigError("path", path, why, "check the name and the network, or give a folder") from error
+    return [DataFile(str(at), on_hub=True) for at in (builder.config.data_files or {}).get("train", [])]
+
+
+def _stream(builder: str, file: DataFile, **options: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows of one hub file as they arrive; DataError where the stream breaks."""
+    from datasets import load_dataset
+
+    number = 0
+    try:
+        for row in load_dataset(builder, data_files={"train": file.at}, split="train", streaming=True, **options):
+            yield row
+            number += 1
+    except Exception as error:  # whatever the network or the format brings up
+        why = f"`datasets` stops after row {number} ({type(error).__name__}: {_reason(error)})"
+        raise DataError(file.at, why, "check the network, or fetch the file and give its folder") from error

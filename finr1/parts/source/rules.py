@@ -1,0 +1,75 @@
+"""Language, kind, module and task domain of a source's rows, by the rules in its yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from finr1.core.errors import ConfigError
+from finr1.core.types import Kind, Language, Module
+
+Rule = Mapping[str, Any]
+_VALUES: Mapping[str, Sequence[str] | None] = {
+    "language": get_args(Language),
+    "module": get_args(Module),
+    "kind": get_args(Kind),
+    "domain": None,
+    "wording": None,
+}
+_NEEDED = ("language", "module", "domain")
+
+
+class Tags(NamedTuple):
+    """What the rules say of a row; an empty kind or wording is left to the source."""
+
+    language: Language
+    module: Module
+    domain: str
+    kind: Kind | None = None
+    wording: str = ""
+
+
+class Rules:
+    """A list of rules; each tag is that of the first rule that fits and gives it.
+
+    A rule is `{if: {<field>: <regular expression>, ...}, language: …, kind: …, module: …, domain: …, wording: …}`. It
+    fits where every expression is found in its field; without `if` it always fits. The last rule must always fit and
+    give language, module and domain, so that no row is without. ConfigError names the rule that cannot work.
+    """
+
+    def __init__(self, rules: Sequence[Rule], key: str) -> None:
+        self._rules: list[tuple[dict[str, re.Pattern[str]], Rule]] = []
+        for number, rule in enumerate(rules):
+            self._rules.append((_patterns(rule, f"{key}.{number}"), rule))
+            for tag, value in rule.items():
+                allowed = _VALUES.get(tag, ())
+                if tag != "if" and allowed is not None and value not in allowed:
+                    why = "no such value" if tag in _VALUES else "no such tag"
+                    raise ConfigError(f"{key}.{number}.{tag}", value, why, f"use {', '.join(allowed or _VALUES)}")
+        last = rules[-1] if rules else {}
+        missing = [tag for tag in _NEEDED if not last.get(tag)]
+        if "if" in last or missing:
+            why = f"it gives no {missing[0]}" if missing else "it does not always fit"
+            raise ConfigError(
+                f"{key}.{len(rules) - 1}", dict(last), f"as the last rule {why}", "end with a rule for all"
+            )
+
+    def tags(self, fields: Mapping[str, object]) -> Tags:
+        """The tags of a row with these fields."""
+        found: dict[str, Any] = {}
+        for patterns, rule in self._rules:
+            if all(pattern.search(str(fields.get(name, ""))) for name, pattern in patterns.items()):
+                found = {**{tag: value for tag, value in rule.items() if tag != "if"}, **found}
+        return Tags(**found)
+
+
+def _patterns(rule: Rule, key: str) -> dict[str, re.Pattern[str]]:
+    patterns = {}
+    for field, pattern in (rule.get("if") or {}).items():
+        try:
+            patterns[field] = re.compile(str(pattern))
+        except re.error as error:
+            why = f"no regular expression ({error})"
+            raise ConfigError(f"{key}.if.{field}", pattern, why, "mend it") from error
+    return patterns

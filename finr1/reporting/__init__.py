@@ -1,1 +1,0 @@
-"""The parts of the report: what is read from a run (`gather`, `samples`), charts (`charts`), and the page (`page`)."""

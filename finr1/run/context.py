@@ -1,0 +1,113 @@
+"""What every stage is handed: settings, its folder and those it reads, engines by role, tracker, progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.core.build import build_all
+from finr1.core.errors import ConfigError
+from finr1.core.files import read_json
+from finr1.core.jsonl import take_rows
+from finr1.core.ranks import ALONE, Ranks
+from finr1.core.stage_folder import BEGUN
+from finr1.core.tracking import Tracker
+from finr1.core.types import Question
+from finr1.parts.engine.base import Engine, PolicyEngine
+from finr1.parts.engine.cached import CachedEngine
+from finr1.parts.engine.roles import Engines, in_process
+from finr1.parts.judge.base import AsksModel
+from finr1.run.progress import Bar, console
+
+if TYPE_CHECKING:
+    from finr1.settings.root import RootConfig
+
+
+@dataclass
+class Context:
+    """A stage's surroundings."""
+
+    cfg: RootConfig
+    run_dir: Path
+    stage: str
+    folder: Path
+    inputs: Mapping[str, Path]
+    tracker: Tracker
+    engines: Engines
+    notes: list[str] = field(default_factory=list)
+    ranks: Ranks = ALONE  # those that walk this stage together
+    _judge: CachedEngine | None = None
+
+    def parts(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """`build_all`, with the judge's engine given to those that ask a model."""
+        built = build_all(nodes)
+        for part in built.values():
+            if isinstance(part, AsksModel):
+                part.ask_through(self.judge)
+        return built
+
+    @property
+    def judge(self) -> CachedEngine:
+        """The engine of role `judge` behind `paths.judge_cache`; started when it must answer.
+
+        An in-process engine judges with the model as it came, never with weights of this run.
+        """
+        if self._judge is None:
+            if in_process(self.engines.node("judge")) and self.stage == "grpo":
+                why = "the engine in this process samples from the policy, whose weights change"
+                raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
+            begun = self.folder / BEGUN
+            began = read_json(begun)["began"] if begun.exists() else ""
+            self._judge = self.engines.cached(
+                "judge",
+                self._start_judge,
+                Path(self.cfg.paths.judge_cache) if self.cfg.paths.judge_cache else None,
+                payer=f"{self.run_dir.name}/{self.stage}/{began}",
+                stop_after=self.cfg.judge.stop_after_failed_calls,
+            )
+        return self._judge
+
+    def _start_judge(self) -> Engine:
+        engine = self.engines.get("judge")
+        if isinstance(engine, PolicyEngine):
+            from finr1.parts.model.folder import resolve
+
+            engine.load_folder(resolve(self.cfg.model))
+        return engine
+
+    @property
+    def judge_fails(self) -> bool:
+        """Whether the last call of the judge's engine failed."""
+        return self._judge is not None and self._judge.failed_in_a_row > 0
+
+    def count_judge(self) -> dict[str, int]:
+        """What the judge's engine was asked, over all attempts at this stage; empty where no judge asks a model."""
+        if self._judge is None:
+            return {}
+        account = self._judge.account
+        if account.failed:
+            why = "what they would have decided is undecided"
+            self.note(f"{account.failed} of {account.asked} calls of the judge failed: {why}")
+        counts = {"judge_asked": account.asked, "judge_failed": account.failed}
+        paid = (account.prompt_tokens, account.completion_tokens)
+        return counts | ({"paid_prompt_tokens": paid[0], "paid_completion_tokens": paid[1]} if any(paid) else {})
+
+    def questions(self) -> dict[str, Question]:
+        """The run's questions by id, in their order; DataError names the line of one that lacks something."""
+        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        return {row["id"]: Question.from_json(row) for row in rows}
+
+    def note(self, text: str) -> None:
+        """Tell the user something they should know; it is kept for the report too."""
+        self.notes.append(text)
+        console.print(f"  {self.stage}: {text}")
+
+    @contextmanager
+    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
+        """A progress bar on a terminal; elsewhere a plain line every half minute."""
+        bar = Bar(f"{self.stage}: {what}", total, done)
+        with bar:
+            yield bar

@@ -1,0 +1,47 @@
+"""The console and the progress bar of a stage."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+class Bar:
+    """One progress bar."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done, self.text = title, total, done, ""
+        self._before, self._began = done, time.monotonic()
+        self._last_line = self._began
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task(title, total=total, completed=done, text="")
+
+    def advance(self, n: int = 1, text: str | None = None) -> None:
+        """Count `n` more as done; `text` is shown at the end of the line."""
+        self.done += n
+        self.text = self.text if text is None else text
+        self._progress.update(self._task, advance=n, text=self.text)
+        if not console.is_terminal and time.monotonic() - self._last_line > 30:
+            self._last_line = time.monotonic()
+            left_s = (self.total - self.done) * (self._last_line - self._began) / max(1, self.done - self._before)
+            words = ", ".join(filter(None, (self.text, f"{left_s / 60:.1f} min left")))
+            console.print(f"  {self.title} {self.done}/{self.total} {words}")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,44 @@
+"""The frozen reference of the KL term: the weights that GRPO starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finr1.training.loop.masters import cast_weights
+from finr1.training.loop.sharding import is_sharded, shard_like
+from finr1.training.model.load import core
+from finr1.training.rows.logprobs import completion_stats
+from finr1.training.rows.rows import Row
+
+
+class Reference:
+    """With adapters, the policy with them switched off: no memory. Else a copy, which `load` gives on first use, in
+    pieces where the policy is.
+
+    `load` must give the model that training started from, whatever checkpoint the policy itself comes from.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._frozen: Any = None
+
+    @torch.no_grad()
+    def logprobs(self, policy: Any, row: Row, temperature: float) -> Tensor:
+        """Log-probs of the row's completion tokens [N], without gradient."""
+        if core(policy) is not policy:
+            with policy.disable_adapter():
+                logprobs_N = completion_stats(policy, row, temperature).logprobs_N
+        else:
+            if self._frozen is None:
+                self._frozen = self._load().requires_grad_(False)
+                if is_sharded(policy):
+                    shard_like(self._frozen, policy)
+                else:
+                    like = next(policy.parameters())  # bf16 weights are compared with bf16 ones
+                    self._frozen = cast_weights(self._frozen.to(like.device), like.dtype)
+            logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
+        return logprobs_N

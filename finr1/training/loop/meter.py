@@ -1,0 +1,142 @@
+"""How well a step used the machine: model FLOPs utilisation, peak memory, padding, how full the rows are.
+
+FLOPs are those that the mathematics needs, 2 a multiply-add: linear layers over all tokens, the head over completion
+tokens, attention over the pairs of tokens that see each other; the backward pass takes twice the forward's, less the
+gradients of frozen weights. What is computed a second time to save memory does not count. They are set against what a
+plain matrix product reaches on this machine, in the type that the step computes in, with the threads that it has.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from finr1.core.clock import memory_gib
+from finr1.core.files import read_json, write_json
+from finr1.core.ranks import ALONE, Ranks
+from finr1.training.model.load import core
+from finr1.training.rows import attention
+from finr1.training.rows.rows import RowGroup
+
+FILE = "matmul_peak.json"
+BUDGET_S = 1.0  # of measuring the peak, once a run
+
+
+class Work(NamedTuple):
+    """What rows hold: counts."""
+
+    rows: int
+    tokens: int  # each prompt once a row
+    targets: int  # tokens that carry the loss
+    pairs: int  # of a token and one that it sees, itself among them
+    places: int  # of tokens where prompts and completions are padded to the longest of their row
+
+
+def work_of(rows: Sequence[Sequence[RowGroup]]) -> Work:
+    """The work of packed rows."""
+    total = Work(len(rows), 0, 0, 0, 0)
+    for groups in rows:
+        prompts = [len(group.prompt) for group in groups]
+        lengths = [len(c) for group in groups for c in group.completions]
+        pairs = sum(n * (n + 1) // 2 for n in (*prompts, *lengths))
+        pairs += sum(len(group.prompt) * len(c) for group in groups for c in group.completions)
+        places = len(prompts) * max(prompts) + len(lengths) * max(lengths, default=0)
+        more = Work(0, sum(prompts) + sum(lengths), sum(group.n_targets for group in groups), pairs, places)
+        total = Work(*(one + other for one, other in zip(total, more, strict=True)))
+    return total
+
+
+class Meter:
+    """The figures of a model's steps; `folder` keeps the measured peak, so that a resumed run has the same.
+
+    The first rank measures for all: their machines are taken to be alike.
+    """
+
+    def __init__(self, model: Any, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.model, self.path, self.ranks = model, folder / FILE, ranks
+        self.peak = 0.0  # FLOPs a second of one rank
+
+    def prepare(self) -> None:
+        """Measure the peak, or read it; call it where a step computes, so that it sees the step's type."""
+        if not self.peak:
+            self.peak = self.ranks.of_first(self._peak() if self.ranks.first else 0.0)
+
+    def _peak(self) -> float:
+        device = next(self.model.parameters()).device
+        dtype = getattr(core(self.model), "computing_type", next(self.model.parameters()).dtype)
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        key = f"{platform.node()}, {what}, {dtype}"
+        known = read_json(self.path) if self.path.exists() else {}
+        if key not in known:
+            known[key] = matmul_peak(device, dtype)
+            write_json(self.path, known)
+        return float(known[key])
+
+    def flops(self, work: Work) -> float:
+        """Of forward and backward pass."""
+        inner: Any = core(self.model)
+        head, config = inner.get_output_embeddings(), inner.config
+        layers = [m for m in inner.base_model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        linear, linear_trained = _sizes(layers)
+        of_head, head_trained = _sizes([head])
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        return float(
+            2 * work.tokens * (2 * linear + linear_trained)
+            + 2 * work.targets * (2 * of_head + head_trained)
+            + 12 * work.pairs * width * config.num_hidden_layers
+        )
+
+    def metrics(self, work: Work, seconds: float, row_tokens: int) -> dict[str, float]:
+        """Of a step whose rows, each with a budget of `row_tokens`, took all ranks so many seconds to train on."""
+        cuda = next(self.model.parameters()).device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else memory_gib("VmHWM")
+        found = {"peak_memory_gib": max(self.ranks.gather(memory))}
+        if work.tokens:
+            found["mfu"] = self.flops(work) / seconds / (self.ranks.world * self.peak)
+            found["pack_efficiency"] = work.tokens / (work.rows * row_tokens)
+            found["padding_waste"] = 1 - work.tokens / work.places if self._pads() else 0.0
+        return found
+
+    def _pads(self) -> bool:
+        """Whether the attention pads a row's pieces (finr1/training/rows/attention.py)."""
+        inner: Any = core(self.model)
+        size = getattr(inner.config, "head_dim", None) or inner.config.hidden_size // inner.config.num_attention_heads
+        flexible = inner.config._attn_implementation == attention.NAME
+        return attention.kernel(next(inner.parameters()).device, size, flexible=flexible) == "padded"
+
+
+def _sizes(layers: Sequence[torch.nn.Linear]) -> tuple[int, int]:
+    """Weights of these layers, and of those that are trained."""
+    # Not the weight's own size: in 4 bits two share a byte.
+    sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in layers]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: float = BUDGET_S) -> float:
+    """FLOPs a second of the fastest square matrix product seen within about this time; draws no random number."""
+    best, began = 0.0, time.perf_counter()
+    for n in (512, 1024, 2048, 4096, 8192):
+        flops, left = 2.0 * n**3, budget_s - (time.perf_counter() - began)
+        if best and 4 * flops / best > left:
+            break
+        a = torch.full((n, n), 0.5, dtype=dtype, device=device)
+        torch.mm(a, a)  # warms up
+        # Many short ones: the best of them is one that no other process interrupted.
+        first, repeats = time.perf_counter(), 0
+        while repeats < 3 or time.perf_counter() - first < budget_s / 4:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            torch.mm(a, a)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best, repeats = max(best, flops / (time.perf_counter() - start)), repeats + 1
+    return best

@@ -1,0 +1,29 @@
+"""Learning-rate schedule, and the order and batches of training rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
+    """Linear warm-up, then constant, linear to zero, or a half cosine to zero. Steps count from 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return peak
+    done = (step - warmup_steps) / max(1, n_steps - warmup_steps)
+    return peak * (1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def shuffled(n: int, epochs: int, seed: int) -> list[list[int]]:
+    """For each epoch the numbers 0 … n-1 in a seeded order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(n, generator=generator).tolist() for _ in range(epochs)]
+
+
+def batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut into pieces of `size`; the last may be shorter."""
+    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,0 +1,137 @@
+"""The LightningModule that SFT and GRPO share: optimiser, schedule, gradient checks, one update per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from finr1.core.errors import ConfigError
+from finr1.core.ranks import ALONE, Ranks
+from finr1.training.loop.checkpoints import random_state, seed_random, set_random_state
+from finr1.training.loop.masters import Masters
+from finr1.training.loop.sharding import is_sharded, load_whole
+
+T = TypeVar("T")
+
+
+class StepModule(pl.LightningModule):
+    """A LightningModule that walks a plan of steps with manual optimisation.
+
+    Subclasses say what a step does (`training_step`); this class holds the model, its optimiser and the position.
+    """
+
+    settings_of = "sft"  # the group of settings that the learning rate is in
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        weight_decay: float,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.ranks = ranks
+        self.model = model
+        self.make_optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.steps_done = 0
+        self.best_steps: int | None = None  # steps done at the best task metric so far
+        self._random: dict[str, Any] | None = None  # of a checkpoint, until the first step after it
+        self._masters: list[Tensor] = []  # of a checkpoint, until the optimiser is made
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The configured optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
+        self.masters = Masters(p for p in self.model.parameters() if p.requires_grad)
+        if self._masters:
+            self.masters.load(self._masters)
+            self._masters = []
+        parameters = self.masters.trained
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return self.make_optimizer([group for group in groups if group["params"]], lr=0.0)
+
+    def optimise(self, losses: Iterator[Tensor], lr: float, max_grad_norm: float) -> float:
+        """Back-propagate each micro-batch's loss, add all ranks' gradients, clip, step; returns the norm before that.
+
+        ConfigError where that norm is not finite, before the weights are touched.
+        """
+        optimizer: Any = self.optimizers()
+        for loss in losses:
+            self.manual_backward(loss)
+            self.masters.pull()
+        norm = self.add_up()
+        if not torch.isfinite(norm):
+            why = f"the gradient norm of step {self.steps_done} is {float(norm)}; no weight was changed by it"
+            raise ConfigError(
+                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "use a lower one, or trainer.fit.precision=32-true"
+            )
+        if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by one
+            torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.masters.push()
+        # Autocast keeps bf16 copies of the weights for the whole training step: they are stale now.
+        torch.clear_autocast_cache()
+        return float(norm)
+
+    def add_up(self) -> Tensor:
+        """Add the gradients of all ranks; returns their norm, over all weights. Those in pieces have been added."""
+        pieces = is_sharded(self.model)
+        if not pieces:
+            self.ranks.add_gradients(self.masters.trained)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
+        return self.ranks.sum(norm.double().square().cpu()).sqrt().to(norm) if pieces else norm
+
+    def divide(self, rows: Sequence[T], sizes: Sequence[int]) -> list[tuple[T, float]]:
+        """This rank's rows of an optimiser step, each with what its loss counts: 1, or 0 where it only keeps pace.
+
+        Weights in pieces are gathered by all ranks at once, in each pass: all take as many.
+        """
+        if is_sharded(self.model):
+            return [(row, float(counts)) for row, counts in self.ranks.rounds(rows, sizes)]
+        return [(row, 1.0) for row in self.ranks.share(rows, sizes)]
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """The weights of a checkpoint's state dict into a model that has been trained; every rank must call this."""
+        load_whole(self, state)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the own position and every rank's random states, leave out Lightning's loops."""
+        checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
+        checkpoint["random"] = self.ranks.gather(random_state())
+        checkpoint["masters"] = self.masters.state()
+        checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the position up again."""
+        self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
+        ranks = len(checkpoint["random"])
+        if ranks != self.ranks.world:
+            why = f"the checkpoint after {self.steps_done} steps is of {ranks} ranks"
+            remedy = f"go on with {ranks}, or choose another name"
+            raise ConfigError("trainer.fit.devices", self.ranks.world, why, remedy)
+        self._random, self._masters = checkpoint["random"][self.ranks.rank], checkpoint["masters"]
+
+    def on_train_end(self) -> None:
+        """The model leaves training with all the precision it was trained in."""
+        self.masters.unfold()
+
+    def checkpoint_kept(self, oldest: int) -> None:
+        """Told after each checkpoint how many steps the oldest one kept has done: a resume begins there at most."""
+
+    def set_random(self, seed: int) -> None:
+        """Before the first step of this process: the random states of the checkpoint, or seeded ones, a rank's own."""
+        if self._random is None:
+            seed_random(seed + self.ranks.rank)
+        else:
+            set_random_state(self._random)
+            self._random = None

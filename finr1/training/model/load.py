@@ -1,0 +1,84 @@
+"""Find a model, load it for training, and write it out so that transformers and `vllm serve` load it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.core.errors import ConfigError
+from finr1.parts.model.folder import quiet
+from finr1.settings.model import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any:
+    """The model for training: fp32 weights (the trainer's autocast chooses the computing type), caches off.
+
+    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters train; with
+    `qlora` the linear layers below them are in 4 bits (NF4, double quantisation: QLoRA, arXiv 2305.14314 §3), the head
+    is not, and products are in bf16.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finr1.training.model.cpu.embedding import lean_vocabulary
+    from finr1.training.model.cpu.mlp import lean_mlps
+    from finr1.training.model.cpu.norm import fuse_norms
+
+    quiet()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=attention,
+        trust_remote_code=settings.trust_remote_code,
+        use_safetensors=True,
+        quantization_config=_nf4() if settings.adapter == "qlora" else None,
+    )
+    model.hf_quantizer = None  # else save_pretrained would write packed weights in place of merged ones
+    model.config.use_cache = False
+    if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
+        raise ConfigError("model.path", folder, "it uses sliding-window attention", "use a model with full attention")
+    if settings.adapter != "full":
+        from peft import LoraConfig, get_peft_model
+
+        lora = settings.lora
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+            use_dora=lora.dora,
+            use_rslora=lora.rslora,
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(model, config)
+    fuse_norms(model)
+    lean_vocabulary(core(model))
+    if settings.gradient_checkpointing:
+        core(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        lean_mlps(model)
+    model.train()
+    return model
+
+
+def _nf4() -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    # On CPU it would ask for the package of faster kernels, which fetches them from the hub.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def core(model: Any) -> PreTrainedModel:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[no-any-return]

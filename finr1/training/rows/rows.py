@@ -1,0 +1,161 @@
+"""Rows: how several pieces of text share one forward pass without seeing each other.
+
+A row is one sequence of tokens made of *groups*. A group is a prompt and the completions that follow it; every
+completion sees its prompt and itself, never another completion nor another group. SFT packs groups of one completion;
+GRPO puts a prompt once and its G completions after it, which saves computing the prompt G times.
+
+Shape letters: T tokens of the row, N completion tokens that carry the loss, K groups, C completions of the row,
+P the longest prompt, L the longest completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from finr1.training.rows.layout import Layout
+
+
+class RowGroup(NamedTuple):
+    """Token ids of one prompt and of its completions, and the number of each completion in the batch.
+
+    `masks` says of each completion which of its tokens carry the loss; without masks all do. A chat of several turns is
+    one completion whose mask leaves out what the user says.
+    """
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+    numbers: Sequence[int]
+    masks: Sequence[Sequence[bool]] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens the group takes in a row."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens that carry the loss."""
+        return sum(map(sum, self.masks)) if self.masks else sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed row, ready for a forward pass of batch size 1."""
+
+    ids_T: Tensor
+    positions_T: Tensor
+    predict_N: Tensor  # the position whose hidden state predicts completion token n
+    target_N: Tensor  # that token
+    number_N: Tensor  # which completion of the batch it belongs to
+    layout: Layout
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the row."""
+        return len(self.ids_T)
+
+    def to(self, device: torch.device) -> Row:
+        """The same on a device; itself where it is there."""
+        if self.ids_T.device == device:
+            return self
+        return Row(
+            ids_T=self.ids_T.to(device),
+            positions_T=self.positions_T.to(device),
+            predict_N=self.predict_N.to(device),
+            target_N=self.target_N.to(device),
+            number_N=self.number_N.to(device),
+            layout=self.layout.to(device),
+        )
+
+
+def make_row(groups: Sequence[RowGroup]) -> Row:
+    """Lay groups out one after the other: prompt, then its completions. Positions restart after the prompt."""
+    ids: list[int] = []
+    positions: list[int] = []
+    prompts: list[range] = []
+    completions: list[range] = []
+    prompt_of: list[int] = []
+    predict: list[int] = []
+    target: list[int] = []
+    number: list[int] = []
+    for group in groups:
+        if not group.prompt:
+            raise ValueError("a group needs at least one prompt token: the first completion token is predicted from it")
+        start = len(ids)
+        ids += group.prompt
+        positions += range(len(group.prompt))
+        prompts.append(range(start, len(ids)))
+        last_of_prompt = len(ids) - 1
+        masks: Sequence[Sequence[bool] | None] = group.masks or [None] * len(group.completions)
+        for completion, its_number, mask in zip(group.completions, group.numbers, masks, strict=True):
+            begin = len(ids)
+            ids += completion
+            positions += range(len(group.prompt), len(group.prompt) + len(completion))
+            completions.append(range(begin, len(ids)))
+            prompt_of.append(len(prompts) - 1)
+            before = [last_of_prompt, *range(begin, len(ids) - 1)] if completion else []
+            if mask is not None:
+                chosen = [i for i, carries in zip(range(len(completion)), mask, strict=True) if carries]
+                before, completion = [before[i] for i in chosen], [completion[i] for i in chosen]
+            predict += before
+            target += completion
+            number += [its_number] * len(before)
+    return Row(
+        ids_T=torch.tensor(ids),
+        positions_T=torch.tensor(positions),
+        predict_N=torch.tensor(predict, dtype=torch.long),
+        target_N=torch.tensor(target, dtype=torch.long),
+        number_N=torch.tensor(number, dtype=torch.long),
+        layout=Layout(len(ids), prompts, completions, prompt_of),
+    )
+
+
+def pack(groups: Sequence[RowGroup], row_tokens: int) -> list[list[RowGroup]]:
+    """Best-fit decreasing: put groups into as few rows of at most `row_tokens` tokens as that rule finds.
+
+    A group longer than the budget is split by completions where it has several (its prompt is then computed once a
+    row); a single completion longer than the budget gets a row of its own. Every completion comes out exactly once.
+    """
+    pieces = [piece for group in groups for piece in _split(group, row_tokens)]
+    rows: list[list[RowGroup]] = []
+    free: list[int] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.n_tokens):
+        fitting = [i for i, room in enumerate(free) if room >= piece.n_tokens]
+        if fitting:
+            best = min(fitting, key=lambda i: free[i])
+            rows[best].append(piece)
+            free[best] -= piece.n_tokens
+        else:
+            rows.append([piece])
+            free.append(row_tokens - piece.n_tokens)
+    return rows
+
+
+def _split(group: RowGroup, row_tokens: int) -> list[RowGroup]:
+    if group.n_tokens <= row_tokens or len(group.completions) <= 1:
+        return [group]
+    pieces: list[RowGroup] = []
+    taken: list[int] = []
+    room = row_tokens - len(group.prompt)
+    used = 0
+    for i, completion in enumerate(group.completions):
+        if taken and used + len(completion) > room:
+            pieces.append(_choose(group, taken))
+            taken, used = [], 0
+        taken.append(i)
+        used += len(completion)
+    return [*pieces, _choose(group, taken)]
+
+
+def _choose(group: RowGroup, which: Sequence[int]) -> RowGroup:
+    return RowGroup(
+        group.prompt,
+        [group.completions[i] for i in which],
+        [group.numbers[i] for i in which],
+        [group.masks[i] for i in which] if group.masks else (),
+    )

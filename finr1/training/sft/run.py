@@ -1,0 +1,143 @@
+"""Stage `sft`: supervised fine-tuning on the good traces, or on chats from outside a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finr1.answer.extract import render
+from finr1.core.build import build
+from finr1.core.errors import ConfigError, DataError
+from finr1.core.jsonl import check_known, take_rows, write_jsonl
+from finr1.core.prompt import chat
+from finr1.core.types import Message, Trace
+from finr1.run.context import Context
+
+if TYPE_CHECKING:
+    from finr1.training.rows.rows import RowGroup
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    """Train on `3_filtered/good.jsonl` or chats; leaves `rows.jsonl` (what was trained on) and `model/`."""
+    from finr1.parts.model.folder import resolve
+    from finr1.parts.model.tokens import load_tokenizer
+    from finr1.training.loop.checkpoints import Checkpoints, seed_random
+    from finr1.training.loop.fit import fit
+    from finr1.training.model.load import load_trainable
+    from finr1.training.model.weights import export
+    from finr1.training.rows.attention import register
+    from finr1.training.sft.step import SftModule
+
+    cfg = ctx.cfg
+    base = resolve(cfg.model)
+    tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
+    groups, counts = _rows(ctx, tokenizer)
+    plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
+    seed_random(cfg.seed)  # adapters begin at random
+    model = load_trainable(base, cfg.model, register(cfg.model.attention))
+    kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
+    with ctx.progress("training", len(plan)) as bar:
+        module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
+        fit(module, len(plan), kept, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
+    export(model, tokenizer, ctx.folder / "model", cfg.model, ctx.ranks)
+    if not ctx.ranks.first:
+        return {}
+    kept.clear()
+    tokens = sum(group.n_tokens for step in plan for row in step for group in row)
+    return {"rows": len(groups), **counts, "steps": len(plan), "tokens": tokens}
+
+
+def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]:
+    """Tokenise what is trained on, note each row in `rows.jsonl`; rows too long for the model are counted, not cut."""
+    from finr1.training.loop.schedule import shuffled
+    from finr1.training.rows.rows import RowGroup
+    from finr1.training.sft.chats import encode
+
+    cfg = ctx.cfg
+    place, what, given, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
+    (order,) = shuffled(len(given), 1, cfg.seed)
+    groups: list[RowGroup] = []
+    rows: list[dict[str, Any]] = []
+    dropped = 0
+    for row in (given[index] for index in order):
+        if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
+            break
+        answer = [Message(role="assistant", content=row["completion"])] if "completion" in row else []
+        try:
+            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            remedy = "use a model whose template keeps an answer as it is"
+            raise ConfigError("model.path", cfg.model.path, str(error), remedy) from error
+        if len(text.prompt) + len(text.rest) > cfg.model.max_model_len:
+            dropped += 1
+            continue
+        lengths = {"n_prompt_tokens": len(text.prompt), "n_completion_tokens": len(text.rest)}
+        rows.append({**row, **lengths, "n_loss_tokens": sum(text.mask)})
+        groups.append(RowGroup(text.prompt, [text.rest], [len(groups)], () if all(text.mask) else [text.mask]))
+    if not groups:
+        raise DataError(place, f"all {dropped} {what} exceed model.max_model_len", "raise model.max_model_len")
+    if dropped:
+        ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and left out")
+    write_jsonl(ctx.folder / "rows.jsonl", rows)
+    return groups, {"dropped_too_long": dropped, **counts}
+
+
+Given = tuple[Path, str, list[dict[str, Any]], dict[str, int]]  # where, what, rows, what is counted beside them
+
+
+def _traces(ctx: Context) -> Given:
+    """The good traces of this run, or of the one that `sft.rows` names."""
+    wanted, questions = ctx.cfg.sft.sources, ctx.questions()
+    path = ctx.inputs["filter"] / "good.jsonl"
+    traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
+    check_known(path, (trace.question_id for trace in traces), questions)
+    if not traces:
+        raise DataError(path, "no good trace to train on", "look at 3_filtered/bad.jsonl, or loosen the filter")
+    there = {questions[trace.question_id].source for trace in traces}
+    for name in wanted:
+        if name not in there:
+            why = f"no good trace in {path} is of this source"
+            raise ConfigError("sft.sources", name, why, f"use some of {', '.join(sorted(there))}")
+    rows = [
+        {
+            "question_id": trace.question_id,
+            "trace_id": trace.id,
+            "messages": chat(questions[trace.question_id], ctx.cfg.prompt.system),
+            "completion": render(trace.reasoning, trace.answer),
+        }
+        for trace in traces
+        if not wanted or questions[trace.question_id].source in wanted
+    ]
+    return path, "good traces", rows, {}
+
+
+def _chats(ctx: Context) -> Given:
+    """The chats of the file or folder that `sft.rows` names; those that are none are noted in `left_out.jsonl`."""
+    from finr1.training.sft.chats import read_chats
+
+    place = ctx.inputs["chats"]
+    chats, unfit = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
+    if unfit:
+        lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unfit]
+        write_jsonl(ctx.folder / "left_out.jsonl", lines)
+        ctx.note(f"{len(unfit)} rows of {place} are no chats to train on (left_out.jsonl); the first: {unfit[0].why}")
+    rows = [{"origin": chat.origin, "messages": chat.messages} for chat in chats]
+    return place, "chats", rows, {"left_out": len(unfit)}
+
+
+def make_plan(
+    groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int
+) -> list[list[list[RowGroup]]]:
+    """Every epoch packs a fresh order of all groups into rows and deals the rows out to optimiser steps."""
+    from finr1.training.loop.schedule import batches, shuffled
+    from finr1.training.rows.rows import pack
+
+    plan: list[list[list[RowGroup]]] = []
+    for epoch, order in enumerate(shuffled(len(groups), epochs, seed + 1)):
+        # Packing sorts by length: the rows are mixed again, so that no stretch of steps sees only long texts.
+        rows = pack([groups[i] for i in order], row_tokens)
+        (mixed,) = shuffled(len(rows), 1, seed + 1000 + epoch)
+        plan += [[rows[i] for i in step] for step in batches(mixed, rows_per_step)]
+    return plan

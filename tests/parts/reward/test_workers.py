@@ -1,0 +1,212 @@
+"""A reward that hangs, raises or ends its process costs one completion its verdict, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from finr1.core.errors import ConfigError, Finr1Error
+from finr1.core.types import Verdict
+from finr1.parts.reward.accuracy import Accuracy
+from finr1.parts.reward.base import RewardItem
+from finr1.parts.reward.workers import Guarded, Pool, failures, guarded
+from finr1.settings.grpo import WorkerSettings
+from tests.helpers.runner import environment
+from tests.helpers.stages import question
+
+
+class Obeys:
+    """Does what the completion says; else gives its length."""
+
+    name, weight = "obeys", 2.0
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [self._one(item.text) for item in items]
+
+    def _one(self, text: str) -> Verdict:
+        match text:
+            case "hang":
+                while True:
+                    time.sleep(60)
+            case "spin":
+                while True:
+                    pass
+            case "raise":
+                raise ValueError("not this one")
+            case "exit":
+                sys.exit(3)
+            case "die":
+                os._exit(7)
+            case "stop":
+                raise ConfigError("reward.obeys", "stop", "the purse is empty", "fill it")
+            case "undecided":
+                return Verdict(None, why="cannot tell")
+        return Verdict(float(len(text)), why=str(os.getpid()))
+
+
+class Open:
+    """Holds what no process can be sent."""
+
+    name, weight = "open", 1.0
+
+    def __init__(self) -> None:
+        self.file = sys.stdout
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [Verdict(1.0)] * len(items)
+
+
+class Short:
+    """Forgets a verdict."""
+
+    name, weight = "short", 1.0
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return [Verdict(1.0)] * (len(items) - 1)
+
+
+def items(*texts: str) -> list[RewardItem]:
+    return [RewardItem(question("q"), text, False) for text in texts]
+
+
+WORKERS = WorkerSettings(rewards=["obeys"], processes=2, timeout_s=1.5)
+
+
+@pytest.mark.slow
+def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
+    with guarded({"obeys": Obeys(), "accuracy": Accuracy()}, WORKERS) as rewards:
+        obeys = rewards["obeys"]
+        assert (obeys.name, obeys.weight) == ("obeys", 2.0)
+        found = obeys.grade(items("a", "hang", "bb", "raise", "die", "undecided", "ccc", "exit", "spin", "dddd"))
+        assert [v.value for v in found] == [1, None, 2, None, None, None, 3, None, None, 4]
+        assert [v.why for v in found if v.value is None] == [
+            "no verdict within 1.5 s",
+            "ValueError: not this one",
+            "its process ended with exit code 7",
+            "cannot tell",
+            "SystemExit: 3",
+            "no verdict within 1.5 s",
+        ]
+        assert failures(rewards) == 5  # "cannot tell" is a verdict
+        again = obeys.grade(items("a", "bb", "ccc"))  # replaced workers go on, and what was late is not mixed in
+        assert [v.value for v in again] == [1, 2, 3] and failures(rewards) == 5
+        assert {int(v.why) for v in again}.isdisjoint({os.getpid()})
+        assert obeys.grade([]) == []
+        assert rewards["accuracy"].pool is None
+
+
+def test_every_completion_may_take_its_time_and_all_are_graded_by_both_workers() -> None:
+    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=30)
+    try:
+        found = pool.grade("obeys", items(*("x" * n for n in range(1, 41))))
+        assert [v.value for v in found if isinstance(v, Verdict)] == list(range(1, 41))
+        assert len({v.why for v in found if isinstance(v, Verdict)}) in (1, 2)  # one may not be up yet
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
+    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=30)
+    try:
+        pool.grade("obeys", items(*"abcd"))
+        for worker in pool._workers:
+            worker.process.kill()
+            worker.process.join()
+        assert [v.value for v in pool.grade("obeys", items("a", "bb")) if isinstance(v, Verdict)] == [1, 2]
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+def test_hanging_workers_are_ended_and_none_is_left() -> None:
+    with guarded({"obeys": Obeys()}, WORKERS) as rewards:
+        pool = rewards["obeys"].pool
+        assert pool is not None
+        before = [worker.process.pid for worker in pool._workers]
+        began = time.monotonic()
+        rewards["obeys"].grade(items("spin", "hang"))
+        assert time.monotonic() - began < 30
+        after = [worker.process.pid for worker in pool._workers]
+        assert not set(before) & set(after)
+    for pid in (*before, *after):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_in_the_trainers_own_process_an_exception_costs_its_completion() -> None:
+    reward = Guarded("obeys", Obeys())
+    found = reward.grade(items("a", "raise", "bb"))
+    assert [v.value for v in found] == [1, None, 2] and found[1].why == "ValueError: not this one"
+    assert reward.failures == 1
+    short = Guarded("short", Short())
+    assert [v.value for v in short.grade(items("a", "b"))] == [None, None] and short.failures == 2
+
+
+@pytest.mark.parametrize("names", [[], ["obeys"]])
+def test_what_the_user_can_mend_ends_the_run_in_one_line(names: list[str]) -> None:
+    with (
+        guarded({"obeys": Obeys()}, WorkerSettings(rewards=names)) as rewards,
+        pytest.raises(Finr1Error, match="obeys=stop: the purse is empty; fill it"),
+    ):
+        rewards["obeys"].grade(items("stop"))
+
+
+def test_a_reward_that_no_process_can_be_sent_is_one_line() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"grpo\.workers\.rewards=open: they cannot be sent"),
+        guarded({"open": Open()}, WorkerSettings(rewards=["open"])),
+    ):
+        pass
+
+
+class Unloadable:
+    """Can be sent to a process, but not taken out there."""
+
+    name, weight = "unloadable", 1.0
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return int, ("not a number",)
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        return []
+
+
+def test_workers_that_never_come_up_are_one_line() -> None:
+    with (
+        guarded({"unloadable": Unloadable()}, WorkerSettings(rewards=["unloadable"])) as rewards,
+        pytest.raises(
+            ConfigError, match=r"no worker process comes up \(its process ended with exit code 1, while start"
+        ),
+    ):
+        rewards["unloadable"].grade(items("a"))
+
+
+ORPHAN = """
+import os, signal, sys
+from tests.parts.reward.test_workers import Obeys, items
+from finr1.parts.reward.workers import Pool
+
+if __name__ == "__main__":
+    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=60)
+    assert len(pool.grade("obeys", items("a", "b"))) == 2
+    print(*(worker.process.pid for worker in pool._workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_end_by_themselves() -> None:
+    run = subprocess.run([sys.executable, "-c", ORPHAN], env=environment(), capture_output=True, text=True)
+    pids = list(map(int, run.stdout.split()))
+    assert len(pids) == 2, run.stderr
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

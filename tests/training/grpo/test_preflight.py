@@ -1,0 +1,145 @@
+"""Gold completions after real chat templates: what passes, and what is named when it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from finr1.core.errors import ConfigError
+from finr1.core.types import Verdict
+from finr1.parts.model.folder import resolve
+from finr1.parts.model.tokens import load_tokenizer
+from finr1.parts.reward.accuracy import Accuracy
+from finr1.parts.reward.base import RewardItem
+from finr1.parts.reward.format import Format
+from finr1.parts.reward.length import Length
+from finr1.parts.reward.workers import guarded
+from finr1.settings.grpo import WorkerSettings
+from finr1.settings.model import ModelSettings
+from finr1.training.grpo.preflight import preflight, render_gold
+from tests.helpers.byte_tokenizer import tokenizer
+from tests.helpers.stages import question
+
+PLAIN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PREFILLED = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # as DeepSeek-R1's
+CLOSED = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")  # Qwen3, thinking off
+
+
+QUESTIONS = [
+    question("2 + 2?", "4"),
+    question("margin?", "25%", kind="number", meta={"unit": "%"}),
+    question("which?", "B", kind="choice", choices={"A": "one", "B": "two"}),
+    question("涨了吗?", "是", kind="yes_no", language="zh"),
+    question("mood?", "1", kind="label", choices={"0": "bad", "1": "good"}),
+]
+LEFT_OUT = [question("why?", "because", kind="text"), question("code?", "x=1", kind="code"), question("?", None)]
+
+
+def check(template: str = PLAIN, rewards: dict[str, Any] | None = None, **more: Any) -> int:
+    rewards = rewards or {"format": Format(), "accuracy": Accuracy(), "length": Length()}
+    options = {"questions": [*LEFT_OUT, *QUESTIONS], "system": None, "max_new_tokens": 300, "n": 32, **more}
+    special = options.pop("special", ())
+    return preflight(tokenizer=tokenizer(template, special), rewards=rewards, **options)
+
+
+@pytest.mark.parametrize("template", [PLAIN, CLOSED], ids=["plain", "closed"])
+def test_gold_of_every_kind_passes_and_free_text_is_left_out(template: str) -> None:
+    assert check(template) == len(QUESTIONS)
+    assert check(template, questions=LEFT_OUT) == 0
+    assert check(template, n=2) == 2
+
+
+def test_a_template_that_writes_think_is_handled_and_where_the_reward_is_not_told_named() -> None:
+    told = {"format": Format(think_prefilled=True), "accuracy": Accuracy()}
+    assert check(PREFILLED, told) == len(QUESTIONS)
+    with pytest.raises(ConfigError) as error:
+        check(PREFILLED)
+    assert str(error.value) == (
+        f"reward.format=Format: a gold completion of question {QUESTIONS[0].id} (made) earns 0 of 1: no <think>; "
+        "the chat template itself writes <think>: set reward.format.think_prefilled=true"
+    )
+    with pytest.raises(ConfigError, match=r"earns 0 of 1: 2 <think>; the chat template does not write <think>: set"):
+        check(PLAIN, told)
+
+
+def test_a_gold_completion_continues_the_prompt() -> None:
+    plain, prefilled = (render_gold(QUESTIONS[0], tokenizer(t), None) for t in (PLAIN, PREFILLED))
+    assert plain.text.startswith("<think>\nThe answer") and plain.prefilled == ""
+    assert plain.text == prefilled.prefilled + prefilled.text and prefilled.prefilled == "<think>"
+    assert plain.text.endswith("</think>\n<answer>\n\\boxed{4}\n</answer>")
+    assert render_gold(QUESTIONS[3], tokenizer(PLAIN), None).text.endswith("\\boxed{是}\n</answer>")
+
+
+def test_tags_that_the_decoder_drops_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"its decoder drops </think> from completions"):
+        check(PLAIN, special=["</think>"])
+
+
+def test_a_limit_that_the_gold_does_not_fit_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"grpo\.sampling\.max_new_tokens=50: the gold answer .* takes \d+ tokens"):
+        check(max_new_tokens=50)
+
+
+class Gives:
+    """One value for all."""
+
+    name, weight = "gives", 1.0
+
+    def __init__(self, value: float | None, **more: Any) -> None:
+        self.value = value
+        for key, its in more.items():
+            setattr(self, key, its)
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        if self.value == 9:
+            raise ValueError("broken")
+        return [Verdict(self.value, why="so it is")] * len(items)
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        (
+            Gives(0.5),
+            r"reward\.mine=Gives: .* earns 0\.5 of 1: so it is; mend the reward or the question, or set grpo\.",
+        ),
+        (Gives(None), r"earns undecided: so it is"),
+        (Gives(9.0), r"earns undecided: ValueError: broken"),
+        (Gives(1.0, full=0.0), r"earns 1 of 0: so it is"),
+    ],
+)
+def test_the_reward_at_fault_is_named_through_its_guard(reward: Gives, words: str) -> None:
+    with (
+        guarded({"accuracy": Accuracy(), "mine": reward}, WorkerSettings()) as rewards,
+        pytest.raises(ConfigError, match=words) as error,
+    ):
+        check(rewards=rewards)
+    assert "\n" not in str(error.value)
+
+
+def test_a_reward_says_what_its_best_is() -> None:
+    for reward in (Gives(0.0, full=0.0), Gives(0.3, full=None), Gives(None, full=None), Gives(1.0)):
+        with guarded({"mine": reward}, WorkerSettings()) as rewards:
+            assert check(rewards=rewards) == len(QUESTIONS)
+
+
+def test_a_wrong_gold_is_found_though_others_come_first() -> None:
+    """Kinds take turns: one broken kind is among the first few, however many questions of another stand before it."""
+    broken = question("which?", "Z", kind="choice", choices={"A": "one", "B": "two"})
+    many = [question(f"{i}?", str(i)) for i in range(50)]
+    with pytest.raises(ConfigError, match=r"reward\.accuracy=Accuracy: a gold completion of question " + broken.id):
+        check(questions=[*many, broken], n=4)
+
+
+def test_the_embedded_model() -> None:
+    try:
+        real = load_tokenizer(resolve(ModelSettings()))
+    except ConfigError as error:
+        pytest.skip(str(error))
+    rewards = {"format": Format(), "accuracy": Accuracy()}
+    assert preflight(QUESTIONS, rewards, real, "system_short.v1", 96, 32) == len(QUESTIONS)
