@@ -14,7 +14,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 BENCH_ARGS ?=
-PROPERTIES := $(addprefix tests/,$(addsuffix .py,answer/test_numeral answer/test_compare answer/test_value parts/judge/test_short_ways))
+PROPERTIES := $(addprefix tests/,$(addsuffix .py,answer/test_number_words answer/test_grade answer/test_grade_number parts/judge/test_short_ways))
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

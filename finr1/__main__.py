@@ -77,7 +77,7 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
             why = "a job of this launcher is one process"
             raise ConfigError("trainer.fit.devices", wanted, why, "use 1, or Hydra's own launcher")
         return launch.launch(wanted, ["-m", "finr1", *arguments])
-    together = ranks.meet()
+    together = ranks.init_ranks()
     if not together.first:
         follow(settings, together)
         return 0

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from omegaconf import OmegaConf
 
 from experiments.benchmarks.figures import Figures
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.cli.compose import CONF
 from finr1.core.build import build
 from finr1.core.types import Question

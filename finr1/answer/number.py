@@ -13,9 +13,9 @@ from bisect import bisect_right
 from functools import lru_cache
 from itertools import islice
 
-from finr1.answer import numeral
+from finr1.answer import number_words
 from finr1.answer.clean import clean
-from finr1.answer.quantity import (
+from finr1.answer.units import (
     CURRENCY,
     DIGITS,
     LETTER,
@@ -91,9 +91,9 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
     currency sign, or after `=` or `:`; not in `0.2 (20%)`. The first of a range has the unit of the second: `5-7%`.
     """
     text = text if cleaned else clean(text)
-    han = not text.isascii() and numeral.HAN.search(text) is not None
+    han = not text.isascii() and number_words.HAN.search(text) is not None
     tries = None if most is None else 5 * most  # in a hostile text next to none is a number
-    divided = islice(numeral.FRACTION_OF.finditer(text), tries) if "分之" in text else ()
+    divided = islice(number_words.FRACTION_OF.finditer(text), tries) if "分之" in text else ()
     fractions = {match.end(): match for match in divided}
     numbers: list[Number] = []
     lowest = 1.0  # the factor of the last part of the last number: 1亿 2000万 may go on with 千, not with 亿
@@ -127,7 +127,7 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         if most is not None and len(numbers) >= most:
             return numbers
     if han:
-        numbers = _merged(numbers, list(numeral.written(text, not numbers, tries)))
+        numbers = _merged(numbers, list(number_words.written(text, not numbers, tries)))
     if "角" in text or "毛" in text or "块" in text:
         numbers = _joined_coins(numbers, text)
     return numbers if most is None else numbers[:most]
@@ -232,7 +232,7 @@ def _in_accounting_brackets(start: int, end: int, text: str) -> bool:
 
 def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
     """`百分之3.5`, `16分之5`."""
-    divided = numeral.per(fraction["under"])
+    divided = number_words.per(fraction["under"])
     if divided is None:
         return None
     sign = -1.0 if fraction["minus"] else 1.0
@@ -242,7 +242,7 @@ def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
         return scaled._replace(factor=number.factor * abs(divided), start=fraction.start())
     value = number.value * divided
     if fraction["whole"]:
-        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else numeral.integer(fraction["whole"])
+        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else number_words.integer(fraction["whole"])
         if whole is None:
             return None
         value += sign * whole
@@ -285,7 +285,7 @@ def lone_number(text: str) -> Number | None:
         return None
     match = _LONE.fullmatch(text)
     if not match:
-        return numeral.spoken(text) if text.isascii() else None
+        return number_words.spoken(text) if text.isascii() else None
     shown, decimals, point = match["whole"], match["decimals"] or "", match["point"]
     separators = {c for c in shown if not c.isdigit()}
     plain = "".join(c for c in shown if c.isdigit())

@@ -19,7 +19,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     return (row.values for row in raw_rows(path))
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """One row of a JSONL file: its line as it stands there, where that begins (bytes), and what it says."""
 
     line: bytes
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
+def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[RawRow]:
     """The rows of a JSONL file with their lines, one at a time; faults as those of `read_jsonl` and `each_row`."""
     needed = frozenset(key for key in keys if "." not in key)
     inner = [key for key in keys if "." in key]
@@ -51,7 +51,7 @@ def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[Row]:
             ):
                 lacking = next((key for key in keys if not _has(values, key)), "object")
                 raise DataError(path, f"line {number} has no `{lacking}`", "run the stage that writes it again")
-            yield Row(line, start, values)
+            yield RawRow(line, start, values)
             start += len(line)
 
 

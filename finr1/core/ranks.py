@@ -56,12 +56,12 @@ class Ranks:
         """Whether this is the rank that writes."""
         return self.rank == 0
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of what all ranks hold in the same order: every `world`-th."""
         return items[self.rank :: self.world]
 
-    def join(self, own: Sequence[T]) -> list[T]:
-        """The inverse of `mine`, on every rank: all parts, in the order of the whole."""
+    def unshard(self, own: Sequence[T]) -> list[T]:
+        """The inverse of `shard`, on every rank: all parts, in the order of the whole."""
         parts = self.gather(own)
         return [parts[i % self.world][i // self.world] for i in range(sum(map(len, parts)))]
 
@@ -98,7 +98,7 @@ class Ranks:
             dist.all_gather_object(values, value, self._group)
         return values
 
-    def of_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first rank gives, on every rank; the values of others do not count."""
         if self.world == 1:
             return value
@@ -152,7 +152,7 @@ class Ranks:
             for work in works:
                 work.wait()
 
-    def equalise(self, parameters: Iterable[Tensor]) -> None:
+    def broadcast_parameters(self, parameters: Iterable[Tensor]) -> None:
         """The first rank's values into everybody's."""
         if self.world == 1:
             return
@@ -232,7 +232,7 @@ def leave(code: int) -> int:
     os._exit(code)
 
 
-def meet() -> Ranks:
+def init_ranks() -> Ranks:
     """Wait until all processes are there; called once in a process, before any engine is built.
 
     torch's default group is made here: an in-process vLLM engine that found none would make one of its own.

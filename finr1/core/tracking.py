@@ -1,4 +1,4 @@
-"""Metrics of every stage: their names, the local mirror that the report reads, and the sinks (W&B).
+"""Metrics of every stage: their names, the local mirror that the report reads, and the loggers (W&B).
 
 Names are `<stage>/<metric>`, stable across versions; `METRICS` says what each one is. The mirror is
 `<run>/metrics.jsonl`: one row a log call, `{"stage", "step", "time", "metrics"}`. A resumed stage logs some steps
@@ -66,7 +66,7 @@ METRICS: Mapping[str, str] = {
 }
 
 
-class Sink(Protocol):
+class Logger(Protocol):
     """Where metrics go beside the local mirror: a `_target_` node of the `logger` group."""
 
     def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None: ...
@@ -79,35 +79,35 @@ class Sink(Protocol):
 
 
 class Tracker:
-    """Writes metrics to the mirror and to every sink."""
+    """Writes metrics to the mirror and to every logger."""
 
-    def __init__(self, run_dir: Path, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(self, run_dir: Path, loggers: Sequence[Logger] = ()) -> None:
         self.run_dir = run_dir
-        self.sinks = list(sinks)
+        self.loggers = list(loggers)
         self._mirror = JsonlWriter(run_dir / "metrics.jsonl")
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """Sink -> the id that its service knows this run by, for checkpoints; those without one are left out."""
-        ids = {type(sink).__name__: getattr(sink, "run_id", "") for sink in self.sinks}
+        """Logger -> the id that its service knows this run by, for checkpoints; those without one are left out."""
+        ids = {type(logger).__name__: getattr(logger, "run_id", "") for logger in self.loggers}
         return {name: run_id for name, run_id in ids.items() if run_id}
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int) -> None:
         """Log a step of a stage. Metric names carry no stage; a value that is not finite goes in as a string."""
         row = {key: value if math.isfinite(value) else repr(value) for key, value in metrics.items()}
         self._mirror.write({"stage": stage, "step": step, "time": round(time.time(), 3), "metrics": row})
-        for sink in self.sinks:
-            sink.log({f"{stage}/{key}": value for key, value in metrics.items()}, f"{stage}/step", step)
+        for logger in self.loggers:
+            logger.log({f"{stage}/{key}": value for key, value in metrics.items()}, f"{stage}/step", step)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of samples, for the sinks that show tables."""
-        for sink in self.sinks:
-            sink.table(name, columns, rows)
+        """A table of samples, for the loggers that show tables."""
+        for logger in self.loggers:
+            logger.table(name, columns, rows)
 
     def close(self, failed: bool = False) -> None:
-        """End every sink; the mirror is complete after each `log`."""
-        for sink in self.sinks:
-            sink.close(failed)
+        """End every logger; the mirror is complete after each `log`."""
+        for logger in self.loggers:
+            logger.close(failed)
 
 
 def read_metrics(run_dir: Path, stage: str, since: float = 0.0) -> list[tuple[int, dict[str, float]]]:

@@ -64,7 +64,7 @@ def walk(cfg: RootConfig, values: Mapping[str, Any], ranks: Ranks = ALONE) -> di
         failed = True
         try:
             spent = {stage.name: run.stage(stage) for stage in stages}
-            ranks.of_first(None)
+            ranks.broadcast(None)
             failed = False
         finally:
             run.close(failed)
@@ -83,16 +83,16 @@ class _Run:
     def _built(self, role: str, engine: Engine) -> None:
         """Engines in process share torch's groups: all ranks build one, or none does."""
         if self.ranks.world > 1 and isinstance(engine, PolicyEngine) and not self._together:
-            self.ranks.of_first(Start(role))
+            self.ranks.broadcast(Start(role))
             engine.start()
 
     @property
     def tracker(self) -> Tracker:
         if self._tracker is None:
-            sinks = list(build_all(self.cfg.logger).values())
-            for sink in sinks:
-                sink.start(self.run_dir, self.cfg.name, self.values)
-            self._tracker = Tracker(self.run_dir, sinks)
+            loggers = list(build_all(self.cfg.logger).values())
+            for logger in loggers:
+                logger.start(self.run_dir, self.cfg.name, self.values)
+            self._tracker = Tracker(self.run_dir, loggers)
         return self._tracker
 
     def close(self, failed: bool) -> None:
@@ -118,7 +118,7 @@ class _Run:
         ranks = self.ranks if self._together else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
         if self._together:
-            ranks.of_first(Train(stage.name, read_json(folder / BEGUN)["began"]))
+            ranks.broadcast(Train(stage.name, read_json(folder / BEGUN)["began"]))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent
@@ -139,7 +139,7 @@ def follow(cfg: RootConfig, ranks: Ranks) -> None:
     run_dir = Path(cfg.paths.runs) / cfg.name
     engines = Engines(cfg.engine)
     try:
-        while (word := ranks.of_first(_nothing())) is not None:
+        while (word := ranks.broadcast(_nothing())) is not None:
             if isinstance(word, Start):
                 engines.get(word.role).start()  # type: ignore[attr-defined]
             else:

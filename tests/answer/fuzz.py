@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from finr1.answer.compare import Grade, grade
-from finr1.answer.extract import parse
+from finr1.answer.grade import Grade, grade
+from finr1.answer.tags import parse
 from finr1.core.types import Question
 
 LIMIT_S = 0.010  # of CPU time per 10,000 bytes begun

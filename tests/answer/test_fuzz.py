@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finr1.answer.compare import Grade
+from finr1.answer.grade import Grade
 from finr1.core.types import Question, Verdict
 from tests.answer import fuzz
 

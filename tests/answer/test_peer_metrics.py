@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.answer.program import ProgramError, execute
 from finr1.core.types import Question
 from finr1.parts.source.finqa import FinQA

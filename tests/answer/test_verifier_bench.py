@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import verifier
-from finr1.answer.numeral import integer
+from finr1.answer.number_words import integer
 from finr1.core.types import Question
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from finr1.core.errors import ConfigError
 from finr1.core.tracking import Tracker, read_metrics
-from finr1.parts.logger.wandb import WandbSink
+from finr1.parts.logger.wandb import WandbLogger
 from tests.helpers.runner import REPO
 from tests.helpers.wandb_file import read
 
@@ -61,29 +61,29 @@ def test_values_that_are_not_finite_survive_the_mirror(tmp_path: Path) -> None:
 
 
 def test_sinks_get_full_names_and_the_stages_own_step(tmp_path: Path) -> None:
-    sink = ListSink()
-    tracker = Tracker(tmp_path, [sink])
+    logger = ListSink()
+    tracker = Tracker(tmp_path, [logger])
     tracker.log("grpo", {"reward": 0.5}, step=3)
     tracker.table("grpo/samples", ["a"], [[1]])
     tracker.close(failed=True)
-    assert sink.rows == [({"grpo/reward": 0.5}, "grpo/step", 3)]
-    assert sink.tables == ["grpo/samples"] and sink.closed == [True]
+    assert logger.rows == [({"grpo/reward": 0.5}, "grpo/step", 3)]
+    assert logger.tables == ["grpo/samples"] and logger.closed == [True]
 
 
 def test_an_unknown_mode_of_wandb_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"logger\.wandb.mode=ofline: no such mode"):
-        WandbSink(mode="ofline")
+        WandbLogger(mode="ofline")
 
 
 _RUN = """
 import sys
 from pathlib import Path
 from finr1.core.tracking import Tracker
-from finr1.parts.logger.wandb import WandbSink
+from finr1.parts.logger.wandb import WandbLogger
 folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-sink = WandbSink(project="finr1-test", mode="offline", tags=["a"])
-sink.start(folder, "my run", {"seed": 3, "grpo": {"steps": 2}})
-tracker = Tracker(folder, [sink])
+logger = WandbLogger(project="finr1-test", mode="offline", tags=["a"])
+logger.start(folder, "my run", {"seed": 3, "grpo": {"steps": 2}})
+tracker = Tracker(folder, [logger])
 for step in range(first, last):
     tracker.log("grpo", {"reward": step / 10}, step)
 tracker.log("sft", {"loss": 2.5}, first)

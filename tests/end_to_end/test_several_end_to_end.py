@@ -50,6 +50,6 @@ def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> No
     assert all(math.isfinite(m["grad_norm"]) and m["grad_norm"] > 0 for _, m in sft)
     trained = [m for _, m in grpo if m["groups_with_spread"] > 0]
     assert trained and all(0 < m["mismatch"] < 1e-3 and m["canary"] < 1e-3 for m in trained), trained
-    assert not list(run.rglob("*.ckpt")) and not (run / "5_grpo" / "pending").exists()
+    assert not list(run.rglob("*.ckpt")) and not (run / "5_grpo" / "rollouts").exists()
     for stage in ("4_sft", "5_grpo"):
         assert (run / stage / "model" / "model.safetensors").is_file()

@@ -14,7 +14,7 @@ import pytest
 from finr1.core.jsonl import read_jsonl
 from tests.helpers import runner
 
-FILES = ("verdicts.jsonl", "good.jsonl", "bad.jsonl", "undecided.jsonl", "rl.jsonl", "audit.json")
+FILES = ("verdicts.jsonl", "good.jsonl", "bad.jsonl", "undecided.jsonl", "rl.jsonl", "filter_summary.json")
 KILLS = 20
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.files import read_json, write_json
 from finr1.core.types import Question
 from finr1.evaluation.evaluate.run import run as run_evaluate

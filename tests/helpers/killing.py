@@ -28,9 +28,9 @@ from finr1.settings.grpo import GrpoSettings
 from finr1.settings.sampling import Sampling
 from finr1.settings.sft import SftSettings
 from finr1.training.grpo.held_out import Task
-from finr1.training.grpo.pending import Pending
 from finr1.training.grpo.questions import make_plan, spare_questions
 from finr1.training.grpo.rollout import Sampler
+from finr1.training.grpo.rollout_log import RolloutLog
 from finr1.training.grpo.step import GrpoModule
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit
@@ -139,7 +139,7 @@ def half_saved() -> None:
 POINTS: dict[str, tuple[str, Callable[[], None]]] = {
     "grpo before any step": ("grpo", lambda: kill_at(GrpoModule, "training_step", 0)),
     "grpo in the middle of a rollout": ("grpo", lambda: kill_at(TinyEngine, "_complete", 3 * 12 + 6)),
-    "grpo with a rollout on disk": ("grpo", lambda: kill_at(Pending, "put", 3, after=True)),
+    "grpo with a rollout on disk": ("grpo", lambda: kill_at(RolloutLog, "put", 3, after=True)),
     "grpo between two updates": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7)),
     "grpo with the weights moved": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7, after=True)),
     "grpo with the step logged": ("grpo", lambda: kill_at(GrpoModule, "record", 3, after=True)),

@@ -252,7 +252,7 @@ def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> di
 
 def main(cases: str, folder: Path) -> None:
     torch.set_num_threads(1)
-    ranks = several.meet()
+    ranks = several.init_ranks()
     for case in cases.split(","):
         own = folder / f"{case}.{ranks.world}.rank{ranks.rank}"
         variants = enumerate(CASES[case][1].items())

@@ -97,7 +97,7 @@ class TinyEngine:
             self.model.get_submodule(name).weight.data.copy_(weight)
         self.weights_version, self.adapter_layers = version, layers
 
-    def score(self, token_ids: Sequence[int]) -> list[float]:
+    def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         """See PolicyEngine."""
         with torch.no_grad():
             row = make_row([RowGroup(list(token_ids[:1]), [list(token_ids[1:])], [0])])
@@ -111,7 +111,7 @@ class TinyEngine:
     def start(self) -> None:
         """See PolicyEngine."""
 
-    def rest(self) -> bool:
+    def sleep(self) -> bool:
         """See PolicyEngine."""
         return False
 

@@ -175,24 +175,24 @@ def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
 def test_the_resolved_config_is_saved_and_a_failure_closes_the_sinks_as_failed(tmp_path: Path, go: Go) -> None:
     from tests.core import test_tracking
 
-    sinks: list[test_tracking.ListSink] = []
+    loggers: list[test_tracking.ListSink] = []
 
-    class Sink(test_tracking.ListSink):
+    class Logger(test_tracking.ListSink):
         def __init__(self) -> None:
             super().__init__()
-            sinks.append(self)
+            loggers.append(self)
 
-    globals()["Sink"] = Sink
-    logger = {"list": {"_target_": f"{__name__}.Sink"}}
+    globals()["Logger"] = Logger
+    logger = {"list": {"_target_": f"{__name__}.Logger"}}
     go(logger=logger, seed=3)
     assert OmegaConf.load(run_dir(tmp_path) / "config.yaml").seed == 3
-    assert sinks[0].closed == [False] and [row[1] for row in sinks[0].rows] == [f"{n}/step" for n in CALLS]
+    assert loggers[0].closed == [False] and [row[1] for row in loggers[0].rows] == [f"{n}/step" for n in CALLS]
     go(logger=logger, seed=3)
-    assert len(sinks) == 1, "nothing to do, so no sink is started"
+    assert len(loggers) == 1, "nothing to do, so no logger is started"
     FAIL.add("filter")
     with pytest.raises(RuntimeError):
         go(logger=logger, seed=3, filter__criteria_needed=6)
-    assert sinks[1].closed == [True]
+    assert loggers[1].closed == [True]
 
 
 def test_versions_are_those_installed() -> None:

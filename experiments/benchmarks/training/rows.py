@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.jsonl import write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Question

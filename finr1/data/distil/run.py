@@ -15,7 +15,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.extract import parse
+from finr1.answer.tags import parse
 from finr1.core.errors import DataError, Finr1Error
 from finr1.core.files import digest
 from finr1.core.jsonl import JsonlWriter, each_row, sort_jsonl

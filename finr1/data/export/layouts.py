@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.types import CRITERIA, Message, Question
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 Count = Callable[[str], int | None]  # tokens of a text; None where no tokenizer was named
 
 COLUMNS: Mapping[str, str] = {  # what a column holds, for the card
@@ -90,7 +90,7 @@ def schema(layout: str) -> pa.Schema:
     return pa.schema([(name, types.get(name, text)) for name in LAYOUTS[layout].columns])
 
 
-def _lineage(judged: Judged) -> Row:
+def _lineage(judged: Judged) -> Record:
     question, row = judged
     trace = row["trace"]
     return {
@@ -110,7 +110,7 @@ def _lineage(judged: Judged) -> Row:
     }
 
 
-def _verdicts(row: Mapping[str, Any]) -> Row:
+def _verdicts(row: Mapping[str, Any]) -> Record:
     criteria = row["criteria"]
     judges = sorted({verdict["judge"] for verdict in criteria.values() if verdict["judge"]})
     return {
@@ -132,11 +132,11 @@ def _output(judged: Judged) -> str:
     return render(trace["reasoning"], trace["answer"])
 
 
-def _messages(judged: Judged, count: Count) -> Row:
+def _messages(judged: Judged, count: Count) -> Record:
     return {"messages": _chat(judged), **_lineage(judged)}
 
 
-def _fin_r1(judged: Judged, count: Count) -> Row:
+def _fin_r1(judged: Judged, count: Count) -> Record:
     trace, lineage = judged.row["trace"], _lineage(judged)
     held = [verdict["value"] for verdict in judged.row["criteria"].values()]
     return {
@@ -153,7 +153,7 @@ def _fin_r1(judged: Judged, count: Count) -> Row:
     }
 
 
-def _fin_r1_sft(judged: Judged, count: Count) -> Row:
+def _fin_r1_sft(judged: Judged, count: Count) -> Record:
     return {
         "instruction": judged.question.text,
         "output": _output(judged),
@@ -167,7 +167,7 @@ class Layout(NamedTuple):
     """Columns in their order, and what makes a row."""
 
     columns: tuple[str, ...]
-    row: Callable[[Judged, Count], Row]
+    row: Callable[[Judged, Count], Record]
 
 
 _LINEAGE = (

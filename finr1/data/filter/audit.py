@@ -34,7 +34,7 @@ class Audit:
             self._planted[trace.meta["fault"], row["outcome"]] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """As kept in `audit.json`."""
+        """As kept in `filter_summary.json`."""
         by: dict[str, dict[str, Counter[str]]] = {k: defaultdict(Counter) for k in ("source", "language", "kind")}
         reasons, judges = Counter[str](), Counter[str]()
         answers: dict[str, Counter[str]] = defaultdict(Counter)

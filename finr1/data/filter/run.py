@@ -37,7 +37,7 @@ OBJECTIVE = ("number", "choice", "yes_no", "label")  # kinds whose answer a rule
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write the four row files and `audit.json`; returns the counts."""
+    """Write the four row files and `filter_summary.json`; returns the counts."""
     cfg = ctx.cfg
     if not cfg.judge.answer:
         raise ConfigError("judge.answer", "[]", "no judge of answers", "give judge@judge.answer=[exact]")
@@ -106,7 +106,7 @@ def _judge_all(ctx: Context, judges: Judges, questions: QuestionIndex, path: Pat
     rl = sorted(question.id for question in unsolved)  # hashes: the first of them are no one label or source
     write_jsonl(ctx.folder / "rl.jsonl", ({"question_id": question_id} for question_id in rl))
     audit = sorting.audit.to_json()
-    write_json(ctx.folder / "audit.json", audit)
+    write_json(ctx.folder / "filter_summary.json", audit)
     more = {"traces": total, "questions_with_good": questions.solved.count(1), "rl_questions": len(rl)}
     if faults := audit.get("faults"):
         more |= {"fault_precision": faults["precision"], "fault_recall": faults["recall"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from finr1.answer.extract import parse, render
+from finr1.answer.tags import parse, render
 from finr1.core.types import CRITERIA, Question, Trace, Verdict, stable_id
 from finr1.parts.judge.base import AnswerJudge, JudgeItem, ReasoningJudge, ask_all, decided
 from finr1.settings.filter import FilterSettings

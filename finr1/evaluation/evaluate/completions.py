@@ -112,7 +112,7 @@ def read_back(path: Path, questions: Sequence[Question], n: int) -> Rows:
     return whole
 
 
-class Earlier:
+class PreviousCompletions:
     """Cells of former attempts at this stage, under `.old/`, by their origin; `origins.json` names this one's."""
 
     def __init__(self, folder: Path, origins: Mapping[Cell, str]) -> None:

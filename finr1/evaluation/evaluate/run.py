@@ -19,7 +19,7 @@ from finr1.core.errors import ConfigError
 from finr1.core.types import Question
 
 if TYPE_CHECKING:
-    from finr1.evaluation.evaluate.completions import Cell, Earlier, Model, Rows
+    from finr1.evaluation.evaluate.completions import Cell, Model, PreviousCompletions, Rows
     from finr1.parts.benchmark.base import Benchmark
     from finr1.run.context import Context
     from finr1.run.progress import Bar
@@ -31,7 +31,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.core.contamination import leakage
     from finr1.core.files import write_json
     from finr1.core.jsonl import write_jsonl
-    from finr1.evaluation.evaluate.completions import Cell, Earlier, models_of, origin, read_back
+    from finr1.evaluation.evaluate.completions import Cell, PreviousCompletions, models_of, origin, read_back
 
     models = models_of(ctx)
     modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
@@ -45,7 +45,7 @@ def run(ctx: Context) -> dict[str, Any]:
     # A model's weights go into the engine once: models are the outer loop.
     cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
     n = {cell: modes[cell.model][cell.mode].n for cell in cells}
-    earlier = Earlier(
+    earlier = PreviousCompletions(
         ctx.folder, {cell: origin(ctx, cell.model, models[cell.model], modes[cell.model][cell.mode]) for cell in cells}
     )
     rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
@@ -115,7 +115,13 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
 
 
 def _complete(
-    ctx: Context, cell: Cell, model: Model, questions: Sequence[Question], rows: Rows, earlier: Earlier, bar: Bar
+    ctx: Context,
+    cell: Cell,
+    model: Model,
+    questions: Sequence[Question],
+    rows: Rows,
+    earlier: PreviousCompletions,
+    bar: Bar,
 ) -> int:
     """Fill `rows` and the file: what was asked before is scored anew, the rest is asked. Returns how many were kept."""
     from finr1.core.jsonl import JsonlWriter

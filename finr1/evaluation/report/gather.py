@@ -161,15 +161,15 @@ def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any
 
 
 def filter_table(folder: Path | None) -> dict[str, Any] | None:
-    """The filter as a detector of the faults that the teacher planted, as the stage's `audit.json` counts them.
+    """The filter as a detector of the faults that the teacher planted, as `filter_summary.json` counts them.
 
     A trace called bad is caught, one kept as good is missed; undecided ones are counted apart. To precision, recall and
     the false alarms (clean traces called bad) come Wilson intervals, and to each fault the checks that said no to its
     caught traces (`said_no`). None if there is no filter, or the teacher plants no faults.
     """
-    if folder is None or not (folder / "audit.json").exists():
+    if folder is None or not (folder / "filter_summary.json").exists():
         return None
-    faults = read_json(folder / "audit.json").get("faults")
+    faults = read_json(folder / "filter_summary.json").get("faults")
     if not faults:
         return None
     said_no = _said_no(folder / "bad.jsonl")

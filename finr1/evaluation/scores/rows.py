@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from finr1.answer.compare import grade
-from finr1.answer.extract import final_answer, last_box, parse
+from finr1.answer.grade import grade
+from finr1.answer.tags import final_answer, last_box, parse
 from finr1.core.files import digest
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question, Verdict

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.types import Question, Split, stable_id
 from finr1.parts.benchmark.base import Figures, Outcome

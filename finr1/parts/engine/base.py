@@ -113,11 +113,11 @@ class PolicyEngine(Engine, Protocol):
         """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
         ...
 
-    def score(self, token_ids: Sequence[int]) -> list[float]:
+    def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         """Natural-log probability, at temperature 1, of each token but the first given those before it."""
         ...
 
-    def rest(self) -> bool:
+    def sleep(self) -> bool:
         """Give the accelerator's memory to the trainer; True if so: weights must then be loaded before sampling."""
         ...
 
@@ -144,7 +144,7 @@ class AdapterEngine(PolicyEngine, Protocol):
     """A policy engine that can take an adapter apart from the weights below it."""
 
     lora_sync: str  # merged: adapters come as part of the weights | adapter: apart
-    base_version: str  # of the weights put in last by `load_weights`; empty before, and when `rest` has dropped them
+    base_version: str  # of the weights put in last by `load_weights`; empty before, and when `sleep` has dropped them
     adapter_layers: frozenset[str]  # those of the layers that the adapter changes which the engine took
 
     def load_adapter(self, adapter: Adapter, version: str) -> None:

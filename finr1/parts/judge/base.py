@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-from finr1.answer.compare import Grade, grade
+from finr1.answer.grade import Grade, grade
 from finr1.core.types import Question, Verdict
 from finr1.parts.engine.base import Engine
 

@@ -9,7 +9,7 @@ from finr1.parts.judge.base import JudgeItem
 
 
 class Exact:
-    """`finr1.answer.grade` as an answer judge.
+    """`finr1.answer.grade.grade` as an answer judge.
 
     `scale_tolerant` takes 11.8 for 11.8% and 1.2 for 1.2亿, as Fin-R1's own judge prompt does ("0.2 and 20% are
     equivalent"; README at 0a1c357); false asks for the strict verdict.

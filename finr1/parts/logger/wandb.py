@@ -1,4 +1,4 @@
-"""Weights & Biases as a sink: `logger=wandb`. Offline unless told otherwise; a run that is started again continues."""
+"""Log to Weights & Biases (`logger=wandb`): offline by default; a restarted run continues its W&B run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _new_id() -> str:
     return secrets.token_hex(4)
 
 
-class WandbSink:
+class WandbLogger:
     """Sends metrics under their own names, `<stage>/<metric>`, each stage against its own `<stage>/step`.
 
     The W&B run id is kept in `<run>/wandb_id`, so that a run killed and started again is one W&B run. No API key is

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer.compare import grade
-from finr1.answer.extract import parse
-from finr1.answer.value import TOO_MANY
+from finr1.answer.grade import grade
+from finr1.answer.grade_number import TOO_MANY
+from finr1.answer.tags import parse
 from finr1.core.types import Verdict
 from finr1.parts.reward.base import RewardItem
 
 
 class Accuracy:
-    """1 or 0 by `finr1.answer.grade`; no single answer block after the thinking is 0; undecided stays None.
+    """1 or 0 by `finr1.answer.grade.grade`; no single answer block after the thinking is 0; undecided stays None.
 
     But an answer of so many numbers that none was compared is 0: it is undecided whatever the gold is, so that a policy
     which cannot find the number would be spared by listing them.

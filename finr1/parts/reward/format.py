@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer.extract import parse
+from finr1.answer.tags import parse
 from finr1.core.types import Verdict
 from finr1.parts.reward.base import RewardItem
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer.compare import grade
-from finr1.answer.extract import parse
+from finr1.answer.grade import grade
+from finr1.answer.tags import parse
 from finr1.core.types import Verdict
 from finr1.parts.reward.base import RewardItem
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finr1.answer.extract import parse
+from finr1.answer.tags import parse
 from finr1.core.errors import ConfigError
 from finr1.core.types import Verdict
 from finr1.parts.engine.base import Engine

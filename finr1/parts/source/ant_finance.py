@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from finr1.core.errors import RowError
 from finr1.core.types import Question, Split, stable_id
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import DataFile, Row
+from finr1.parts.source.reading import DataFile, SourceRow
 
 LETTERS = ("A", "B", "C", "D", "E")
 YES_NO = ("是", "否")
@@ -33,7 +33,7 @@ class AntFinance(FileSource):
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融知识"},)
     TEST_SHARE = 0.5
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         fields = {name: text.strip() for name, text in row.values.items()}
         ability, task = file.at.split("/")[-2], file.name.removesuffix(".csv")
         choices = {letter: fields[letter] for letter in LETTERS if fields.get(letter)}

@@ -24,7 +24,18 @@ from finr1.core.errors import RowError
 from finr1.core.types import Question, Split
 from finr1.parts.source.executed import examine
 from finr1.parts.source.files import FileSource
-from finr1.parts.source.reading import DataFile, Row, find, inside, items_of, need, read, table_of, text_of, texts_of
+from finr1.parts.source.reading import (
+    DataFile,
+    SourceRow,
+    find,
+    inside,
+    items_of,
+    need,
+    read,
+    table_of,
+    text_of,
+    texts_of,
+)
 from finr1.parts.source.rules import Rule
 
 # of each split: groups of files that hold the same conversations; the first that is there is read
@@ -96,7 +107,7 @@ class ConvFinQA(FileSource):
         self._tables = {text_of(row, "id"): _table_of_text(row) for row in rows}
         yield from super().load()
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         row_id = text_of(row, "id")
         if "annotation" in row.values:
             talk = _native(row)
@@ -116,7 +127,9 @@ class ConvFinQA(FileSource):
             except RowError as error:  # one turn: the others are asked
                 self.put_aside(error)
 
-    def _question(self, row: Row, split: Split, talk: _Conversation, turn: int, row_id: str, document: str) -> Question:
+    def _question(
+        self, row: SourceRow, split: Split, talk: _Conversation, turn: int, row_id: str, document: str
+    ) -> Question:
         value = talk.answers[turn] if turn < len(talk.answers) else None
         program = str(talk.programs[turn]) if turn < len(talk.programs) else ""
         shown = talk.shown[turn] if turn < len(talk.shown) else ""
@@ -147,7 +160,7 @@ def _history(answers: Sequence[Any], turn: int) -> list[Any]:
     return [*answers[:turn], *[None] * (turn - len(answers[:turn]))]
 
 
-def _native(row: Row) -> _Conversation:
+def _native(row: SourceRow) -> _Conversation:
     inner = inside(row, "annotation")
     asked = texts_of(inner, "dialogue_break" if "dialogue_break" in inner.values else "cur_dial")
     table = table_of(row, "table")
@@ -169,7 +182,7 @@ def _native(row: Row) -> _Conversation:
     return _Conversation(asked, items_of(inner, "exe_ans_list"), shown, programs, page, table, wanted)
 
 
-def _derived(row: Row) -> _Conversation:
+def _derived(row: SourceRow) -> _Conversation:
     asked = texts_of(row, "questions")
     unknown = [None] * (len(asked) - 1)
     return _Conversation(
@@ -181,14 +194,14 @@ def _derived(row: Row) -> _Conversation:
     )
 
 
-def _table_of_text(row: Row) -> str:
+def _table_of_text(row: SourceRow) -> str:
     """A table that is a text (rows by line, cells by ` | `, `-` for an empty corner) as the prompt shows it."""
     rows = [[cell.strip() for cell in line.split(" | ")] for line in text_of(row, "table").split("\n")]
     rows[0][0] = rows[0][0].removeprefix("-")
     return html(rows)
 
 
-def _cleaned(row: Row, shown_table: str | None) -> _Conversation:
+def _cleaned(row: SourceRow, shown_table: str | None) -> _Conversation:
     talk, doc = inside(row, "dialogue"), inside(row, "doc")
     columns = {name: inside(inside(doc, "table"), name).values for name in inside(doc, "table").values}
     labels = list(dict.fromkeys(label for column in columns.values() for label in column))

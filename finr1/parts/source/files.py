@@ -10,7 +10,7 @@ from finr1.core.errors import ConfigError, DataError, RowError
 from finr1.core.prompt import fill_text, load
 from finr1.core.types import Kind, Message, Question, Split, stable_id
 from finr1.parts.source.base import SetAside
-from finr1.parts.source.reading import DataFile, Row, find, read
+from finr1.parts.source.reading import DataFile, SourceRow, find, read
 from finr1.parts.source.rules import Rule, Rules, Tags
 
 UNKNOWN = "unknown"  # a licence that nobody has looked up
@@ -69,7 +69,7 @@ class FileSource(ABC):
         yield from ((split, file) for file, split in found.items())
 
     @abstractmethod
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterable[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterable[Question]:
         """The questions of one row; RowError where it has to be set aside."""
 
     def load(self) -> Iterator[Question]:
@@ -100,7 +100,7 @@ class FileSource(ABC):
 
     def question(
         self,
-        row: Row,
+        row: SourceRow,
         split: Split,
         *,
         document: str,

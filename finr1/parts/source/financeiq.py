@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from finr1.core.errors import RowError
 from finr1.core.types import Question, Split
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import DataFile, Row
+from finr1.parts.source.reading import DataFile, SourceRow
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -24,7 +24,7 @@ class FinanceIQ(FileSource):
     FILES = (("train", "dev/*.csv"), ("test", "test/*.csv"))
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融从业资格考试"},)
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         fields = {name: value.strip() for name, value in row.values.items()}
         answer, subject = fields["Answer"].upper(), file.name.removesuffix(".csv")
         if answer not in LETTERS:

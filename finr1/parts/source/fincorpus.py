@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from finr1.answer.named import letters_named, polarity
+from finr1.answer.choices import letters_named, polarity
 from finr1.core.errors import RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource
-from finr1.parts.source.reading import DataFile, Row, text_of
+from finr1.parts.source.reading import DataFile, SourceRow, text_of
 
 _OPTION = re.compile(r"^\s*([A-Ha-hＡ-Ｈ])\s*[、．.:：)）]\s*(.*)$")
 _ANSWER = re.compile(r"^\s*(?:参考|正确|标准)?答案\s*[:：]\s*(.*)$")
@@ -97,7 +97,7 @@ class FinCorpus(FileSource):
     FILES = (("train", "**/fin_exam.jsonl"), ("train", "**/fin_exam.jsonl.gz"))
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融考试"},)
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         exam = take_apart(text_of(row, "text"))
         if not exam.stem or len(exam.choices) == 1:
             raise RowError(row.place, "one option alone" if exam.stem else "no question before its options or answer")

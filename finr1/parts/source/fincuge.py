@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from finr1.answer.choices import labels_named
 from finr1.answer.clean import clean
-from finr1.answer.named import labels_named
 from finr1.core.errors import ConfigError, RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource
-from finr1.parts.source.reading import DataFile, Row, find, text_of
+from finr1.parts.source.reading import DataFile, SourceRow, find, text_of
 from finr1.parts.source.rules import Rule
 
 NONE = "无"
@@ -103,7 +103,7 @@ class FinCUGE(FileSource):
         for file in find(self.path, INSTRUCTION):
             yield ("test" if "eval" in file.name else "train"), file
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         if self.layout == "instruction":
             task, asked = str(row.values.get("task", "")).lower(), _instruction(row)
         else:
@@ -124,7 +124,7 @@ class FinCUGE(FileSource):
         )
 
 
-def _listed(row: Row, task: str) -> _Asked:
+def _listed(row: SourceRow, task: str) -> _Asked:
     """A row of the list layout, or of a `problem_list`."""
     if isinstance(row.values, dict):
         given = row.values.get("input")
@@ -157,13 +157,13 @@ def _listed(row: Row, task: str) -> _Asked:
     return _Asked(fields, "label" if choices else "text", gold, choices)
 
 
-def _plain(row: Row, name: str, value: object) -> str:
+def _plain(row: SourceRow, name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise RowError(row.place, f"{name} is {value!r:.60}, not text")
     return str(value).strip()
 
 
-def _instruction(row: Row) -> _Asked:
+def _instruction(row: SourceRow) -> _Asked:
     """A row of the instruction version; where its answer is a sentence around one label, the label is the gold."""
     if not isinstance(row.values, dict):
         raise RowError(row.place, "no object")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from finr1.core.types import Question, Split
 from finr1.parts.source.executed import examine
 from finr1.parts.source.files import FileSource
-from finr1.parts.source.reading import DataFile, Row, inside, need, table_of, text_of, texts_of
+from finr1.parts.source.reading import DataFile, SourceRow, inside, need, table_of, text_of, texts_of
 from finr1.parts.source.rules import Rule
 
 
@@ -41,7 +41,7 @@ class FinQA(FileSource):
         super().__init__(path, wording, rules, name=name, licence=licence)
         self.tolerance, self.drop_doubtful = tolerance, drop_doubtful
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         inner = inside(row, "qa")
         qa = inner.values
         value, shown, program = need(inner, "exe_ans"), str(qa.get("answer", "")).strip(), str(qa.get("program", ""))

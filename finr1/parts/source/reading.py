@@ -46,7 +46,7 @@ class DataFile(NamedTuple):
         return "/".join(self.at.split("/")[-2:])
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row: an object, or a list in some JSON arrays; `fault` says why there is none."""
 
     place: str  # for messages: file and line
@@ -78,7 +78,7 @@ def find(path: str, patterns: Sequence[str]) -> list[DataFile]:
     return [DataFile(str(file)) for pattern in patterns for file in sorted(place.glob(pattern)) if file.is_file()]
 
 
-def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> Iterator[Row]:
+def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> Iterator[SourceRow]:
     """The rows of one file, by its name's ending. `columns` must be there: DataError names the one that is not."""
     name = file.name.removesuffix(".gz")
     try:
@@ -98,14 +98,14 @@ def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> 
         raise DataError(file.at, f"broken gzip file ({error})", "fetch it again") from error
 
 
-def need(row: Row, key: str) -> Any:
+def need(row: SourceRow, key: str) -> Any:
     """`row.values[key]`; RowError where it is not there."""
     if not isinstance(row.values, Mapping) or key not in row.values:
         raise RowError(row.place, f"no key `{key}`")
     return row.values[key]
 
 
-def inside(row: Row, key: str) -> Row:
+def inside(row: SourceRow, key: str) -> SourceRow:
     """The object in a field, as a row; RowError where there is none."""
     value = need(row, key)
     if not isinstance(value, Mapping):
@@ -113,7 +113,7 @@ def inside(row: Row, key: str) -> Row:
     return row._replace(values=value)
 
 
-def items_of(row: Row, key: str) -> list[Any]:
+def items_of(row: SourceRow, key: str) -> list[Any]:
     """The list in a field, empty where there is no such field; RowError where it is no list."""
     value = row.values.get(key, [])
     if not isinstance(value, list):
@@ -121,7 +121,7 @@ def items_of(row: Row, key: str) -> list[Any]:
     return value
 
 
-def text_of(row: Row, key: str) -> str:
+def text_of(row: SourceRow, key: str) -> str:
     """The text of a field without outer white space; RowError where there is none (null, NaN, a number, a list)."""
     value = need(row, key)
     if not isinstance(value, str):
@@ -129,7 +129,7 @@ def text_of(row: Row, key: str) -> str:
     return value.strip()
 
 
-def texts_of(row: Row, key: str) -> list[str]:
+def texts_of(row: SourceRow, key: str) -> list[str]:
     """The texts of a field that is a list of them; RowError where it is not."""
     value = need(row, key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -137,7 +137,7 @@ def texts_of(row: Row, key: str) -> list[str]:
     return value
 
 
-def table_of(row: Row, key: str) -> list[list[str]]:
+def table_of(row: SourceRow, key: str) -> list[list[str]]:
     """A table: a list of rows of texts; RowError where it is none."""
     value = need(row, key)
     if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
@@ -187,7 +187,7 @@ def _too_long(binary: BinaryIO, data: bytes, number: int) -> _Line:
         data = binary.readline(_CHUNK)
 
 
-def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
     faults: dict[int, str] = {}
 
     def texts() -> Iterator[str]:
@@ -221,7 +221,7 @@ def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
         if not fault and len(fields) != len(header):
             fault = f"{len(fields)} fields under a header of {len(header)}"
         values = {} if fault else dict(zip(header, fields, strict=True))
-        yield Row(f"{file.at} row {number} (line {before + 1})", f"{file.origin}:{number}", values, fault)
+        yield SourceRow(f"{file.at} row {number} (line {before + 1})", f"{file.origin}:{number}", values, fault)
 
 
 def _holds_lines(file: DataFile) -> bool:
@@ -234,7 +234,7 @@ def _holds_lines(file: DataFile) -> bool:
     return isinstance(only, dict) and not any(isinstance(value, list) for value in only.values())
 
 
-def _jsonl(file: DataFile, row_type: type) -> Iterator[Row]:
+def _jsonl(file: DataFile, row_type: type) -> Iterator[SourceRow]:
     for line in _lines(file):
         if line.fault or line.text.strip():
             place, origin = f"{file.at} line {line.number}", f"{file.origin}:{line.number}"
@@ -253,13 +253,13 @@ def _reason(error: Exception) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0][:120]
 
 
-def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> Row:
+def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> SourceRow:
     if not fault and not isinstance(values, row_type):
         fault = f"{_short(values)} is no JSON {'object' if row_type is dict else 'array'}"
-    return Row(place, origin, values, fault)
+    return SourceRow(place, origin, values, fault)
 
 
-def _json(file: DataFile, row_type: type) -> Iterator[Row]:
+def _json(file: DataFile, row_type: type) -> Iterator[SourceRow]:
     """The items of one array, or of the arrays in one object; a fault in the JSON itself ends the file: DataError."""
     if file.on_hub:
         text = "".join(line.text for line in _lines(file))
@@ -304,9 +304,9 @@ def _skip(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def _parquet(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
     for number, (values, fault) in enumerate(_parquet_rows(file, columns), 1):
-        yield Row(f"{file.at} row {number}", f"{file.origin}:{number}", values, fault)
+        yield SourceRow(f"{file.at} row {number}", f"{file.origin}:{number}", values, fault)
 
 
 def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from finr1.answer.named import letters_named
+from finr1.answer.choices import letters_named
 from finr1.core.errors import ConfigError, RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import HUB, DataFile, Row, need, text_of
+from finr1.parts.source.reading import HUB, DataFile, SourceRow, need, text_of
 from finr1.parts.source.rules import Rule
 
 _SPECIAL = ("gold", "choices", "document")
@@ -75,7 +75,7 @@ class TableSource(FileSource):
     def patterns(self) -> Sequence[tuple[Split, str]]:
         return [*(("test", name) for name in self._test), *(("train", name) for name in self._train)]
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         names = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
         places = {name: text_of(row, column) for name, column in names.items()}
         choices = self._choices(row)
@@ -97,7 +97,7 @@ class TableSource(FileSource):
             meta={"tolerance": self.tolerance} if self.tolerance and kind == "number" else {},
         )
 
-    def _choices(self, row: Row) -> dict[str, str]:
+    def _choices(self, row: SourceRow) -> dict[str, str]:
         given = self.fields.get("choices")
         if given is None:
             return {}
@@ -120,7 +120,7 @@ class TableSource(FileSource):
             raise ConfigError(f"source.{self.name}.fields.choices", list(columns), why, f"name up to {len(_LETTERS)}")
         return _LETTERS[: len(columns)]
 
-    def _gold(self, row: Row, kind: Kind, choices: Mapping[str, str]) -> str | None:
+    def _gold(self, row: SourceRow, kind: Kind, choices: Mapping[str, str]) -> str | None:
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
         if value is None or value != value or not str(value).strip():  # NaN is how a table shows nothing
             return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from finr1.core.errors import RowError
 from finr1.core.types import Question, Split, stable_id
 from finr1.parts.source.files import FileSource
-from finr1.parts.source.reading import DataFile, Row, text_of
+from finr1.parts.source.reading import DataFile, SourceRow, text_of
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
 _LINK = re.compile(r"https?://\S+")
@@ -25,7 +25,7 @@ class Tfns(FileSource):
     FILES = (("train", "sent_train.csv"), ("test", "sent_valid.csv"))
     RULES = ({"language": "en", "module": "non-reasoning business", "domain": "sentiment of financial tweets"},)
 
-    def questions(self, row: Row, split: Split, file: DataFile) -> Iterator[Question]:
+    def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         label, text = text_of(row, "label"), text_of(row, "text")
         if label not in LABELS:
             raise RowError(row.place, f"label {label!r}", f"labels are {', '.join(LABELS)}")

@@ -30,7 +30,7 @@ class Canary:
         row = make_row([RowGroup(self.token_ids[:1], [self.token_ids[1:]], [0])])
         with _without_dropout(model):
             ours_N = completion_stats(model, row).logprobs_N
-        theirs_N = torch.tensor(self.engine.score(self.token_ids), device=ours_N.device)
+        theirs_N = torch.tensor(self.engine.logprobs_of(self.token_ids), device=ours_N.device)
         gap = float((ours_N - theirs_N).abs().mean())
         if not gap <= self.bound:  # NaN too
             why = (

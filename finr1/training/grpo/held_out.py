@@ -89,8 +89,8 @@ class Task:
         s = self.settings.sampling
         greedy = replace(s, n=1, temperature=0.0, top_p=1.0, top_k=-1)
         with torch.autocast("cpu", enabled=False), torch.no_grad():
-            own = score(self.sampler.engine, self.ranks.mine(self.questions), self.sampler.system, greedy)
-        rows = [{"steps_done": steps_done, **row} for rows in self.ranks.join(own) for row in rows]
+            own = score(self.sampler.engine, self.ranks.shard(self.questions), self.sampler.system, greedy)
+        rows = [{"steps_done": steps_done, **row} for rows in self.ranks.unshard(own) for row in rows]
         with JsonlWriter(self.path) as writer:
             writer.write(*rows)
         return rows

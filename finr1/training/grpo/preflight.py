@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import chat
 from finr1.core.types import Question

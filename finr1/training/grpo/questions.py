@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from finr1.answer.compare import grade
-from finr1.answer.extract import parse
+from finr1.answer.grade import grade
+from finr1.answer.tags import parse
 from finr1.core.errors import DataError
 from finr1.core.files import digest
 from finr1.core.jsonl import JsonlWriter, check_known, take_rows, write_jsonl
@@ -42,7 +42,7 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
         return list(candidates)
     path = ctx.folder / PASS_RATES
     before = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
-    rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.of_first(before)}
+    rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.broadcast(before)}
     batches = [candidates[i : i + SELECT_BATCH] for i in range(0, len(candidates), SELECT_BATCH)]
     # Whole batches only: what a batch gives depends on who is in it, and a resumed run must choose the same questions.
     todo = [batch for batch in batches if any(q.id not in rates for q in batch)]
@@ -50,10 +50,10 @@ def _select(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) 
     known = len(candidates) - sum(map(len, todo))
     with JsonlWriter(path) as writer, ctx.progress("pass rates", len(candidates), known) as bar:
         for batch in todo:
-            own = ctx.ranks.mine(batch)
+            own = ctx.ranks.shard(batch)
             requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in own]
             answers = engine.generate(requests, sampling, lambda *_: bar.advance())
-            found = ctx.ranks.join([pass_rate(q, completions) for q, completions in zip(own, answers, strict=True)])
+            found = ctx.ranks.unshard([pass_rate(q, completions) for q, completions in zip(own, answers, strict=True)])
             rows = [{"question_id": q.id, "pass_rate": rate} for q, rate in zip(batch, found, strict=True)]
             writer.write(*rows)
             rates |= {row["question_id"]: row["pass_rate"] for row in rows}

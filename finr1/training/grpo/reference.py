@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finr1.training.loop.masters import cast_weights
 from finr1.training.loop.sharding import is_sharded, shard_like
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.rows.logprobs import completion_stats
 from finr1.training.rows.rows import Row
 
@@ -29,7 +29,7 @@ class Reference:
     @torch.no_grad()
     def logprobs(self, policy: Any, row: Row, temperature: float) -> Tensor:
         """Log-probs of the row's completion tokens [N], without gradient."""
-        if core(policy) is not policy:
+        if base_model(policy) is not policy:
             with policy.disable_adapter():
                 logprobs_N = completion_stats(policy, row, temperature).logprobs_N
         else:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finr1.answer.compare import grade as grade_answer
-from finr1.answer.extract import parse
+from finr1.answer.grade import grade as grade_answer
+from finr1.answer.tags import parse
 from finr1.core.prompt import chat
 from finr1.core.types import Group, Question, Verdict
 from finr1.parts.engine.base import AdapterEngine, PolicyEngine, Request
@@ -19,7 +19,7 @@ from finr1.settings.sampling import Sampling
 from finr1.training.grpo.advantage import Advantages, combine, overlong_penalty
 from finr1.training.grpo.canary import check_layers
 from finr1.training.grpo.loss import Count
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.model.weights import adapter_of, checkpoint_weights
 from finr1.training.rows.rows import RowGroup, pack
 
@@ -34,9 +34,9 @@ class Sampler:
         self.engine, self.sampling, self.system, self.dtype = engine, sampling, system, dtype
         self._base: str | None = None  # the engine's version of the weights below the adapter
 
-    def rest(self) -> bool:
+    def sleep(self) -> bool:
         """Let the engine give its memory to the trainer; True if weights must be loaded before it samples again."""
-        return self.engine.rest()
+        return self.engine.sleep()
 
     def sample(self, questions: Sequence[Question]) -> list[Group]:
         """G completions of each question. A prompt that does not fit the model is an error here, not a silent skip."""
@@ -51,7 +51,7 @@ class Sampler:
         """Put the policy's weights into the engine; an engine with `lora_sync=adapter` gets a model's adapter apart."""
         with torch.autocast("cpu", enabled=False), torch.no_grad():
             engine = self.engine
-            if isinstance(engine, AdapterEngine) and engine.lora_sync == "adapter" and core(model) is not model:
+            if isinstance(engine, AdapterEngine) and engine.lora_sync == "adapter" and base_model(model) is not model:
                 self._load_adapter(engine, model, version)
             else:
                 engine.load_weights(checkpoint_weights(model, self.dtype), version)
@@ -75,7 +75,7 @@ class Graded(NamedTuple):
     accuracy_PG: Tensor  # strictly right, NaN undecided: the task's own metric, whatever the rewards are
 
 
-def ask(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
+def grade_groups(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
     """The groups with every reward's verdicts on every completion."""
     if not groups:
         return []
@@ -88,7 +88,7 @@ def ask(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
     ]
 
 
-def weigh(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
+def combine_rewards(groups: Sequence[Group], rewards: Mapping[str, Reward], settings: GrpoSettings) -> Graded:
     """One reward a completion from the verdicts, and the task's own metrics."""
     completions = [c for g in groups for c in g.completions]
     values_RC = torch.tensor([[_value(v) for g in groups for v in g.verdicts[r]] for r in rewards], dtype=torch.float64)

@@ -79,7 +79,7 @@ def run(ctx: Context) -> dict[str, Any]:
     if not ctx.ranks.first:
         return {}
     kept.clear()
-    module.pending.clear()
+    module.rollout_log.clear()
     counts = {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
     if held_out:
         counts |= {"held_out": len(held_out), "exported_step": exported}
@@ -101,7 +101,7 @@ def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str
     path, fault = kept.path(best), None
     if module.ranks.first:
         fault = fault_of(path) if path.exists() else "checkpoint.disk_gib had no room for it"
-    path, fault = module.ranks.of_first((path, fault))
+    path, fault = module.ranks.broadcast((path, fault))
     if fault:
         say(f"the weights of step {best}, the best, are not there ({fault}): those of step {last} are exported")
         return last

@@ -23,9 +23,9 @@ from finr1.training.grpo.advantage import Advantages, centre, down_sample, first
 from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.held_out import Task
 from finr1.training.grpo.loss import Rule, Tokens, policy_loss, token_weights
-from finr1.training.grpo.pending import Pending, Round
 from finr1.training.grpo.reference import Reference
-from finr1.training.grpo.rollout import Batch, Graded, Sampler, ask, collate, join, refill, weigh
+from finr1.training.grpo.rollout import Batch, Graded, Sampler, collate, combine_rewards, grade_groups, join, refill
+from finr1.training.grpo.rollout_log import RolloutLog, Round
 from finr1.training.grpo.samples import SAMPLES, _samples, table
 from finr1.training.loop.checkpoints import seed_random
 from finr1.training.loop.meter import Meter, work_of
@@ -74,7 +74,7 @@ class GrpoModule(StepModule):
         super().__init__(model, optimizer, settings.weight_decay, ranks)
         if settings.beta > 0 and reference is None:
             raise ValueError("grpo.beta above 0 needs a reference")
-        self.spare, self.seed, self.canary, self.pending = spare, seed, canary, Pending(folder)
+        self.spare, self.seed, self.canary, self.rollout_log = spare, seed, canary, RolloutLog(folder)
         self.reference, self.rule = reference, Rule(**{name: getattr(settings, name) for name in Rule._fields})
         self.settings, self.plan, self.sampler, self.rewards = settings, plan, sampler, rewards
         self.folder, self.tracker, self.bar, self.task = folder, tracker, bar, task
@@ -110,25 +110,25 @@ class GrpoModule(StepModule):
 
     def checkpoint_kept(self, oldest: int) -> None:
         """No resume walks the steps before it again."""
-        self.pending.forget_before(oldest)
+        self.rollout_log.forget_before(oldest)
 
     def training_step(self, step: int, _: int) -> None:
         """Sample, grade, centre, batch, loss, sync."""
         self.meter.prepare()
-        s, clock = self.settings, Clock()
+        s, clock = self.settings, StepTimer()
         version, wanted = self.sampler.engine.weights_version, len(self.plan[step])
         graded, asked, rounds, lost = None, self.plan[step], 0, 0
         while asked:
-            kept = self.pending.take(step, rounds, version, asked) if self.ranks.first else None
-            found = self.ranks.of_first(kept) or self.sample(step, rounds, asked)
+            kept = self.rollout_log.take(step, rounds, version, asked) if self.ranks.first else None
+            found = self.ranks.broadcast(kept) or self.sample(step, rounds, asked)
             clock.add(found.seconds)
-            graded, lost = join(graded, weigh(found.groups, self.rewards, s)), lost + found.failures
+            graded, lost = join(graded, combine_rewards(found.groups, self.rewards, s)), lost + found.failures
             advantages = self.centre(graded, wanted)
             clock.lap("grade_s")
             asked = refill(advantages.spread_P, wanted, self.spare(step)) if rounds < s.refill_rounds else ()
             rounds += 1
         assert graded is not None
-        resting = self.sampler.rest()
+        resting = self.sampler.sleep()
         seed = int(digest([self.seed, "updates", step]), 16) % 2**63
         # Whatever sampling and rewards have drawn, or a resumed step has not: the update is the same.
         seed_random((seed + self.ranks.rank) % 2**63)
@@ -142,18 +142,18 @@ class GrpoModule(StepModule):
 
     def sample(self, step: int, round: int, asked: Sequence[Question]) -> Round:
         """These questions' completions and verdicts, on disk before they are used; each rank has asked some of them."""
-        clock, before = Clock(), failures(self.rewards)
-        sampled = self.sampler.sample(self.ranks.mine(asked))
+        clock, before = StepTimer(), failures(self.rewards)
+        sampled = self.sampler.sample(self.ranks.shard(asked))
         clock.lap("sample_s")
-        groups = self.ranks.join(ask(sampled, self.rewards))
+        groups = self.ranks.unshard(grade_groups(sampled, self.rewards))
         lost = sum(self.ranks.gather(failures(self.rewards) - before))
         clock.lap("grade_s")
         done = Round(groups, lost, clock.laps)
         if self.ranks.first:
-            self.pending.put(step, round, self.sampler.engine.weights_version, done)
+            self.rollout_log.put(step, round, self.sampler.engine.weights_version, done)
         return done
 
-    def sync(self, steps_done: int, clock: Clock) -> float | None:
+    def sync(self, steps_done: int, clock: StepTimer) -> float | None:
         """The policy's weights into the engine; returns what the canary says, if there is one."""
         self.sampler.load_weights(self.model, f"step {steps_done}")
         clock.lap("sync_s")
@@ -161,7 +161,7 @@ class GrpoModule(StepModule):
         clock.lap("canary_s")
         return gap
 
-    def measure(self, step: int, graded: Graded, batch: Batch, clock: Clock) -> dict[str, float]:
+    def measure(self, step: int, graded: Graded, batch: Batch, clock: StepTimer) -> dict[str, float]:
         """How well the update used the machine, and where it is due the task's own metric."""
         work, seconds = work_of([groups for share in batch.shares for groups in share]), clock.laps["train_s"]
         speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
@@ -244,7 +244,7 @@ class GrpoModule(StepModule):
         adv: Advantages,
         stats: UpdateStats,
         version: str,
-        clock: Clock,
+        clock: StepTimer,
         canary: float | None,
         lost: int,
         measured: Mapping[str, float],
@@ -296,7 +296,7 @@ class GrpoModule(StepModule):
         self.bar.advance(text=shown.format_map(metrics))
 
 
-class Clock:
+class StepTimer:
     """Seconds of the parts of a step."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from finr1.core.ranks import lost_in_passes, sharded
 from finr1.training.loop.checkpoints import Checkpoints, whole_file
 from finr1.training.loop.step_module import StepModule
 from finr1.training.loop.strategies import Replicas, Shards
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 
 
 class Steps(IterableDataset[int]):
@@ -115,10 +115,10 @@ def fit(
     Every rank calls this; which checkpoint is taken up, the first one says.
     """
     keep_freed_memory()
-    newest = module.ranks.of_first(kept.newest() if module.ranks.first else None)
+    newest = module.ranks.broadcast(kept.newest() if module.ranks.first else None)
     several: dict[str, Any] = {"strategy": "auto"}
     if module.ranks.world > 1:
-        full = core(module.model) is module.model
+        full = base_model(module.model) is module.model
         several = {"strategy": Shards() if sharded(trainer_node, full) else Replicas()}
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -19,7 +19,7 @@ import torch
 from finr1.core.clock import memory_gib
 from finr1.core.files import read_json, write_json
 from finr1.core.ranks import ALONE, Ranks
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.rows import attention
 from finr1.training.rows.rows import RowGroup
 
@@ -64,11 +64,11 @@ class Meter:
     def prepare(self) -> None:
         """Measure the peak, or read it; call it where a step computes, so that it sees the step's type."""
         if not self.peak:
-            self.peak = self.ranks.of_first(self._peak() if self.ranks.first else 0.0)
+            self.peak = self.ranks.broadcast(self._peak() if self.ranks.first else 0.0)
 
     def _peak(self) -> float:
         device = next(self.model.parameters()).device
-        dtype = getattr(core(self.model), "computing_type", next(self.model.parameters()).dtype)
+        dtype = getattr(base_model(self.model), "computing_type", next(self.model.parameters()).dtype)
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -81,7 +81,7 @@ class Meter:
 
     def flops(self, work: Work) -> float:
         """Of forward and backward pass."""
-        inner: Any = core(self.model)
+        inner: Any = base_model(self.model)
         head, config = inner.get_output_embeddings(), inner.config
         layers = [m for m in inner.base_model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         linear, linear_trained = _sizes(layers)
@@ -107,7 +107,7 @@ class Meter:
 
     def _pads(self) -> bool:
         """Whether the attention pads a row's pieces (finr1/training/rows/attention.py)."""
-        inner: Any = core(self.model)
+        inner: Any = base_model(self.model)
         size = getattr(inner.config, "head_dim", None) or inner.config.hidden_size // inner.config.num_attention_heads
         flexible = inner.config._attn_implementation == attention.NAME
         return attention.kernel(next(inner.parameters()).device, size, flexible=flexible) == "padded"

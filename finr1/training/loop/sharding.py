@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.model.weights import whole as gathered
 from finr1.training.rows.logprobs import row_stats
 
@@ -32,7 +32,7 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     Passes are computed in `dtype`, gradients added in fp32 (added, not averaged). Each of the layers that transformers
     never splits is gathered by itself; embedding, last norm and head are together. TypeError where there are none.
     """
-    inner: Any = core(model)
+    inner: Any = base_model(model)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.promote_types(dtype, torch.float32))
     layers = [m for m in inner.modules() if type(m).__name__ in (inner._no_split_modules or ())]
@@ -51,13 +51,13 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype) -> None:
 
 def shard_like(model: Any, like: Any) -> None:
     """Divide a model as another one is."""
-    known: Any = core(like)
+    known: Any = base_model(like)
     shard(model, next(known.parameters()).device, known.computing_type)
 
 
 def is_sharded(model: Any) -> bool:
     """Whether `shard` has been here."""
-    return isinstance(core(model), FSDPModule)
+    return isinstance(base_model(model), FSDPModule)
 
 
 def whole_state(module: torch.nn.Module, keep: bool) -> dict[str, Tensor]:

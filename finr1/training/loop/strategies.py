@@ -32,7 +32,7 @@ class Replicas(DDPStrategy):
     def configure_ddp(self) -> None:
         """All ranks begin with the first one's weights."""
         module: Any = self.lightning_module
-        module.ranks.equalise(p for p in module.model.parameters() if p.requires_grad)
+        module.ranks.broadcast_parameters(p for p in module.model.parameters() if p.requires_grad)
 
 
 class Shards(Replicas):

@@ -56,9 +56,9 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
         )
         model = get_peft_model(model, config)
     fuse_norms(model)
-    lean_vocabulary(core(model))
+    lean_vocabulary(base_model(model))
     if settings.gradient_checkpointing:
-        core(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     else:
         lean_mlps(model)
     model.train()
@@ -79,6 +79,6 @@ def _nf4() -> Any:
     )
 
 
-def core(model: Any) -> PreTrainedModel:
+def base_model(model: Any) -> PreTrainedModel:
     """The transformers model inside a peft wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[no-any-return]

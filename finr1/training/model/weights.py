@@ -13,7 +13,7 @@ from finr1.core.files import read_json, write_json
 from finr1.core.ranks import ALONE, Ranks
 from finr1.parts.engine.base import Adapter
 from finr1.settings.model import ModelSettings
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[
     import torch
 
     kind = getattr(torch, dtype)
-    inner = core(model)
+    inner = base_model(model)
     adapted = _adapted(inner) if merged and inner is not model else {}
     packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if _is_packed(layer)}
     tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
@@ -116,7 +116,7 @@ def export(
     belong to the weights in 4 bits, as `model.adapter=qlora` loads them. Every rank calls this; the first one writes.
     """
     weights: dict[str, Tensor] = {}
-    pieces = any(hasattr(weight, "full_tensor") for weight in core(model).parameters())
+    pieces = any(hasattr(weight, "full_tensor") for weight in base_model(model).parameters())
     if not (ranks.first or pieces):
         return
     for name, weight in checkpoint_weights(model, settings.dtype):
@@ -126,7 +126,7 @@ def export(
         return
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    inner = core(model)
+    inner = base_model(model)
     inner.save_pretrained(temporary, state_dict=weights)
     # save_pretrained writes type, cache setting and quantisation of the model in memory: fp32, no cache, or 4 bits.
     config = read_json(temporary / "config.json")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from finr1.training.model.cpu.embedding import in_place
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.rows.rows import Row
 
 CHUNK, SLICE = 1024, 2048  # tokens and vocabulary entries whose logits exist at once on CPU: 8 MB in fp32
@@ -38,7 +38,7 @@ def completion_stats(
     pass computes anew. What is returned is on the row's device, whatever the model's. Without `entropy` that of each
     token is NaN. TypeError for a head that is more than a matrix.
     """
-    inner: Any = core(model)
+    inner: Any = base_model(model)
     if hasattr(inner, "row_stats"):  # gathers the weights (finr1/training/loop/sharding.py)
         stats: TokenStats = inner.row_stats(row, temperature, entropy_grad, entropy)
         if not torch.is_grad_enabled():

@@ -40,7 +40,7 @@ class Tile(NamedTuple):
         return len(self.context) + self.stop - self.start
 
 
-class Batch(NamedTuple):
+class TileBatch(NamedTuple):
     """Index tensors of tiles of about the same size."""
 
     tiles: int
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 class Plan(NamedTuple):
     """How the tiles of a row are computed by a model with so many heads."""
 
-    batches: list[Batch]
+    batches: list[TileBatch]
     place_TH: Tensor  # of each query, its row in all batches' results
     padded: bool  # whether there are queries that are none
     used: Tensor  # rows of all batches' keys, token by token: those that are copies of one row of [T J, D] …
@@ -105,7 +105,7 @@ def divide(tiles: Sequence[Tile], most: int) -> list[list[Tile]]:
     return batches
 
 
-def _batch(tiles: Sequence[Tile], groups: int, repeats: int, n_tokens: int, dtype: torch.dtype) -> Batch:
+def _batch(tiles: Sequence[Tile], groups: int, repeats: int, n_tokens: int, dtype: torch.dtype) -> TileBatch:
     heads = groups * repeats
     n, x = max(tile.queries for tile in tiles), max(tile.keys for tile in tiles)
     query_BN = torch.full((len(tiles), n), n_tokens)
@@ -123,7 +123,7 @@ def _batch(tiles: Sequence[Tile], groups: int, repeats: int, n_tokens: int, dtyp
     key_JBX = key_BX * groups + torch.arange(groups)[:, None, None]
     seen_B1NX = torch.arange(min(int(sees_BN.min()), x - 1), x) < sees_BN[:, None, :, None]
     mask_B1NX = torch.zeros(seen_B1NX.shape, dtype=dtype).masked_fill_(~seen_B1NX, -torch.inf)
-    return Batch(len(tiles), query_JBRN.flatten(), key_JBX.flatten(), mask_B1NX)
+    return TileBatch(len(tiles), query_JBRN.flatten(), key_JBX.flatten(), mask_B1NX)
 
 
 def _real_keys(tiles: Sequence[Tile], groups: int) -> Tensor:
@@ -195,7 +195,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _probabilities(query: Tensor, key: Tensor, batch: Batch, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+def _probabilities(query: Tensor, key: Tensor, batch: TileBatch, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of one batch: its queries [J B, R N, D], the keys they see [J B, X, D], and the attention [J B, R N, X]."""
     many = groups * batch.tiles
     query_of, key_of = _take(query, batch.query_JBRN, many), _take(key, batch.key_JBX, many)

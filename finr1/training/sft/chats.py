@@ -10,7 +10,7 @@ from finr1.core.errors import ConfigError, DataError, RowError
 from finr1.core.prompt import load
 from finr1.core.types import Message
 from finr1.parts.model.tokens import completion_ids, prompt_ids
-from finr1.parts.source.reading import Row, find, need, read
+from finr1.parts.source.reading import SourceRow, find, need, read
 from finr1.settings.sft import CHAT_FILES
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
     return chats, unfit
 
 
-def _messages(row: Row, system: str | None) -> list[Message]:
+def _messages(row: SourceRow, system: str | None) -> list[Message]:
     """Checked messages up to the last assistant's turn; RowError for what a template would drop or cannot render."""
     outcome = row.values.get("outcome", "good")  # a data set of stage=export has every judged trace
     if outcome != "good":
@@ -76,7 +76,7 @@ def _messages(row: Row, system: str | None) -> list[Message]:
     return [*head, *messages[: turns[-1] + 1]]
 
 
-def _message(row: Row, number: int, message: Any) -> Message:
+def _message(row: SourceRow, number: int, message: Any) -> Message:
     if not isinstance(message, Mapping):
         raise RowError(row.place, f"message {number} is no object")
     role, content = message.get("role"), message.get("content")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finr1.training.model.load import core
+from finr1.training.model.load import base_model
 from finr1.training.rows.rows import RowGroup
 
 
@@ -32,7 +32,7 @@ def noisy(model: Any, groups: Sequence[RowGroup], alpha: float) -> Iterator[None
         noise_1TD = torch.empty_like(embeddings_1TD).uniform_(-1, 1)
         return embeddings_1TD + noise_1TD * bound_T.to(embeddings_1TD.dtype)[:, None]
 
-    handle = core(model).get_input_embeddings().register_forward_hook(add)
+    handle = base_model(model).get_input_embeddings().register_forward_hook(add)
     try:
         yield
     finally:

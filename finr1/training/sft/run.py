@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.build import build
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.jsonl import check_known, take_rows, write_jsonl

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl

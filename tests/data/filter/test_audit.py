@@ -190,8 +190,8 @@ def test_the_audit_changes_no_outcome_and_marks_only_its_share(tmp_path: Path) -
         marked = [row["trace_id"] for row in rows[2] if "answers" in row]
         assert marked == [row["trace_id"] for row in rows[2] if is_audited(row["trace_id"], 0.5, 0)]
         assert all(list(row["answers"]) == ["exact", "says"] for row in rows[1])
-    assert canonical(read_json(plain / "3_filtered" / "audit.json")) == canonical(
-        read_json(audited / "3_filtered" / "audit.json")
+    assert canonical(read_json(plain / "3_filtered" / "filter_summary.json")) == canonical(
+        read_json(audited / "3_filtered" / "filter_summary.json")
     )
 
 

@@ -92,7 +92,7 @@ def test_outcomes_books_and_rl_questions(tmp_path: Path, questions: list[Questio
     assert bad[1]["criteria"]["diversity"]["value"] == 0.0 and bad[1]["criteria"]["term_overlap"]["value"] == 1.0
     # questions 2 (all calls lost) and 3 (undecided) have no good trace; text has no rule, hidden no gold
     assert [row["question_id"] for row in _rows(tmp_path, "rl")] == sorted([questions[2].id, questions[3].id])
-    audit = read_json(tmp_path / "3_filtered" / "audit.json")
+    audit = read_json(tmp_path / "3_filtered" / "filter_summary.json")
     assert audit["by_source"] == {"made": {"good": 2, "bad": 4, "undecided": 3}}
     assert audit["criteria"]["diversity"] == {"failed": 1, "held": 3}
     assert audit["criteria"]["step_count"] == {"undecided": 1, "held": 3}
@@ -202,7 +202,7 @@ def test_planted_faults_reach_audit_and_counts(tmp_path: Path, questions: list[Q
     ]
     traces.append(_trace(questions[0], "", sample=1, finish_reason="length", meta={"fault": "wrong_answer"}))
     counts = _run(tmp_path, questions, traces, FilterSettings())
-    audit = read_json(tmp_path / "3_filtered" / "audit.json")
+    audit = read_json(tmp_path / "3_filtered" / "filter_summary.json")
     assert audit["faults"]["by_fault"]["wrong_answer"]["planted"] == 1  # the truncated trace says nothing of the filter
     assert (counts["fault_precision"], counts["fault_recall"]) == (1.0, 0.5)
 

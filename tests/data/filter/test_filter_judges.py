@@ -78,7 +78,7 @@ def test_the_model_decides_what_rules_leave_open_and_is_not_asked_again(tmp_path
         assert (counts["judge_asked"], counts["paid_prompt_tokens"], counts["paid_completion_tokens"]) == (10, 300, 40)
         rows = list(read_jsonl(tmp_path / "a" / "3_filtered" / "verdicts.jsonl"))
         assert Counter(row["answer"]["judge"] for row in rows) == {"exact": 10, "answer_llm": 10}
-        assert read_json(tmp_path / "a" / "3_filtered" / "audit.json")["decided_by"]["answer_llm"] == 10
+        assert read_json(tmp_path / "a" / "3_filtered" / "filter_summary.json")["decided_by"]["answer_llm"] == 10
 
         traces_of(tmp_path / "b", 10)  # another run, another rule: the model has said what it says of these
         values = settings(server, tmp_path / "cache.sqlite", {"answer_llm": ANSWER_LLM})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
@@ -79,10 +79,10 @@ class ScriptedPolicy:
     def load_weights(self, weights: Any, version: str) -> None:
         raise AssertionError("evaluation loads folders")
 
-    def score(self, token_ids: Sequence[int]) -> list[float]:
+    def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         raise AssertionError("evaluation samples")
 
-    def rest(self) -> bool:
+    def sleep(self) -> bool:
         return False
 
     def close(self) -> None:

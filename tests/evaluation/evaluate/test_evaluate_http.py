@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.cli import check, compose
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.files import read_json
@@ -182,7 +182,7 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
 
 
 def scoring_zero(answer: str | None) -> Any:
-    from finr1.answer.compare import Grade
+    from finr1.answer.grade import Grade
     from finr1.core.types import Verdict
 
     return Grade(Verdict(0.0, answer, "no"), Verdict(0.0, answer, "no"))

@@ -101,7 +101,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
         for outcome, found in rows.items():
             write_jsonl(run / "3_filtered" / f"{outcome}.jsonl", found)
         judged = [(r["trace"]["meta"]["fault"], r["outcome"]) for found in rows.values() for r in found]
-        write_json(run / "3_filtered" / "audit.json", {"faults": confusion(judged)})
+        write_json(run / "3_filtered" / "filter_summary.json", {"faults": confusion(judged)})
         write_jsonl(run / "3_filtered" / "rl.jsonl", ({"question_id": q.id} for q in asked[:16]))
     tracker = Tracker(run)
     if "sft" in stages:
@@ -339,7 +339,7 @@ def test_an_evaluation_alone_is_reported(tmp_path: Path) -> None:
 
 def test_a_teacher_without_faults_has_no_confusion(tmp_path: Path) -> None:
     build(tmp_path, ("filter",))
-    write_json(tmp_path / "3_filtered" / "audit.json", {"reasons": {}})
+    write_json(tmp_path / "3_filtered" / "filter_summary.json", {"reasons": {}})
     summary, html = make_report(tmp_path)
     assert summary["filter"] is None
     assert "plants no faults" in html

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.cli import compose
 from finr1.core.build import build, build_all
 from finr1.core.errors import ConfigError, DataError

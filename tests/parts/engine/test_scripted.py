@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.extract import parse
+from finr1.answer.tags import parse
 from finr1.core.errors import ConfigError
 from finr1.core.types import Completion, Message, Question
 from finr1.parts.engine.base import Engine, PolicyEngine, Request

@@ -206,7 +206,7 @@ def test_an_engine_that_slept_gets_its_weights_before_the_adapter() -> None:
         engine.load_adapter(adapter, "step 0")
     files = ("adapter_config.json", "adapter_model.safetensors")
     for step in (1, 2):
-        assert engine.rest() and engine.rest() and engine.base_version == ""
+        assert engine.sleep() and engine.sleep() and engine.base_version == ""
         engine.load_weights([("w", torch.ones(1))], "below")
         engine.load_adapter(adapter, f"step {step}")
         asleep = [("sleep", 2), ("wake_up", "weights"), ("reload_weights", "w"), ("wake_up", "kv_cache")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finr1.answer.extract import final_answer, parse
+from finr1.answer.tags import final_answer, parse
 from finr1.core.errors import ConfigError
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import Request

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.extract import parse
+from finr1.answer.tags import parse
 from finr1.core.types import CRITERIA, Question
 from finr1.parts.engine.base import Request
 from finr1.parts.engine.worked.engine import WorkedEngine

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finr1.answer import named
+from finr1.answer import choices
 from finr1.answer.clean import clean
-from finr1.answer.extract import last_box
+from finr1.answer.tags import last_box
 from finr1.parts.engine.base import Request
 from finr1.parts.engine.worked.engine import WorkedEngine
 from finr1.parts.judge.rules import comparisons as _comparisons
@@ -133,7 +133,7 @@ def test_steps_of_ascii_lines_are_those_of_the_long_pattern(text: str) -> None:
 
 @given(PROSE)
 def test_ascii_punctuation_goes_as_by_the_pattern(text: str) -> None:
-    assert text.translate(named._ASCII_PUNCTUATION) == named._PUNCTUATION.sub("", text) or not text.isascii()
+    assert text.translate(choices._ASCII_PUNCTUATION) == choices._PUNCTUATION.sub("", text) or not text.isascii()
 
 
 @given(PROSE)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.types import Question, Verdict
 from finr1.parts.reward.accuracy import Accuracy
 from finr1.parts.reward.base import RewardItem

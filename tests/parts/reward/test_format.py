@@ -2,7 +2,7 @@
 
 import pytest
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.types import Question
 from finr1.parts.reward.base import RewardItem
 from finr1.parts.reward.format import Format

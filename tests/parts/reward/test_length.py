@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.parts.reward.base import RewardItem
 from finr1.parts.reward.length import Length
 from tests.helpers.stages import question

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError
 from finr1.core.types import Question
 from finr1.parts.source.fincuge import FIELDS, RELATIONS, TOPICS, FinCUGE

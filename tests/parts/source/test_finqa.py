@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError, DataError
 from finr1.parts.source.executed import agreement, plain, program_gives
 from finr1.parts.source.finqa import FinQA

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.cli.compose import CONF
 from finr1.core.build import build
 from finr1.core.errors import ConfigError

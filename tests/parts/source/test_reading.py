@@ -10,16 +10,16 @@ import pytest
 
 from finr1.core.errors import ConfigError, DataError
 from finr1.parts.source import reading
-from finr1.parts.source.reading import MAX_ROW, DataFile, Row, find, read
+from finr1.parts.source.reading import MAX_ROW, DataFile, SourceRow, find, read
 from tests.helpers import made
 
 
-def _read(path: Path, data: bytes, columns: tuple[str, ...] = (), row_type: type = dict) -> list[Row]:
+def _read(path: Path, data: bytes, columns: tuple[str, ...] = (), row_type: type = dict) -> list[SourceRow]:
     path.write_bytes(data)
     return list(read(DataFile(str(path)), columns, row_type))
 
 
-def _shown(rows: list[Row]) -> list[object]:
+def _shown(rows: list[SourceRow]) -> list[object]:
     return [row.fault or row.values for row in rows]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError, DataError
 from finr1.parts.source.finance_instruct_500k import FinanceInstruct500k
 from finr1.parts.source.finance_qt import FinanceQT

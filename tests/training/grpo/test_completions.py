@@ -27,16 +27,16 @@ from tests.training.grpo.test_step import SHORT, Killed, walk
 from tests.helpers.tiny_engine import TinyEngine
 from finr1.training.grpo.step import GrpoModule
 from finr1.core.tracking import Tracker
-from finr1.parts.logger.wandb import WandbSink
+from finr1.parts.logger.wandb import WandbLogger
 folder = Path(sys.argv[1])
-sink = WandbSink(project="finr1-test", mode="offline")
-sink.start(folder, "my run", {})
+logger = WandbLogger(project="finr1-test", mode="offline")
+logger.start(folder, "my run", {})
 kind = Killed if sys.argv[2] == "killed" else GrpoModule
 try:
-    walk(folder, TinyEngine(SHORT), kind, Tracker(folder, [sink]), samples_every_steps=2, samples_kept=5)
+    walk(folder, TinyEngine(SHORT), kind, Tracker(folder, [logger]), samples_every_steps=2, samples_kept=5)
 except RuntimeError as error:
     assert str(error) == "killed" == sys.argv[2], error
-sink.close(False)
+logger.close(False)
 """
 
 
@@ -56,7 +56,7 @@ def test_what_wandb_was_given_is_what_the_run_folder_holds_over_a_kill(tmp_path:
     run_id = (tmp_path / "wandb_id").read_text().strip()
     assert [run["id"] for run in runs] == [run_id] * 2
     (checkpoint, *_) = sorted((tmp_path / "checkpoints").glob("*.ckpt"))
-    assert torch.load(checkpoint, weights_only=True)["runs"] == {"WandbSink": run_id}
+    assert torch.load(checkpoint, weights_only=True)["runs"] == {"WandbLogger": run_id}
     shown: list[dict[str, Any]] = []
     for file, run in zip(files, runs, strict=True):
         for row in run["history"]:

@@ -16,7 +16,7 @@ from finr1.settings.grpo import CHOICES, GrpoSettings
 from finr1.settings.sampling import Sampling
 from finr1.training.grpo.advantage import centre
 from finr1.training.grpo.reference import Reference
-from finr1.training.grpo.rollout import ask, collate, weigh
+from finr1.training.grpo.rollout import collate, combine_rewards, grade_groups
 from finr1.training.grpo.step import GrpoModule, UpdateStats
 from finr1.training.rows.logprobs import completion_stats
 from finr1.training.rows.rows import RowGroup, make_row
@@ -337,7 +337,7 @@ class Fixed:
 def test_weighted_sum_and_undecided() -> None:
     groups = rollout(((2, 2),))
     two = {"a": Fixed([1.0, 0.0], 2.0), "b": Fixed([1.0, None])}
-    graded = weigh(ask(groups, two), two, GrpoSettings())
+    graded = combine_rewards(grade_groups(groups, two), two, GrpoSettings())
     assert graded.rewards_PG[0, 0] == 3.0
     assert graded.rewards_PG[0, 1].isnan()
     assert [v.value for v in graded.groups[0].verdicts["b"]] == [1.0, None]
@@ -349,6 +349,6 @@ def test_a_product_of_rewards_and_the_overlong_penalty() -> None:
     rewards = {"a": Fixed([1.0, 1.0], 2.0), "b": Fixed([1.0, 0.0])}
     sampling = Sampling(max_new_tokens=4)
     settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5)
-    assert weigh(ask(groups, rewards), rewards, settings).rewards_PG.tolist() == [[2.75, 1.5]]
+    assert combine_rewards(grade_groups(groups, rewards), rewards, settings).rewards_PG.tolist() == [[2.75, 1.5]]
     settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5, combine="product")
-    assert weigh(ask(groups, rewards), rewards, settings).rewards_PG.tolist() == [[0.75, -0.5]]
+    assert combine_rewards(grade_groups(groups, rewards), rewards, settings).rewards_PG.tolist() == [[0.75, -0.5]]

@@ -196,12 +196,12 @@ def test_an_engine_that_keeps_its_old_weights_ends_the_run_and_the_step_is_named
 def test_a_canary_by_hand() -> None:
     """Engine scores shifted by 0.3 and -0.1 in turn: a mean absolute difference of 0.2."""
     model, engine = tiny(), TinyEngine()
-    true = engine.score(range(1, 6))
-    engine.score = lambda ids: [x + (0.3, -0.1)[i % 2] for i, x in enumerate(true)]  # type: ignore[method-assign]
+    true = engine.logprobs_of(range(1, 6))
+    engine.logprobs_of = lambda ids: [x + (0.3, -0.1)[i % 2] for i, x in enumerate(true)]  # type: ignore[method-assign]
     assert Canary(engine, range(1, 6), 0.21).check(model, 4) == pytest.approx(0.2, abs=1e-6)
     with pytest.raises(ConfigError, match=r"canary_bound=0\.19: with the weights after step 4 .* differ by 0\.2 nats"):
         Canary(engine, range(1, 6), 0.19).check(model, 4)
-    engine.score = lambda ids: [float("nan")] * 4  # type: ignore[method-assign]
+    engine.logprobs_of = lambda ids: [float("nan")] * 4  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match="differ by nan"):
         Canary(engine, range(1, 6), 10.0).check(model, 4)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from finr1.answer.extract import render
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.jsonl import read_jsonl
 from finr1.core.tracking import Tracker, read_metrics

@@ -38,10 +38,10 @@ class Fake(Ranks):
 @pytest.mark.parametrize("n", range(8))
 def test_parts_join_to_the_whole_in_its_order(n: int) -> None:
     items = list("abcdefgh"[:n])
-    parts = [Fake(r, 3).mine(items) for r in range(3)]
+    parts = [Fake(r, 3).shard(items) for r in range(3)]
     assert [len(part) for part in parts] == sorted((len(part) for part in parts), reverse=True)
     for rank in range(3):
-        assert Fake(rank, 3, parts).join(parts[rank]) == items
+        assert Fake(rank, 3, parts).unshard(parts[rank]) == items
 
 
 def test_rows_are_shared_out_by_their_size() -> None:
@@ -50,7 +50,7 @@ def test_rows_are_shared_out_by_their_size() -> None:
     assert Ranks(0, 2).share(names, sizes) == ["two", "nine", "five"]
     assert Ranks(1, 2).share(names, sizes) == ["seven", "six", "four"]
     assert [Ranks(r, 3).share(["one"], [5]) for r in range(3)] == [["one"], [], []]
-    assert ALONE.share(names, sizes) == ALONE.mine(names) == names
+    assert ALONE.share(names, sizes) == ALONE.shard(names) == names
     for world in range(1, 9):
         held = [name for r in range(world) for name in Ranks(r, world).share(names, sizes)]
         assert Counter(held) == Counter(names)
@@ -130,7 +130,7 @@ from finr1.core.errors import ConfigError
 import finr1.__main__ as command
 
 def run(cfg, arguments):
-    together = ranks.meet()
+    together = ranks.init_ranks()
     if together.rank == 1:
         raise ConfigError("some.key", 3, "it cannot be", "mend it")
     together.gather(None)
@@ -164,7 +164,7 @@ from finr1.__main__ import main
 import finr1.__main__ as command
 
 def run(cfg, arguments):
-    ranks.meet().sum(torch.ones(5, requires_grad=True).sum().detach())
+    ranks.init_ranks().sum(torch.ones(5, requires_grad=True).sum().detach())
     return 0
 
 command.run = run
@@ -196,7 +196,7 @@ if sys.argv[2] == "late":
     while os.getppid() == launcher:
         time.sleep(0.05)
 try:
-    together = ranks.meet()
+    together = ranks.init_ranks()
 except ranks.LostRank:
     tell("lost")
     sys.exit(ranks.LOST)

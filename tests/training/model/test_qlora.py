@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from finr1.settings.model import LoraSettings, ModelSettings
 from finr1.training.loop.masters import Bf16Weights
 from finr1.training.loop.meter import Meter, Work
-from finr1.training.model.load import core, load_trainable
+from finr1.training.model.load import base_model, load_trainable
 from finr1.training.model.weights import checkpoint_weights, export
 from finr1.training.rows.attention import register
 from finr1.training.rows.logprobs import completion_stats
@@ -60,7 +60,7 @@ def test_every_linear_layer_but_the_head_is_in_4_bits_and_only_adapters_train(fo
     assert len(packed) == 2 * 7 and all(p.dtype == torch.uint8 for p in packed.values())
     # 4 attention matrices of 64 x 64 and 3 of 64 x 128 a layer, two weights a byte
     assert sum(p.numel() for p in packed.values()) == 2 * (4 * 64 * 64 + 3 * 64 * 128) // 2
-    assert core(model).get_output_embeddings().weight.dtype == torch.float32
+    assert base_model(model).get_output_embeddings().weight.dtype == torch.float32
     assert all(("lora_" in n) == p.requires_grad for n, p in model.named_parameters())
 
 

@@ -206,7 +206,7 @@ class VllmEngine:
         tokenizer = self.llm.get_tokenizer()
         return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
-    def score(self, token_ids: Sequence[int]) -> list[float]:
+    def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given text, in one prefill; the one token that vLLM insists on writing is dropped."""
         llm, ids = self.llm, list(token_ids)
         from vllm import SamplingParams
@@ -217,7 +217,7 @@ class VllmEngine:
         found = output.prompt_logprobs[1:]  # the first token has none
         return [entry[token].logprob for entry, token in zip(found, ids[1:], strict=True)]
 
-    def rest(self) -> bool:
+    def sleep(self) -> bool:
         """Sleep at level 2 (weights, adapter and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
         if self.sleep_enabled and not self._asleep:
             self.llm.sleep(level=2)

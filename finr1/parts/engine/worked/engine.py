@@ -11,8 +11,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finr1.answer.extract import render
 from finr1.answer.program import ProgramError
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.types import Completion, Question, stable_id
 from finr1.parts.engine.base import OnDone, Request

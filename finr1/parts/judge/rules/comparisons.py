@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from finr1.answer.clean import clean
 from finr1.answer.number import read_numbers
-from finr1.answer.quantity import CURRENCY, DIGITS, UNITS, one_of
+from finr1.answer.units import CURRENCY, DIGITS, UNITS, one_of
 
 _SIDE = rf"-?\s?(?:{CURRENCY})?\s?(?:{DIGITS})(?:\s?(?:{one_of(UNITS)}))?"
 _SIGN = (

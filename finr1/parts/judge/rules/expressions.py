@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from finr1.answer.quantity import CURRENCY, DIGITS, LETTER, UNITS, one_of
+from finr1.answer.units import CURRENCY, DIGITS, LETTER, UNITS, one_of
 
 _HEAD = re.compile(
     r"^\s*(?:[-*•>#]+\s+)?(?:\(?\d{1,2}[.)、:]\s|step\s?\d+\s?[-:.),]?|第[一二三四五六七八九十\d]+步\s?[:,、.]?|[①-⑳])?\s*",

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from finr1.answer.clean import clean
 from finr1.answer.number import read_numbers
-from finr1.answer.numeral import HAN
-from finr1.answer.quantity import DIGITS, Number
+from finr1.answer.number_words import HAN
+from finr1.answer.units import DIGITS, Number
 
 # A number that stands clear: nothing before it makes it part of a name, nothing after it is written to it. Any other
 # digit is found as an empty string.

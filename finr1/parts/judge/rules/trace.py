@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence, Set
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
+from finr1.answer.choices import normalise
 from finr1.answer.clean import clean
-from finr1.answer.extract import final_answer
-from finr1.answer.named import normalise
+from finr1.answer.grade_number import candidates
 from finr1.answer.number import read_numbers, unit_factor
-from finr1.answer.quantity import Number
-from finr1.answer.value import candidates
+from finr1.answer.tags import final_answer
+from finr1.answer.units import Number
 from finr1.core.types import Question
 from finr1.parts.judge.base import JudgeItem
 from finr1.parts.judge.rules.comparisons import Comparison, comparisons

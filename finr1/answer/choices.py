@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
-from finr1.answer.quantity import Number, first_of
+from finr1.answer.units import Number, first_of
 
 LETTERS = "ABCDEFGH"
 MARK = re.compile(

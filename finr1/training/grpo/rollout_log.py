@@ -1,8 +1,8 @@
 """Rollouts that no checkpoint covers yet: what was sampled and graded before a kill is not asked for again.
 
-A checkpoint stands at the end of a step; the steps after it are walked again by a resumed run. Their completions and
-verdicts are in `pending/<step>.jsonl`, one row a round of sampling, on disk before the update begins. So a resume costs
-the updates alone, and a reward that would answer differently a second time (a judge behind a server) changes nothing.
+A checkpoint stands at the end of a step; a resumed run repeats the steps after it. Their completions and verdicts are
+in `rollouts/<step>.jsonl`, one row per sampling round, on disk before the update begins. So a resume costs the updates
+alone, and a reward that would answer differently a second time (a judge behind a server) changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from finr1.core.jsonl import JsonlWriter, read_jsonl
 from finr1.core.types import Completion, Group, Question, Verdict
 
-FOLDER = "pending"
+FOLDER = "rollouts"
 _ROUND = ("step", "round", "weights_version", "question_ids")
 
 
@@ -28,7 +28,7 @@ class Round(NamedTuple):
     seconds: Mapping[str, float]  # what sampling and grading took, by the names of their metrics
 
 
-class Pending:
+class RolloutLog:
     """The graded rounds since the oldest checkpoint that is kept, a file a step: only one step's are read at a time."""
 
     def __init__(self, folder: Path) -> None:

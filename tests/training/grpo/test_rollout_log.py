@@ -11,7 +11,7 @@ import pytest
 
 from finr1.core.tracking import read_metrics
 from finr1.core.types import Completion, Group, Verdict
-from finr1.training.grpo.pending import Pending, Round
+from finr1.training.grpo.rollout_log import RolloutLog, Round
 from tests.helpers.stages import question
 from tests.helpers.tiny_engine import TinyEngine
 from tests.training.grpo.test_step import SHORT, Killed, walk
@@ -27,8 +27,8 @@ def made(text: str = "one") -> Round:
 
 
 def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
-    Pending(tmp_path).put(3, 1, "step 3", made())
-    found = Pending(tmp_path).take(3, 1, "step 3", [question("one")])
+    RolloutLog(tmp_path).put(3, 1, "step 3", made())
+    found = RolloutLog(tmp_path).take(3, 1, "step 3", [question("one")])
     assert found == made()
 
 
@@ -36,17 +36,17 @@ def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
     "other", [{"step": 2}, {"round": 0}, {"version": "step 2"}, {"asked": [question("two")]}, {"asked": []}], ids=str
 )
 def test_another_step_round_weight_or_question_finds_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
-    Pending(tmp_path).put(3, 1, "step 3", made())
+    RolloutLog(tmp_path).put(3, 1, "step 3", made())
     wanted: dict[str, Any] = {"step": 3, "round": 1, "version": "step 3", "asked": [question("one")], **other}
-    assert Pending(tmp_path).take(**wanted) is None
+    assert RolloutLog(tmp_path).take(**wanted) is None
 
 
 def test_numbers_of_numpy_and_infinities_survive(tmp_path: Path) -> None:
     scalar: Any = numpy.float32(0.1)
     completions = [Completion("x", "stop", [1], [-math.inf], [1]), Completion("y", "stop", [1], [scalar], [1])]
     group = Group(question("one"), completions, {"r": [Verdict(scalar), Verdict(1.0)]})
-    Pending(tmp_path).put(0, 0, "", Round([group], 0, {}))
-    found = Pending(tmp_path).take(0, 0, "", [question("one")])
+    RolloutLog(tmp_path).put(0, 0, "", Round([group], 0, {}))
+    found = RolloutLog(tmp_path).take(0, 0, "", [question("one")])
     assert found is not None
     (back,) = found.groups
     assert [c.logprobs for c in back.completions] == [[-math.inf], [float(scalar)]]
@@ -54,16 +54,16 @@ def test_numbers_of_numpy_and_infinities_survive(tmp_path: Path) -> None:
 
 
 def test_a_torn_row_is_as_if_it_were_not_there(tmp_path: Path) -> None:
-    Pending(tmp_path).put(3, 0, "step 3", made())
-    path = tmp_path / "pending" / "00000003.jsonl"
+    RolloutLog(tmp_path).put(3, 0, "step 3", made())
+    path = tmp_path / "rollouts" / "00000003.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    assert Pending(tmp_path).take(3, 0, "step 3", [question("one")]) is None
-    Pending(tmp_path).put(3, 0, "step 3", made())
-    assert Pending(tmp_path).take(3, 0, "step 3", [question("one")]) == made()
+    assert RolloutLog(tmp_path).take(3, 0, "step 3", [question("one")]) is None
+    RolloutLog(tmp_path).put(3, 0, "step 3", made())
+    assert RolloutLog(tmp_path).take(3, 0, "step 3", [question("one")]) == made()
 
 
 def test_only_what_may_be_walked_again_stays(tmp_path: Path) -> None:
-    pending = Pending(tmp_path)
+    pending = RolloutLog(tmp_path)
     for step in range(5):
         pending.put(step, 0, f"step {step}", made())
     pending.forget_before(3)

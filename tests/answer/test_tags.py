@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from finr1.answer.extract import final_answer, last_box, parse, render
+from finr1.answer.tags import final_answer, last_box, parse, render
 
 
 def test_render_is_read_back() -> None:

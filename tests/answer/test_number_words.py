@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finr1.answer.clean import clean
-from finr1.answer.numeral import integer, per, spoken, written
+from finr1.answer.number_words import integer, per, spoken, written
 
 
 def chinese(n: int) -> str:

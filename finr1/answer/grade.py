@@ -33,10 +33,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from finr1.answer.clean import clean
-from finr1.answer.date import read_date, same_date
-from finr1.answer.extract import last_box
-from finr1.answer.named import (
+from finr1.answer.choices import (
     LETTERS,
     NEGATION,
     labels_named,
@@ -46,8 +43,11 @@ from finr1.answer.named import (
     polarity,
     yes_or_no,
 )
+from finr1.answer.clean import clean
+from finr1.answer.date import read_date, same_date
+from finr1.answer.grade_number import candidates, grade_number, is_number, same_number
 from finr1.answer.number import lone_number, only_figures, read_numbers
-from finr1.answer.value import candidates, grade_number, is_number, same_number
+from finr1.answer.tags import last_box
 from finr1.core.types import Question, Verdict
 
 __all__ = [

@@ -1,4 +1,4 @@
-r"""Whether a number that an answer gives is the gold's, by the rules at the head of `finr1.answer.compare`."""
+r"""Whether a number that an answer gives is the gold's, by the rules at the head of `finr1.answer.grade.grade`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from finr1.answer import numeral
+from finr1.answer import number_words
+from finr1.answer.choices import MARK, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
-from finr1.answer.named import MARK, last_match
 from finr1.answer.number import lone_number, read_numbers, unit_factor
-from finr1.answer.quantity import Number
+from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
@@ -297,13 +297,13 @@ def _one_or_more(part: str) -> list[Number]:
         lone = lone_number(part)
         if lone:
             return [lone]
-    han = not part.isascii() and numeral.HAN.search(part) is not None
+    han = not part.isascii() and number_words.HAN.search(part) is not None
     if (len(numbers) == 1 and not han) or len(numbers) > MOST or len(part) > LONGEST_SENTENCE:
         return numbers
     spans = date_spans(part)
     apart = [number for number in numbers if not _is_aside(number, part, spans)]
     if not apart and han:  # 2019年为五千
-        apart = [n for n in numeral.written(part, True, MOST) if not _is_aside(n, part, spans)]
+        apart = [n for n in number_words.written(part, True, MOST) if not _is_aside(n, part, spans)]
     if all(map(_may_be_year, apart)) and len(numbers) > 1:
         apart = [number for number in numbers if _may_be_year(number)]  # "2019 and 2018": years are what is said
     return apart or numbers

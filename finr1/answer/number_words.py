@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from finr1.answer.quantity import PER, PERCENT, Number, fraction_half_unit
+from finr1.answer.units import PER, PERCENT, Number, fraction_half_unit
 
 _DIGIT = dict(
     zip(

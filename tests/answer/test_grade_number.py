@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finr1.answer.compare import grade
+from finr1.answer.grade import grade
+from finr1.answer.grade_number import MOST, candidates
 from finr1.answer.number import lone_number, read_numbers
-from finr1.answer.value import MOST, candidates
 from finr1.core.types import Question
 
 
