@@ -37,7 +37,7 @@ def measure(sync: str, rank: int, max_new_tokens: int) -> dict[str, float]:
     from finr1.parts.source.worked.source import Worked
     from finr1.settings.model import LoraSettings, ModelSettings
     from finr1.settings.sampling import Sampling
-    from finr1.training.grpo.rollout import Sampler
+    from finr1.training.grpo.sampler import Sampler
     from finr1.training.model.load import load_trainable
     from finr1.training.rows.attention import register
 

@@ -20,7 +20,7 @@ from tests.helpers.runner import SPREAD
 
 pytestmark = pytest.mark.slow
 
-FP32 = ("model.dtype=float32", "trainer.fit.precision=32-true", "grpo.canary_bound=1e-3")
+FP32 = ("model.dtype=float32", "trainer.fit.precision=32-true", "grpo.canary.bound=1e-3")
 COMMAND = ("+experiment=tiny", "engine.policy.lora_sync=adapter", SPREAD)
 
 

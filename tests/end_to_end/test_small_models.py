@@ -29,7 +29,7 @@ LENGTHS = (
     "prompt.system=null",
     "engine.policy.kv_cache_gib=0.05",
 )
-FP32 = ("model.dtype=float32", "trainer.fit.precision=32-true", "grpo.canary_bound=1e-3")
+FP32 = ("model.dtype=float32", "trainer.fit.precision=32-true", "grpo.canary.bound=1e-3")
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,16 @@ from finr1.core.tracking import Tracker, read_metrics
 from finr1.core.types import Verdict
 from finr1.parts.reward.base import RewardItem
 from finr1.settings.checkpoint import CheckpointSettings
-from finr1.settings.grpo import GrpoSettings
+from finr1.settings.grpo import GrpoSettings, HeldOutSettings
 from finr1.settings.sampling import Sampling
 from finr1.settings.sft import SftSettings
-from finr1.training.grpo.held_out import Task
-from finr1.training.grpo.questions import make_plan, spare_questions
-from finr1.training.grpo.rollout import Sampler
+from finr1.training.grpo.held_out import HeldOutEvaluation
+from finr1.training.grpo.questions import make_plan
+from finr1.training.grpo.record import Recorder
 from finr1.training.grpo.rollout_log import RolloutLog
-from finr1.training.grpo.step import GrpoModule
+from finr1.training.grpo.sampler import Sampler
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit
 from finr1.training.rows.rows import RowGroup
@@ -82,14 +84,15 @@ def train(stage: str, folder: Path) -> None:
     if stage != "sft":
         known = {"steps": STEPS, "questions_per_step": 3, "group_size": 4, "learning_rate": 0.01, "warmup_steps": 2}
         sampling = Sampling(n=4, max_new_tokens=6)
-        settings = GrpoSettings(**known, sampling=sampling, updates_per_rollout=2, refill_rounds=1, eval_every=3)
+        evaluation = HeldOutSettings(every_steps=3)
+        settings = GrpoSettings(**known, sampling=sampling, updates_per_rollout=2, refill_rounds=1, eval=evaluation)
         plan = make_plan(QUESTIONS, STEPS, 3, seed=0)
-        spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
         engine = TinyEngine(lora_sync="adapter" if stage == "grpo_adapter" else "merged")
         sampler = Sampler(engine, sampling, None, "float32")
-        task = Task([question("held out")], sampler, settings, folder, said.append)
-        parts = (sampler, {"chance": Chance()}, folder, Tracker(folder), Bar(), None, spare)
-        module = GrpoModule(adapted(), optimizer, settings, plan, *parts, task=task)  # type: ignore[arg-type]
+        held_out = HeldOutEvaluation([question("held out")], sampler, settings, folder, said.append)
+        inference = Inference(sampler, held_out=held_out)
+        services = Services(folder, Tracker(folder), Bar())  # type: ignore[arg-type]
+        module = GrpoModule(adapted(), optimizer, settings, plan, inference, {"chance": Chance()}, services)
     else:
         generator = torch.Generator().manual_seed(0)
         draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
@@ -142,8 +145,8 @@ POINTS: dict[str, tuple[str, Callable[[], None]]] = {
     "grpo with a rollout on disk": ("grpo", lambda: kill_at(RolloutLog, "put", 3, after=True)),
     "grpo between two updates": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7)),
     "grpo with the weights moved": ("grpo", lambda: kill_at(GrpoModule, "optimise", 7, after=True)),
-    "grpo with the step logged": ("grpo", lambda: kill_at(GrpoModule, "record", 3, after=True)),
-    "grpo in the middle of an evaluation": ("grpo", lambda: kill_at(Task, "_rows", 1)),
+    "grpo with the step logged": ("grpo", lambda: kill_at(Recorder, "record", 3, after=True)),
+    "grpo in the middle of an evaluation": ("grpo", lambda: kill_at(HeldOutEvaluation, "_answer", 1)),
     "grpo with half a checkpoint": ("grpo", half_saved),
     "grpo with a checkpoint, nothing removed yet": ("grpo", lambda: kill_at(Checkpoints, "prune", 1)),
     "grpo by adapter with the weights moved": ("grpo_adapter", lambda: kill_at(GrpoModule, "optimise", 7, after=True)),

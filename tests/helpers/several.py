@@ -26,17 +26,26 @@ from finr1.core.types import Completion, Verdict
 from finr1.parts.engine.base import Request
 from finr1.parts.reward.base import RewardItem
 from finr1.settings.checkpoint import CheckpointSettings
-from finr1.settings.grpo import CHOICES, GrpoSettings
+from finr1.settings.grpo import (
+    LOSSES,
+    AdvantageSettings,
+    CorrectionSettings,
+    GrpoSettings,
+    HeldOutSettings,
+    LossSettings,
+    SamplesSettings,
+)
 from finr1.settings.model import ModelSettings
 from finr1.settings.sampling import Sampling
 from finr1.settings.sft import SftSettings
 from finr1.training.grpo.canary import Canary
-from finr1.training.grpo.held_out import Task
-from finr1.training.grpo.questions import make_plan, spare_questions
+from finr1.training.grpo.held_out import HeldOutEvaluation
+from finr1.training.grpo.questions import make_plan
 from finr1.training.grpo.reference import Reference
-from finr1.training.grpo.rollout import Sampler
-from finr1.training.grpo.run import choose
-from finr1.training.grpo.step import GrpoModule
+from finr1.training.grpo.run import load_exported
+from finr1.training.grpo.sampler import Sampler
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit
 from finr1.training.loop.sharding import is_sharded, whole_state
@@ -154,25 +163,23 @@ def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
     reward = Chance() if drawn or settings.pop("chance", False) else Odd()
     known = {"steps": STEPS, "questions_per_step": PER_STEP, "group_size": 4, "learning_rate": 0.2, "warmup_steps": 0}
     sampling = Sampling(n=4, max_new_tokens=6)
-    options = GrpoSettings(**{**known, "sampling": sampling, "row_tokens": 12, "samples_kept": 99, **settings})
+    samples = SamplesSettings(kept=99)
+    options = GrpoSettings(**{**known, "sampling": sampling, "row_tokens": 12, "samples": samples, **settings})
     sampler = Sampler(Off(SHORT), sampling, None, "float32")
-    held_out = [question(f"held out {i}") for i in range(3)] if options.eval_every else []
+    held_out = [question(f"held out {i}") for i in range(3)] if options.eval.every_steps else []
     return GrpoModule(
         adapted() if drawn else tiny(),
         optimizer,
         options,
         PLAN,
-        sampler,
+        Inference(
+            sampler,
+            Canary(sampler.engine, range(1, 20), bound=0.01),
+            HeldOutEvaluation(held_out, sampler, options, folder, print, ranks),
+        ),
         {"reward": reward},
-        folder,
-        Tracker(folder),
-        Bar(),  # type: ignore[arg-type]
-        Reference(tiny) if options.beta else None,
-        lambda step: spare_questions(QUESTIONS, PLAN[step], step, 0),
-        0,
-        Canary(sampler.engine, range(1, 20), bound=0.01),
-        Task(held_out, sampler, options, folder, print, ranks),
-        ranks,
+        Services(folder, Tracker(folder), Bar(), ranks),  # type: ignore[arg-type]
+        Reference(tiny) if options.loss.beta else None,
     )
 
 
@@ -200,8 +207,8 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
         {
             "clipped": CLIPPED,
             "two updates": {**CLIPPED, "updates_per_rollout": 2, "row_tokens": 30},
-            "divergence": {"beta": 0.2, "entropy_bonus": 0.1},
-            "best": {"eval_every": 1, "refill_rounds": 3},
+            "divergence": {"loss": LossSettings(beta=0.2, entropy_bonus=0.1)},
+            "best": {"eval": HeldOutSettings(every_steps=1), "refill_rounds": 3},
         },
     ),
     "sft.killed.pieces": (sft, {"drawn": {"settings": {"learning_rate": 0.01}, "optimizer": adamw_8bit}}),
@@ -209,13 +216,19 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
     "grpo": (
         grpo,
         {
-            **{loss: {"loss": loss} for loss in CHOICES["loss"]},
-            **{f"{loss}, two updates": {"loss": loss, "updates_per_rollout": 2} for loss in ("dapo", "bnpo", "gspo")},
-            **{how: {"correction": how, "correction_high": 1.0} for how in ("token_mask", "sequence_truncate")},
-            "divergence and entropy": {"beta": 0.2, "entropy_bonus": 0.1},
-            "counted over all": {"count": "all", "scale": "batch"},
-            "asked anew": {"refill_rounds": 3, "baseline": "leave_one_out"},
-            "evaluated": {"eval_every": 2, "mask_truncated": True},
+            **{kind: {"loss": LossSettings(kind=kind)} for kind in LOSSES},
+            **{
+                f"{kind}, two updates": {"loss": LossSettings(kind=kind), "updates_per_rollout": 2}
+                for kind in ("dapo", "bnpo", "gspo")
+            },
+            **{
+                kind: {"correction": CorrectionSettings(kind=kind, high=1.0)}
+                for kind in ("token_mask", "sequence_truncate")
+            },
+            "divergence and entropy": {"loss": LossSettings(beta=0.2, entropy_bonus=0.1)},
+            "counted over all": {"loss": LossSettings(normaliser="all"), "advantage": AdvantageSettings(scale="batch")},
+            "asked anew": {"refill_rounds": 3, "advantage": AdvantageSettings(baseline="leave_one_out")},
+            "evaluated": {"eval": HeldOutSettings(every_steps=2), "loss": LossSettings(mask_truncated=True)},
         },
     ),
 }
@@ -227,14 +240,14 @@ def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> di
     module = CASES[case][0](ranks, folder, {name: value for name, value in settings.items() if name != "bf16"})
     if os.environ.get("KILL") == str(ranks.rank):
         kill_at(type(module), "optimise", 2)
-    kept = Checkpoints(folder, CheckpointSettings(keep_best="eval_every" in settings), print)
+    kept = Checkpoints(folder, CheckpointSettings(keep_best="eval" in settings), print)
     with recorded(module) as gradients:
         fit(module, len(module.plan), kept, trainer(ranks, case, settings.get("bf16", False)), every=2)
     states: Any = module.optimizers().state
     state = [v for p, of_p in states.items() for v in of_p.values() if getattr(v, "shape", None) == p.shape]
     held = [sum(tensor.numel() for tensor in part) for part in (module.masters.trained, state)]
-    if settings.get("eval_every") == 1:
-        assert choose(module, kept, "best", print) == 1  # the weights that follow
+    if "eval" in settings and settings["eval"].every_steps == 1:
+        assert load_exported(module, kept, "best", print) == 1  # the weights that follow
     weights = whole_state(module.model, keep=True)
     if case.endswith("pieces"):
         export(module.model, NoTokenizer(), folder / "model", ModelSettings(dtype="float32"), ranks)  # type: ignore[arg-type]

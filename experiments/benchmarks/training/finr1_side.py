@@ -115,8 +115,10 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
     from finr1.settings.grpo import GrpoSettings
     from finr1.settings.sampling import Sampling
     from finr1.training.grpo.canary import Canary
-    from finr1.training.grpo.rollout import Sampler
-    from finr1.training.grpo.step import GrpoModule
+    from finr1.training.grpo.questions import Plan
+    from finr1.training.grpo.sampler import Sampler
+    from finr1.training.grpo.services import Services
+    from finr1.training.grpo.step import GrpoModule, Inference
 
     questions = [Question.from_json(row["question"]) for row in read_jsonl(Path(args.rows))]
     per_step, sampling = args.prompts_per_step, Sampling(n=args.group, max_new_tokens=args.completion_tokens)
@@ -139,7 +141,7 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
         return enqueue(prompts, params, **options)
 
     engine.llm.enqueue = enqueue_longest
-    ids = prompt_ids(engine.llm.get_tokenizer(), list(questions[0].prompt))[-options.canary_tokens :]
+    ids = prompt_ids(engine.llm.get_tokenizer(), list(questions[0].prompt))[-options.canary.tokens :]
     seconds: list[float] = []
 
     class Timed(GrpoModule):
@@ -152,13 +154,10 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
         model_of(args),
         optimizer(args),
         options,
-        plan,
-        Sampler(engine, sampling, None, "bfloat16"),
+        Plan(plan, questions, seed=0),
+        Inference(Sampler(engine, sampling, None, "bfloat16"), Canary(engine, ids, bound=1.0)),
         {"lengths": Lengths()},
-        folder,
-        Tracker(folder),
-        Bar(),  # type: ignore[arg-type]
-        canary=Canary(engine, ids, bound=1.0),
+        Services(folder, Tracker(folder), Bar()),  # type: ignore[arg-type]
     )
     walk(args, module, args.steps, folder)
     steps = [metrics for _, metrics in read_metrics(folder, "grpo")]

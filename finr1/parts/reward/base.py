@@ -22,7 +22,7 @@ class Reward(Protocol):
     A class may say by `full` what a perfect completion earns (1 where it does not say; None: that depends): before the
     first step a gold completion of every kind must earn it.
 
-    The run's reward is the sum over rewards of `weight * value` (`grpo.combine`).
+    The run's reward is the sum over rewards of `weight * value` (`grpo.advantage.combine`).
     """
 
     name: str

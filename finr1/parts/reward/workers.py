@@ -37,7 +37,7 @@ def guarded(rewards: Mapping[str, Reward], settings: WorkerSettings) -> Iterator
             pool.close()
 
 
-def failures(rewards: Mapping[str, Reward]) -> int:
+def count_failures(rewards: Mapping[str, Reward]) -> int:
     """Verdicts that were lost so far: the reward hung, raised, or its process ended."""
     return sum(getattr(reward, "failures", 0) for reward in rewards.values())
 

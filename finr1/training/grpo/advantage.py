@@ -1,4 +1,4 @@
-"""Rewards to advantages: how rewards combine, the overlong penalty, and advantages within the group. Pure functions."""
+"""From rewards to advantages: combined rewards, overlong penalty, advantages within the group. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 def combine(values_RC: Tensor, weights_R: Tensor, how: str = "sum") -> Tensor:
-    """One reward a completion [C] from the values of R rewards; NaN where any of them is undecided.
+    """Combine the values of R rewards into one per completion [C]; NaN where any of them is undecided.
 
     `sum`: sum_r w_r v_r (Fin-R1, arXiv 2503.16252 v5 §4.2, with weights 1). `product`: prod_r v_r, which is 1 only if
-    every reward gives 1 (DianJin-R1, arXiv 2504.15716: 1 only if format and answer are right); weights are not used.
+    every reward gives 1 (DianJin-R1, arXiv 2504.15716: format and answer must both be right); weights are not used.
     """
     return values_RC.prod(0) if how == "product" else (weights_R[:, None] * values_RC).sum(0)
 
 
 def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
-    """What a completion's last tokens cost: 0 up to limit - buffer tokens, then linearly down to -1 at the limit.
+    """Penalty for long completions: 0 up to limit - buffer tokens, then linearly down to -1 at the limit.
 
     Soft overlong punishment, DAPO, arXiv 2503.14476 Eq. 13.
     """
@@ -26,10 +26,10 @@ def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
 
 
 def down_sample(rewards_PG: Tensor, m: int) -> Tensor:
-    """The rewards with NaN for all but the m completions of each group whose rewards vary most.
+    """Keep the m completions of each group with the largest reward variance; set the other rewards to NaN.
 
-    Sampling is cheap and training is not: PODS, arXiv 2504.13818 §3.2, shows that the subset of largest variance is
-    some i highest and m - i lowest rewards. Groups with m or fewer decided completions stay as they are.
+    Sampling is cheaper than training (PODS, arXiv 2504.13818 §3.2: the subset of largest variance consists of the i
+    highest and the m - i lowest rewards, for some i). Groups with m or fewer decided completions stay as they are.
     """
     chosen_PG = torch.full_like(rewards_PG, torch.nan)
     for p, rewards_G in enumerate(rewards_PG):
@@ -43,7 +43,7 @@ def down_sample(rewards_PG: Tensor, m: int) -> Tensor:
 
 
 class Advantages(NamedTuple):
-    """Of P groups of G completions: the advantages, and which completions and groups enter the loss."""
+    """Advantages of P groups of G completions, and which completions enter the loss."""
 
     advantages_PG: Tensor  # 0 where a completion does not enter
     enters_PG: Tensor  # bool: decided, and in a group with spread
@@ -53,15 +53,15 @@ class Advantages(NamedTuple):
 def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6, baseline: str = "group") -> Advantages:
     """A_i = r_i - b_i, divided by a (population) standard deviation unless `scale` is `none`.
 
-    Baseline `group`: b = mean(r) of the group (DeepSeekMath, arXiv 2402.03300 Eq. 21; Fin-R1, arXiv 2503.16252 §4.2,
-    with A_i = (r_i - mean) / max(eps, std)). `leave_one_out`: the mean of the others alone, which makes A_i n / (n - 1)
-    times as large (RLOO, arXiv 2402.14740 §3).
+    Baseline `group`: b_i = mean(r) of the group (DeepSeekMath, arXiv 2402.03300 Eq. 21; Fin-R1, arXiv 2503.16252 §4.2,
+    with A_i = (r_i - mean) / max(eps, std)). `leave_one_out`: the mean of the others, which makes A_i larger by the
+    factor n / (n - 1) (RLOO, arXiv 2402.14740 §3).
 
     Scale `group`: the deviation of the group's rewards; `batch`: of all decided rewards of the step, groups without
     spread included (arXiv 2508.08221); `none` (Dr. GRPO, arXiv 2503.20783 §3.2).
 
-    NaN marks an undecided completion: it counts in neither mean nor deviation. A group whose decided rewards differ by
-    no more than `tolerance`, or of which fewer than two are decided, teaches nothing and does not enter.
+    NaN marks an undecided completion: it is excluded from mean and deviation. A group whose decided rewards differ by
+    no more than `tolerance`, or with fewer than two decided completions, does not enter the loss.
     """
     decided_PG = ~rewards_PG.isnan()
     n_P1 = decided_PG.sum(-1, keepdim=True).clamp_min(1)
@@ -83,6 +83,6 @@ def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6, ba
 
 
 def first_groups(adv: Advantages, n: int) -> Advantages:
-    """Only the first n groups with spread enter: what dynamic sampling asked beyond them was for nothing."""
+    """Exclude all but the first n groups with spread from the loss: dynamic sampling may have sampled more."""
     late_P1 = (adv.spread_P.cumsum(0) > n)[:, None]
     return Advantages(adv.advantages_PG.masked_fill(late_P1, 0.0), adv.enters_PG & ~late_P1, adv.spread_P)

@@ -1,7 +1,7 @@
-"""The canary: after every weight sync one short text is scored by engine and trainer, which must agree.
+"""The canary: after every weight sync, engine and trainer score one short text and must agree.
 
-A sync that fails in silence (a head that stays as it was, a parameter under another name, a reload that does nothing)
-leaves samples of another policy than the one that is trained; no metric of the step shows it.
+A sync that fails silently (an output head that is not replaced, a renamed parameter, a reload without effect) makes
+the engine sample from another policy than the one being trained, which no other metric shows reliably.
 """
 
 from __future__ import annotations
@@ -19,31 +19,29 @@ from finr1.training.rows.rows import RowGroup, make_row
 
 
 class Canary:
-    """Scores the same tokens on both sides: one forward pass each, no sampling."""
+    """Scores the same tokens with engine and trainer: one forward pass each, no sampling."""
 
     def __init__(self, engine: PolicyEngine, token_ids: Sequence[int], bound: float) -> None:
         self.engine, self.token_ids, self.bound = engine, list(token_ids), bound
 
     @torch.no_grad()
     def check(self, model: Any, step: int) -> float:
-        """Mean |log p(trainer) - log p(engine)| a token, nats; ConfigError naming the step if it is over the bound."""
+        """Mean |log p(trainer) - log p(engine)| per token, nats; ConfigError naming the step if it is above the bound."""
         row = make_row([RowGroup(self.token_ids[:1], [self.token_ids[1:]], [0])])
         with _without_dropout(model):
-            ours_N = completion_stats(model, row).logprobs_N
-        theirs_N = torch.tensor(self.engine.logprobs_of(self.token_ids), device=ours_N.device)
-        gap = float((ours_N - theirs_N).abs().mean())
+            trainer_N = completion_stats(model, row).logprobs_N
+        engine_N = torch.tensor(self.engine.logprobs_of(self.token_ids), device=trainer_N.device)
+        gap = float((trainer_N - engine_N).abs().mean())
         if not gap <= self.bound:  # NaN too
-            why = (
-                f"with the weights after step {step} engine and trainer differ by {gap:.3g} nats a token on the canary"
-            )
-            remedy = "the engine does not sample from the policy that is trained: no later step can be trusted"
-            raise ConfigError("grpo.canary_bound", self.bound, why, remedy)
+            why = f"with the weights after step {step} engine and trainer differ by {gap:.3g} nats per token"
+            remedy = "the engine does not sample from the trained policy: do not trust any later step"
+            raise ConfigError("grpo.canary.bound", self.bound, why, remedy)
         return gap
 
 
 @contextmanager
 def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout is the trainer's alone. Only its modules change mode: in `eval()` 4-bit weights would be packed anew."""
+    """Switch off dropout, which the engine lacks. Not by `model.eval()`: it would repack 4-bit weights."""
     dropping = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.training]
     for module in dropping:
         module.eval()
@@ -55,31 +53,29 @@ def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
 
 
 def check_names(before: frozenset[str], now: frozenset[str]) -> None:
-    """ConfigError where the trainer's parameter names are not those that the engine took from the model folder."""
+    """ConfigError where the trainer's parameter names differ from those the engine loaded from the model folder."""
     missing, unknown = sorted(_loaded(before) - _loaded(now)), sorted(_loaded(now) - _loaded(before))
     if before and (missing or unknown):
-        parts = [
-            f"{len(names)} {what} ({names[0]} …)"
-            for names, what in ((missing, "missing"), (unknown, "unknown"))
-            if names
-        ]
+        named = (("missing", missing), ("unknown", unknown))
+        parts = [f"{len(names)} {what} ({names[0]} …)" for what, names in named if names]
         why = (
-            f"of the trainer's parameters {' and '.join(parts)} to the engine, which would keep old weights in silence"
+            f"engine and trainer name their parameters differently: {' and '.join(parts)}; "
+            "the engine would silently keep old weights"
         )
         raise ConfigError("model", "…", why, "use a model whose checkpoint names transformers keeps in memory")
 
 
 def check_layers(sent: frozenset[str], taken: frozenset[str]) -> None:
-    """ConfigError where the engine has not taken the adapter of each layer that the trainer changes."""
+    """ConfigError where the engine has not loaded the adapter of every layer that the trainer changes."""
     missing = sorted(sent - taken)
     if missing:
         why = (
-            f"of the trainer's {len(sent)} adapted layers {len(missing)} ({missing[0]} …) are missing to the engine, "
-            "which would sample without them in silence"
+            f"the engine lacks {len(missing)} of the trainer's {len(sent)} adapted layers ({missing[0]} …) and "
+            "would silently sample without them"
         )
         raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged, or other model.lora.targets")
 
 
 def _loaded(names: frozenset[str]) -> set[str]:
-    # Old checkpoints carry the rotary tables, which every engine computes itself.
+    # Old checkpoints hold the rotary tables, which engines compute themselves.
     return {name for name in names if "rotary_emb." not in name}

@@ -1,8 +1,8 @@
-"""The task's own metric during training: greedy accuracy on held-out questions, whatever the rewards say.
+"""Held-out evaluation during training: greedy accuracy, independent of the rewards.
 
-The questions are taken out of the candidates before any is selected, with all that share a document with them. The
-engine that samples answers them, with the weights that were just synced; `scoring` grades, as in the stage `evaluate`.
-They are no benchmark's: a checkpoint may be chosen by them.
+The questions are held out of the candidates before selection, with all that share a document with them. The sampling
+engine answers them with the weights just synced; they are graded as in the stage `evaluate`. They belong to no
+benchmark, so the best checkpoint may be chosen by them.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from finr1.core.ranks import ALONE, Ranks
 from finr1.core.types import Question, stable_id
 from finr1.evaluation.scores.rows import Row, score, value_of
 from finr1.settings.grpo import GrpoSettings
-from finr1.training.grpo.rollout import Sampler
+from finr1.training.grpo.sampler import Sampler
 
 FILE = "evals.jsonl"
 
 
 class Measured(NamedTuple):
-    """Steps done, strict accuracy of decided answers, and the mean reward of the steps since the evaluation before."""
+    """One evaluation."""
 
     steps_done: int
-    accuracy: float
-    reward: float
+    accuracy: float  # strict, of decided answers
+    reward: float  # mean over the steps since the evaluation before
 
 
-class Task:
-    """Measures, remembers, and says when reward and accuracy part.
+class HeldOutEvaluation:
+    """Evaluates every few steps, keeps the history, and raises an alarm when accuracy falls while the reward rises.
 
     Args:
-        questions: held out; none: it is off.
-        sampler: whose engine answers.
+        questions: held out; empty: no evaluation.
+        sampler: its engine answers.
         settings: of the stage.
-        folder: where `evals.jsonl` goes, one row a completion.
-        say: is told in one line when the reward rises while the accuracy falls.
-        ranks: who divide the questions; each has the whole history.
+        folder: for `evals.jsonl`, one row per completion.
+        note: called with one line for each alarm.
+        ranks: split the questions; each has the whole history.
     """
 
     def __init__(
@@ -52,26 +52,26 @@ class Task:
         sampler: Sampler,
         settings: GrpoSettings,
         folder: Path,
-        say: Callable[[str], None],
+        note: Callable[[str], None],
         ranks: Ranks = ALONE,
     ) -> None:
-        self.questions, self.sampler, self.settings, self.say = questions, sampler, settings, say
+        self.questions, self.sampler, self.settings, self.note = questions, sampler, settings, note
         self.ranks = ranks
         self.path = folder / FILE
         self.history: list[Measured] = []
         self.rewards: list[float] = []  # of the steps since the last evaluation
         self.alarmed = False
 
-    def after(self, steps_done: int, reward: float) -> dict[str, float]:
-        """The metrics after a step whose mean reward (NaN: nothing was decided) is given; empty where none is due."""
+    def after_step(self, steps_done: int, reward: float) -> dict[str, float]:
+        """Evaluate if it is due, and return the metrics; `reward` is the step's mean (NaN: nothing decided)."""
         if not self.questions:
             return {}
         if reward == reward:
             self.rewards.append(reward)
-        if steps_done % self.settings.eval_every and steps_done != self.settings.steps:
+        if steps_done % self.settings.eval.every_steps and steps_done != self.settings.steps:
             return {}
         began = time.perf_counter()
-        rows = self._rows(steps_done)
+        rows = self._answer(steps_done)
         metrics = {
             name: sum(decided) / len(decided)
             for name in ("accuracy_strict", "format", "undecided", "truncated")
@@ -85,7 +85,8 @@ class Task:
         self.rewards = []
         return {**out, "eval_s": time.perf_counter() - began}
 
-    def _rows(self, steps_done: int) -> list[Row]:
+    def _answer(self, steps_done: int) -> list[Row]:
+        """Answer the questions greedily; grades them and writes the rows."""
         s = self.settings.sampling
         greedy = replace(s, n=1, temperature=0.0, top_p=1.0, top_k=-1)
         with torch.autocast("cpu", enabled=False), torch.no_grad():
@@ -97,18 +98,18 @@ class Task:
 
     @property
     def best(self) -> int | None:
-        """Steps done at the highest accuracy, the first of equals; None before the first evaluation."""
+        """Steps done at the highest accuracy, the earliest of equals; None before the first evaluation."""
         return max(self.history, key=lambda m: (m.accuracy, -m.steps_done)).steps_done if self.history else None
 
     def _alarm(self) -> bool:
-        """Whether accuracy is `eval_drop` below its best while the reward is above what it was then."""
+        """Whether accuracy is `alarm_drop` below its best while the reward is above its value then; notes the first."""
         now = self.history[-1]
         best = next(m for m in self.history if m.steps_done == self.best)
-        parted = now.accuracy < best.accuracy - self.settings.eval_drop and now.reward > best.reward
+        parted = now.accuracy < best.accuracy - self.settings.eval.alarm_drop and now.reward > best.reward
         if parted and not self.alarmed:
             accuracies = f"{now.accuracy:.3f}, after step {best.steps_done} it was {best.accuracy:.3f}"
             rewards = f"{best.reward:.3f} to {now.reward:.3f}: a reward may be gamed; look at samples.jsonl"
-            self.say(
+            self.note(
                 f"after step {now.steps_done} accuracy on {len(self.questions)} held-out questions is {accuracies},"
                 f" while the reward rose from {rewards}"
             )
@@ -120,12 +121,12 @@ class Task:
         return {"history": [list(m) for m in self.history], "rewards": self.rewards, "alarmed": self.alarmed}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Take a checkpoint's values up."""
+        """Restore the values of a checkpoint."""
         self.history = [Measured(*row) for row in state["history"]]
         self.rewards, self.alarmed = list(state["rewards"]), state["alarmed"]
 
     def forget_after(self, steps_done: int) -> None:
-        """Drop rows of evaluations that will be done again."""
+        """Drop the rows of evaluations that will be repeated."""
         if self.path.exists():
             write_jsonl(self.path, [row for row in read_jsonl(self.path) if row["steps_done"] <= steps_done])
 
@@ -133,14 +134,14 @@ class Task:
 def hold_out(
     candidates: Sequence[Question], settings: GrpoSettings, seed: int
 ) -> tuple[list[Question], list[Question]]:
-    """Held-out questions, and the candidates that share no document with them; nothing is held out with `eval_every=0`.
+    """Split the candidates into held-out questions and those that share no document with them.
 
-    Documents are taken in a seeded order of their own, so that more candidates of others change little. ConfigError
-    where too few questions with a gold answer are left for training.
+    Nothing is held out with `eval.every_steps=0`. Documents are taken in a seeded order of their ids, so that adding
+    candidates changes little. ConfigError where too few questions are left to hold out or to train on.
     """
-    if not settings.eval_every:
+    if not settings.eval.every_steps:
         return [], list(candidates)
-    wanted = settings.eval_questions
+    wanted = settings.eval.questions
     held: list[Question] = []
     documents: set[str] = set()
     for question in sorted(candidates, key=lambda q: (stable_id("eval", seed, q.document_id), q.id)):
@@ -149,6 +150,6 @@ def hold_out(
             documents.add(question.document_id)
     rest = [question for question in candidates if question.document_id not in documents]
     if len(held) < wanted or len(rest) < settings.questions_per_step:
-        why = f"of {len(candidates)} candidates {len(held)} could be held out and {len(rest)} would be left to train on"
-        raise ConfigError("grpo.eval_questions", wanted, why, "lower it, or turn it off with grpo.eval_every=0")
+        why = f"of {len(candidates)} candidates, {len(held)} can be held out and {len(rest)} are left to train on"
+        raise ConfigError("grpo.eval.questions", wanted, why, "lower it, or turn it off with grpo.eval.every_steps=0")
     return held, rest

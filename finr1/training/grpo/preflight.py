@@ -1,6 +1,6 @@
-"""Before the first step: a completion in the right form with the gold answer must earn full reward from every reward.
+"""Preflight before the first step: a well-formed completion with the gold answer must earn full reward.
 
-Where it does not, every completion of the run would be graded by the same fault, and the policy would learn it.
+Otherwise the same fault would grade every completion of the run, and the policy would learn it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from finr1.parts.reward.base import Reward, RewardItem
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KINDS = ("number", "choice", "yes_no", "label")  # free text and code have no one gold wording
+KINDS = ("number", "choice", "yes_no", "label")  # free text and code have no single gold wording
 _THINK = "<think>"
 _REASONING = {"en": "The answer follows from the question.", "zh": "由题意可得答案。"}
 
 
 class Gold(NamedTuple):
-    """The gold answer of a question as the policy would give it, after the real chat template."""
+    """A gold completion, as the policy would write it after the model's chat template."""
 
     text: str  # as the engine decodes it
-    token_ids: Sequence[int]  # the end-of-turn token not among them
-    prefilled: str  # what the template itself has written of the completion
+    token_ids: Sequence[int]  # without the end-of-turn token
+    prefilled: str  # the beginning that the chat template writes itself
 
 
 def render_gold(question: Question, tokenizer: PreTrainedTokenizerBase, system: str | None) -> Gold:
-    """Continue the templated prompt with the gold completion; what the template has begun is not written again."""
+    """Render the gold completion after the templated prompt, without what the template has already written."""
     messages: Any = chat(question, system)
     prompt = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     whole = render(_REASONING[question.language], f"\\boxed{{{question.gold}}}")
     prefilled = _THINK if prompt.rstrip().endswith(_THINK) else ""
-    rest = whole.removeprefix(prefilled)
-    ids = tokenizer.encode(rest, add_special_tokens=False)
+    ids = tokenizer.encode(whole.removeprefix(prefilled), add_special_tokens=False)
     return Gold(str(tokenizer.decode(ids, skip_special_tokens=True)), ids, prefilled)
 
 
@@ -49,10 +48,10 @@ def preflight(
     max_new_tokens: int,
     n: int,
 ) -> int:
-    """Check up to `n` questions, of all kinds and sources alike; returns how many. ConfigError names the part at fault.
+    """Check up to `n` questions of all kinds and sources; returns how many. ConfigError names the part at fault.
 
-    A reward says by `full` what a perfect completion earns (1 where it says nothing; None: it cannot be checked).
-    Questions without a gold, of free text, or of code are left out.
+    A reward's `full` is what a perfect completion earns (default 1; None: it cannot be checked). Questions without a
+    gold answer, with free text, or with code are skipped.
     """
     chosen = _spread([q for q in questions if q.kind in KINDS and q.gold and q.gold.strip()], n)
     golds = [render_gold(q, tokenizer, system) for q in chosen]
@@ -60,14 +59,14 @@ def preflight(
         whole = gold.prefilled + gold.text
         lost = next((tag for tag in (_THINK, "</think>", "<answer>", "</answer>") if tag not in whole), None)
         if lost:
-            why = f"its decoder drops {lost} from completions (a special token?), so no completion can be well formed"
+            why = f"its decoder drops {lost} from completions (a special token?), so no completion can be well-formed"
             raise ConfigError("model", tokenizer.name_or_path, why, "use a tokenizer that keeps the tags as text")
         if len(gold.token_ids) >= max_new_tokens:
             why = f"the gold answer of question {question.id} alone takes {len(gold.token_ids)} tokens"
             raise ConfigError("grpo.sampling.max_new_tokens", max_new_tokens, why, "raise it")
     items = [RewardItem(q, gold.text, False) for q, gold in zip(chosen, golds, strict=True)]
     for name, guarded in rewards.items():
-        reward = getattr(guarded, "reward", guarded)  # what the user chose, inside its guard
+        reward = getattr(guarded, "reward", guarded)  # the configured reward, inside its guard
         full: float | None = getattr(reward, "full", 1.0)
         for question, gold, verdict in zip(chosen, golds, guarded.grade(items), strict=True):
             if full is not None and verdict.value != full:
@@ -78,16 +77,16 @@ def preflight(
 
 
 def _remedy(name: str, reward: Reward, gold: Gold) -> str:
-    believed = getattr(reward, "think_prefilled", None)
-    if believed is False and gold.prefilled:
+    configured = getattr(reward, "think_prefilled", None)
+    if configured is False and gold.prefilled:
         return f"the chat template itself writes <think>: set reward.{name}.think_prefilled=true"
-    if believed is True and not gold.prefilled:
+    if configured is True and not gold.prefilled:
         return f"the chat template does not write <think>: set reward.{name}.think_prefilled=false"
-    return "mend the reward or the question, or set grpo.preflight_questions=0 if this is meant"
+    return "fix the reward or the question, or set grpo.preflight_questions=0 if this is intended"
 
 
 def _spread(questions: Sequence[Question], n: int) -> list[Question]:
-    """The first n questions, taking turns between kinds and sources."""
+    """The first n questions, in turn from each source and kind."""
     piles: dict[tuple[str, str], list[Question]] = {}
     for question in questions:
         piles.setdefault((question.source, question.kind), []).append(question)

@@ -1,4 +1,4 @@
-"""The frozen reference of the KL term: the weights that GRPO starts from."""
+"""The frozen reference policy of the KL term: the weights that GRPO starts from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from finr1.training.rows.rows import Row
 
 
 class Reference:
-    """With adapters, the policy with them switched off: no memory. Else a copy, which `load` gives on first use, in
-    pieces where the policy is.
+    """With adapters: the policy with its adapters disabled, which takes no memory. Else a copy, loaded on first use.
 
-    `load` must give the model that training started from, whatever checkpoint the policy itself comes from.
+    Args:
+        load: returns the model that training started from, also in a resumed run. The copy is sharded as the policy is.
     """
 
     def __init__(self, load: Callable[[], Any]) -> None:
@@ -28,7 +28,7 @@ class Reference:
 
     @torch.no_grad()
     def logprobs(self, policy: Any, row: Row, temperature: float) -> Tensor:
-        """Log-probs of the row's completion tokens [N], without gradient."""
+        """log pi_ref of the row's completion tokens [N], without gradient."""
         if base_model(policy) is not policy:
             with policy.disable_adapter():
                 logprobs_N = completion_stats(policy, row, temperature).logprobs_N
@@ -38,7 +38,7 @@ class Reference:
                 if is_sharded(policy):
                     shard_like(self._frozen, policy)
                 else:
-                    like = next(policy.parameters())  # bf16 weights are compared with bf16 ones
+                    like = next(policy.parameters())  # compare bf16 weights with bf16 weights
                     self._frozen = cast_weights(self._frozen.to(like.device), like.dtype)
             logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
         return logprobs_N

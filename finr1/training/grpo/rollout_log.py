@@ -1,8 +1,8 @@
-"""Rollouts that no checkpoint covers yet: what was sampled and graded before a kill is not asked for again.
+"""Log of the rollouts since the last checkpoint, so that a resumed run does not sample them again.
 
-A checkpoint stands at the end of a step; a resumed run repeats the steps after it. Their completions and verdicts are
-in `rollouts/<step>.jsonl`, one row per sampling round, on disk before the update begins. So a resume costs the updates
-alone, and a reward that would answer differently a second time (a judge behind a server) changes nothing.
+A checkpoint holds the state after a step; a resumed run repeats the steps after it. Their completions and verdicts are
+in `rollouts/<step>.jsonl`, one row per sampling round, written before the update. So a resume repeats only the updates,
+and a reward that would answer differently the second time (a judge behind a server) cannot change the run.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _ROUND = ("step", "round", "weights_version", "question_ids")
 
 
 class Round(NamedTuple):
-    """One round of sampling, graded."""
+    """One round of sampling and grading."""
 
     groups: Sequence[Group]
-    failures: int  # verdicts that were lost
-    seconds: Mapping[str, float]  # what sampling and grading took, by the names of their metrics
+    failures: int  # verdicts lost because a reward hung, raised, or crashed
+    seconds: Mapping[str, float]  # by metric name
 
 
 class RolloutLog:
-    """The graded rounds since the oldest checkpoint that is kept, a file a step: only one step's are read at a time."""
+    """Rounds since the oldest kept checkpoint, one file per step; only one step is in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
         self._step = -1
-        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}  # of that step, as an earlier process left them
+        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}  # of that step, written by an earlier process
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:08d}.jsonl"
@@ -43,52 +43,51 @@ class RolloutLog:
     def _key(step: int, round: int, weights_version: str, question_ids: Sequence[str]) -> tuple[Any, ...]:
         return step, round, weights_version, tuple(question_ids)
 
-    def take(self, step: int, round: int, version: str, asked: Sequence[Question]) -> Round | None:
-        """The round of exactly these questions under these weights; None if it is not there."""
+    def take(self, step: int, round: int, version: str, questions: Sequence[Question]) -> Round | None:
+        """The logged round of exactly these questions and weights; None if there is none."""
         if step != self._step:
             path = self._path(step)
             rows = read_jsonl(path) if path.exists() else ()
             self._step, self._rows = step, {self._key(**{key: row[key] for key in _ROUND}): row for row in rows}
-        row = self._rows.pop(self._key(step, round, version, [q.id for q in asked]), None)
+        row = self._rows.pop(self._key(step, round, version, [q.id for q in questions]), None)
         if row is None:
             return None
-        groups = [_group(question, group) for question, group in zip(asked, row["groups"], strict=True)]
+        groups = [_group(question, group) for question, group in zip(questions, row["groups"], strict=True)]
         return Round(groups, row["failures"], row["seconds"])
 
-    def put(self, step: int, round: int, version: str, done: Round) -> None:
-        """Note a graded round."""
-        groups = done.groups
+    def put(self, step: int, round: int, version: str, graded: Round) -> None:
+        """Write a round to disk."""
         row = {
             "step": step,
             "round": round,
             "weights_version": version,
-            "question_ids": [group.question.id for group in groups],
-            "failures": done.failures,
-            "seconds": dict(done.seconds),
-            "groups": [_row(group) for group in groups],
+            "question_ids": [group.question.id for group in graded.groups],
+            "failures": graded.failures,
+            "seconds": dict(graded.seconds),
+            "groups": [_row(group) for group in graded.groups],
         }
         with JsonlWriter(self._path(step)) as writer:
             writer.write(row)
 
     def forget_before(self, step: int) -> None:
-        """Drop the rounds that no resume will walk again."""
+        """Delete the rounds of steps that no resume will repeat."""
         for path in self.folder.glob("*.jsonl"):
             if path < self._path(step):
                 path.unlink()
 
     def clear(self) -> None:
-        """Drop all: the stage is done."""
+        """Delete all rounds when the stage is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _row(group: Group) -> dict[str, Any]:
-    # Plain floats: JSON gives each back to the last bit, where a NumPy scalar would become a string.
+    # Plain floats survive JSON to the last bit; a NumPy scalar would become a string.
     completions = [{**asdict(c), "logprobs": list(map(float, c.logprobs))} for c in group.completions]
     for completion in completions:
         del completion["prompt_token_ids"]
     verdicts = {
-        name: [[None if v.value is None else float(v.value), v.answer, v.why] for v in found]
-        for name, found in group.verdicts.items()
+        name: [[None if v.value is None else float(v.value), v.answer, v.why] for v in of_reward]
+        for name, of_reward in group.verdicts.items()
     }
     return {
         "prompt_token_ids": list(group.completions[0].prompt_token_ids),
@@ -100,4 +99,4 @@ def _row(group: Group) -> dict[str, Any]:
 def _group(question: Question, row: dict[str, Any]) -> Group:
     prompt = row["prompt_token_ids"]
     completions = [Completion(**completion, prompt_token_ids=prompt) for completion in row["completions"]]
-    return Group(question, completions, {name: [Verdict(*v) for v in found] for name, found in row["verdicts"].items()})
+    return Group(question, completions, {name: [Verdict(*v) for v in vs] for name, vs in row["verdicts"].items()})

@@ -1,4 +1,4 @@
-"""Stage `grpo`: reinforcement on the questions that no good trace answers, chosen by the policy's own pass rate."""
+"""Stage `grpo`: GRPO on the questions without a good trace, selected by the policy's own pass rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finr1.core.prompt import chat
 from finr1.core.types import Question
 from finr1.parts.engine.base import PolicyEngine
 from finr1.run.context import Context
-from finr1.training.grpo.questions import _candidates, _select, make_plan, spare_questions
+from finr1.training.grpo.questions import load_candidates, make_plan, select_questions
 
 if TYPE_CHECKING:
     from finr1.training.grpo.canary import Canary
@@ -22,74 +22,77 @@ if TYPE_CHECKING:
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Choose questions, walk the steps, leave `questions.jsonl`, `samples.jsonl` and `model/`."""
+    """Select questions, train, export; leaves `questions.jsonl`, `samples.jsonl` and `model/` in the stage folder."""
     from finr1.parts.model.tokens import load_tokenizer
     from finr1.parts.reward.workers import guarded
-    from finr1.training.grpo.held_out import Task, hold_out
+    from finr1.training.grpo.held_out import HeldOutEvaluation, hold_out
     from finr1.training.grpo.preflight import preflight
     from finr1.training.grpo.reference import Reference
-    from finr1.training.grpo.rollout import Sampler
-    from finr1.training.grpo.step import GrpoModule
+    from finr1.training.grpo.sampler import Sampler
+    from finr1.training.grpo.services import Services
+    from finr1.training.grpo.step import GrpoModule, Inference
     from finr1.training.loop.checkpoints import Checkpoints, seed_random
     from finr1.training.loop.fit import fit
     from finr1.training.model.load import load_trainable
     from finr1.training.model.weights import export
     from finr1.training.rows.attention import register
 
-    cfg = ctx.cfg
+    cfg, settings = ctx.cfg, ctx.cfg.grpo
     start = _start(ctx)
-    held_out, candidates = hold_out(_candidates(ctx), cfg.grpo, cfg.seed)
+    held_out, candidates = hold_out(load_candidates(ctx), settings, cfg.seed)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
-    with guarded(ctx.parts(cfg.reward), cfg.grpo.workers) as rewards:
-        limit, n = cfg.grpo.sampling.max_new_tokens, cfg.grpo.preflight_questions
+    with guarded(ctx.parts(cfg.reward), settings.workers) as rewards:
+        limit, n = settings.sampling.max_new_tokens, settings.preflight_questions
         if ctx.ranks.first and n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
-            ctx.note("no question has a gold answer that the rewards could be tried on before the first step")
+            ctx.note("the rewards were not checked before the first step: no question has a suitable gold answer")
         engine = ctx.engines.policy()
         engine.load_folder(start)
-        chosen = _select(ctx, candidates, engine)
-        plan = make_plan(chosen, cfg.grpo.steps, cfg.grpo.questions_per_step, cfg.seed)
-        seed_random(cfg.seed)  # adapters begin at random
+        questions = select_questions(ctx, candidates, engine)
+        plan = make_plan(questions, settings.steps, settings.questions_per_step, cfg.seed)
+        seed_random(cfg.seed)  # adapters are initialised at random
         load = partial(load_trainable, start, cfg.model, register(cfg.model.attention))
         model = load()
-        rule = replace(cfg.checkpoint, keep_best=cfg.checkpoint.keep_best or cfg.grpo.export_step == "best")
-        kept = Checkpoints(ctx.folder, rule, ctx.note)
-        sampling = replace(cfg.grpo.sampling, n=cfg.grpo.group_size)
+        keep_best = cfg.checkpoint.keep_best or settings.export_step == "best"
+        checkpoints = Checkpoints(ctx.folder, replace(cfg.checkpoint, keep_best=keep_best), ctx.note)
+        sampling = replace(settings.sampling, n=settings.group_size)
         sampler = Sampler(engine, sampling, cfg.prompt.system, cfg.model.dtype)
-        with ctx.progress("steps", cfg.grpo.steps) as bar:
+        inference = Inference(
+            sampler,
+            _canary(ctx, questions[0], tokenizer, engine),
+            HeldOutEvaluation(held_out, sampler, settings, ctx.folder, ctx.note, ctx.ranks),
+        )
+        with ctx.progress("steps", settings.steps) as bar:
             module = GrpoModule(
                 model,
                 build(cfg.trainer["optimizer"]),
-                cfg.grpo,
+                settings,
                 plan,
-                sampler,
+                inference,
                 rewards,
-                ctx.folder,
-                ctx.tracker,
-                bar,
-                Reference(load) if cfg.grpo.beta > 0 else None,
-                lambda step: spare_questions(chosen, plan[step], step, cfg.seed),
-                cfg.seed,
-                _canary(ctx, chosen[0], tokenizer, engine),
-                Task(held_out, sampler, cfg.grpo, ctx.folder, ctx.note, ctx.ranks),
-                ctx.ranks,
+                Services(ctx.folder, ctx.tracker, bar, ctx.ranks, cfg.seed),
+                Reference(load) if settings.loss.beta > 0 else None,
             )
-            fit(module, cfg.grpo.steps, kept, cfg.trainer["fit"], cfg.grpo.checkpoint_every_steps, cfg.seed)
-    exported = choose(module, kept, cfg.grpo.export_step, ctx.note)
+            fit(module, len(plan), checkpoints, cfg.trainer["fit"], settings.checkpoint_every_steps, cfg.seed)
+    exported = load_exported(module, checkpoints, settings.export_step, ctx.note)
     export(model, tokenizer, ctx.folder / "model", cfg.model, ctx.ranks)
     if not ctx.ranks.first:
         return {}
-    kept.clear()
+    checkpoints.clear()
     module.rollout_log.clear()
-    counts = {"candidates": len(candidates), "selected": len(chosen), "steps": cfg.grpo.steps}
+    counts = {"candidates": len(candidates), "selected": len(questions), "steps": settings.steps}
     if held_out:
         counts |= {"held_out": len(held_out), "exported_step": exported}
     return {**counts, **ctx.count_judge()}
 
 
-def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str], None]) -> int:
-    """Put the weights to export into the module's model: the last, or the best's; returns their steps done.
+def load_exported(module: GrpoModule, checkpoints: Checkpoints, which: str, note: Callable[[str], None]) -> int:
+    """Load the weights to export into the module's model; returns their steps done. Every rank calls this.
 
-    Every rank calls this; the checkpoints are the first one's.
+    Args:
+        module: holds the last weights.
+        checkpoints: of the first rank, which alone reads them.
+        which: `last`, or `best` by held-out accuracy; the last where the best checkpoint is gone or corrupt.
+        note: called with one line in that case.
     """
     import torch
 
@@ -98,19 +101,19 @@ def choose(module: GrpoModule, kept: Checkpoints, which: str, say: Callable[[str
     best, last = module.best_steps, module.steps_done
     if which == "last" or best is None or best == last:
         return last
-    path, fault = kept.path(best), None
+    path, fault = checkpoints.path(best), None
     if module.ranks.first:
-        fault = fault_of(path) if path.exists() else "checkpoint.disk_gib had no room for it"
+        fault = fault_of(path) if path.exists() else "checkpoint.disk_gib left no room for it"
     path, fault = module.ranks.broadcast((path, fault))
     if fault:
-        say(f"the weights of step {best}, the best, are not there ({fault}): those of step {last} are exported")
+        note(f"the best checkpoint, step {best}, cannot be used ({fault}): the weights of step {last} are exported")
         return last
     module.load_weights(torch.load(path, mmap=True, weights_only=True)["state_dict"])
     return best
 
 
 def _start(ctx: Context) -> Path:
-    """The model folder that GRPO starts from."""
+    """The model folder that GRPO starts from: a model folder, a run's SFT model, or a download from the hub."""
     from finr1.parts.model.folder import from_hub
 
     name = ctx.cfg.grpo.init_from
@@ -123,14 +126,14 @@ def _start(ctx: Context) -> Path:
 
 
 def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngine) -> Canary | None:
-    """The end of a question's prompt with its gold completion, or with none where it has no gold."""
+    """The canary on the last tokens of a question's prompt and gold completion (of the prompt, without a gold)."""
     from finr1.parts.model.tokens import prompt_ids
     from finr1.training.grpo.canary import Canary
     from finr1.training.grpo.preflight import render_gold
 
-    n = ctx.cfg.grpo.canary_tokens
-    if n == 0:
+    canary = ctx.cfg.grpo.canary
+    if canary.tokens == 0:
         return None
     ids = prompt_ids(tokenizer, chat(question, ctx.cfg.prompt.system))
     ids += render_gold(question, tokenizer, ctx.cfg.prompt.system).token_ids if question.gold else []
-    return Canary(engine, ids[-n:], ctx.cfg.grpo.canary_bound)
+    return Canary(engine, ids[-canary.tokens :], canary.bound)

@@ -26,7 +26,7 @@ from finr1.settings.sampling import Sampling
 from finr1.parts.engine.vllm.engine import VllmEngine
 from finr1.core.errors import ConfigError
 from finr1.training.grpo.canary import Canary
-from finr1.training.grpo.rollout import Sampler
+from finr1.training.grpo.sampler import Sampler
 from finr1.training.model.weights import checkpoint_weights
 from finr1.training.model.load import load_trainable
 from finr1.parts.model.folder import resolve
@@ -133,7 +133,7 @@ def test_a_model_folder_runs_without_the_adapter(result: dict[str, Any]) -> None
 def test_layers_that_vllm_does_not_take_end_in_one_line(result: dict[str, Any]) -> None:
     start = "engine.policy.lora_sync=adapter: "
     assert result["head"].startswith(
-        f"{start}of the trainer's 31 adapted layers 1 (lm_head …) are missing to the engine"
+        f"{start}the engine lacks 1 of the trainer's 31 adapted layers (lm_head …) and would silently"
     )
     assert result["embedding"].startswith(f"{start}only pairs of matrices of linear layers can be handed over apart")
 

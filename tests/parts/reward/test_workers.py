@@ -15,7 +15,7 @@ from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.types import Verdict
 from finr1.parts.reward.accuracy import Accuracy
 from finr1.parts.reward.base import RewardItem
-from finr1.parts.reward.workers import Guarded, Pool, failures, guarded
+from finr1.parts.reward.workers import Guarded, Pool, count_failures, guarded
 from finr1.settings.grpo import WorkerSettings
 from tests.helpers.runner import environment
 from tests.helpers.stages import question
@@ -93,9 +93,9 @@ def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
             "SystemExit: 3",
             "no verdict within 1.5 s",
         ]
-        assert failures(rewards) == 5  # "cannot tell" is a verdict
+        assert count_failures(rewards) == 5  # "cannot tell" is a verdict
         again = obeys.grade(items("a", "bb", "ccc"))  # replaced workers go on, and what was late is not mixed in
-        assert [v.value for v in again] == [1, 2, 3] and failures(rewards) == 5
+        assert [v.value for v in again] == [1, 2, 3] and count_failures(rewards) == 5
         assert {int(v.why) for v in again}.isdisjoint({os.getpid()})
         assert obeys.grade([]) == []
         assert rewards["accuracy"].pool is None

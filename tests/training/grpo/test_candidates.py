@@ -14,7 +14,7 @@ from finr1.core.types import Completion
 from finr1.parts.engine.base import OnDone, Request
 from finr1.settings.sampling import Sampling
 from finr1.training.grpo import questions as chosen_questions
-from finr1.training.grpo.questions import _candidates, _select
+from finr1.training.grpo.questions import load_candidates, select_questions
 from tests.helpers.stages import question, stage_context
 
 QUESTIONS = [question("one"), question("two")]
@@ -27,7 +27,7 @@ def candidates(run_dir: Path, questions: str, rl: str) -> list[str]:
         for name, file, text in (("questions", "questions.jsonl", questions), ("filter", "rl.jsonl", rl)):
             ctx.inputs[name].mkdir()
             (ctx.inputs[name] / file).write_text(text)
-        return [q.id for q in _candidates(ctx)]
+        return [q.id for q in load_candidates(ctx)]
 
 
 def test_the_filters_questions_in_its_order(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_killed_selection_ends_as_if_nothing_had_been(
     def select(folder: str, engine: BatchBound) -> tuple[list[str], str]:
         with stage_context(tmp_path / folder, "grpo") as ctx:
             ctx.cfg.grpo.select.samples = 4
-            chosen = [q.id for q in _select(ctx, asked, engine)]  # type: ignore[arg-type]
+            chosen = [q.id for q in select_questions(ctx, asked, engine)]  # type: ignore[arg-type]
             return chosen, (ctx.folder / "questions.jsonl").read_text()
 
     whole = select("whole", BatchBound(20))

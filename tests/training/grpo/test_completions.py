@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 from tests.training.grpo.test_step import SHORT, Killed, walk
 from tests.helpers.tiny_engine import TinyEngine
+from finr1.settings.grpo import SamplesSettings
 from finr1.training.grpo.step import GrpoModule
 from finr1.core.tracking import Tracker
 from finr1.parts.logger.wandb import WandbLogger
@@ -33,7 +34,7 @@ logger = WandbLogger(project="finr1-test", mode="offline")
 logger.start(folder, "my run", {})
 kind = Killed if sys.argv[2] == "killed" else GrpoModule
 try:
-    walk(folder, TinyEngine(SHORT), kind, Tracker(folder, [logger]), samples_every_steps=2, samples_kept=5)
+    walk(folder, TinyEngine(SHORT), kind, Tracker(folder, [logger]), samples=SamplesSettings(2, 5))
 except RuntimeError as error:
     assert str(error) == "killed" == sys.argv[2], error
 logger.close(False)

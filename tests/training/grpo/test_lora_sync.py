@@ -12,7 +12,7 @@ from finr1.core.errors import ConfigError
 from finr1.parts.engine.base import AdapterEngine
 from finr1.settings.sampling import Sampling
 from finr1.training.grpo.canary import Canary, check_names
-from finr1.training.grpo.rollout import Sampler
+from finr1.training.grpo.sampler import Sampler
 from finr1.training.model.weights import adapter_of, checkpoint_weights
 from tests.helpers.stages import question
 from tests.helpers.tiny_engine import TinyEngine
@@ -112,10 +112,8 @@ def test_an_adapter_is_its_matrices_and_its_configuration() -> None:
 
 
 def test_layers_that_the_engine_lacks_are_told_before_a_step() -> None:
-    message = (
-        r"engine\.policy\.lora_sync=adapter: of the trainer's 21 adapted layers 3 \(model\.layers\.0\.mlp\.up_proj "
-    )
-    with pytest.raises(ConfigError, match=message + r"…\) are missing to the engine.*; use merged"):
+    message = r"lora_sync=adapter: the engine lacks 3 of the trainer's 21 adapted layers \(model\.layers\.0\.mlp\.up_proj "
+    with pytest.raises(ConfigError, match=message + r"…\) and would silently sample.*; use merged"):
         sampler(TinyEngine(lora_sync="adapter", lacks="up_proj")).load_weights(adapted(), "step 0")
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from finr1.training.grpo.loss import Count, PolicyLoss, Rule, Tokens, correct, policy_loss, token_weights
+from finr1.settings.grpo import CorrectionSettings, LossSettings
+from finr1.training.grpo.loss import Count, PolicyLoss, Tokens, importance_weights, policy_loss, token_weights
 from tests.helpers.runner import REPO
 
 LOG = math.log
 BOUNDS = {"clip_low": 0.2, "clip_high": 0.28}
+UNCORRECTED, TRUNCATED = CorrectionSettings(), CorrectionSettings("token_truncate", high=3.0)
 
 
 def tokens(current: list[float], sampler: list[float], advantages: list[float], **more: Any) -> Tokens:
@@ -22,9 +24,11 @@ def tokens(current: list[float], sampler: list[float], advantages: list[float], 
     return Tokens(torch.tensor(current, requires_grad=True), torch.tensor(sampler), torch.tensor(advantages), **values)
 
 
-def solve(batch: Tokens, **rule: Any) -> tuple[float, list[float], PolicyLoss]:
+def solve(
+    batch: Tokens, correction: CorrectionSettings = UNCORRECTED, **rule: Any
+) -> tuple[float, list[float], PolicyLoss]:
     """Loss and its gradient to each log-prob."""
-    result = policy_loss(batch, Rule(**{**BOUNDS, **rule}))
+    result = policy_loss(batch, LossSettings(**{**BOUNDS, **rule}), correction)
     result.loss.backward()
     assert batch.logprobs_N.grad is not None
     return float(result.loss.detach()), batch.logprobs_N.grad.tolist(), result
@@ -46,7 +50,7 @@ def solve(batch: Tokens, **rule: Any) -> tuple[float, list[float], PolicyLoss]:
 )
 @pytest.mark.parametrize("loss_name", ["dapo", "grpo", "bnpo", "dr_grpo", "gspo"])  # a token is its own sequence
 def test_one_token(loss_name: str, ratio: float, advantage: float, loss: float, gradient: float, clipped: int) -> None:
-    found, gradients, result = solve(tokens([LOG(ratio)], [0.0], [advantage]), loss=loss_name)
+    found, gradients, result = solve(tokens([LOG(ratio)], [0.0], [advantage]), kind=loss_name)
     assert (found, *gradients, float(result.clipped)) == pytest.approx((loss, gradient, clipped), abs=1e-6)
 
 
@@ -69,7 +73,7 @@ def test_gspo_takes_the_ratio_of_the_sequence() -> None:
     # ratios 1.2 and 0.8: s = sqrt(0.96) = 0.9797959. A = 1: min(s, 0.99) = s, each token of weight 1/2 adds -s/2,
     # d loss / d log pi_t = -(1/2 + 1/2) s / 2 = -0.48990 for both
     half = {"weights_N": torch.full((2,), 0.5)}
-    rule = {"loss": "gspo", "clip_low": 0.01, "clip_high": 0.02}
+    rule: dict[str, Any] = {"kind": "gspo", "clip_low": 0.01, "clip_high": 0.02}
     loss, gradient, _ = solve(tokens([LOG(1.2), LOG(0.8)], [0.0, 0.0], [1.0, 1.0], **half), **rule)
     assert loss == pytest.approx(-0.9797959, abs=1e-6) and gradient == pytest.approx([-0.4898979] * 2, abs=1e-6)
     # A = -1: s is below 0.99, so both tokens are clipped
@@ -80,7 +84,7 @@ def test_gspo_takes_the_ratio_of_the_sequence() -> None:
 def test_gspo_keeps_sequences_apart() -> None:
     # two completions, mixed up in the row: s of the first is sqrt(1.2 * 0.8), of the second 1.1
     batch = tokens([LOG(1.2), LOG(1.1), LOG(0.8)], [0.0] * 3, [1.0] * 3, number_N=torch.tensor([7, 2, 7]))
-    loss, _, _ = solve(batch, loss="gspo")
+    loss, _, _ = solve(batch, kind="gspo")
     assert loss == pytest.approx(-(2 * 0.9797959 + 1.1), abs=1e-6)
 
 
@@ -90,7 +94,7 @@ def test_gspo_keeps_sequences_apart() -> None:
 )
 def test_cispo_cuts_the_factor_and_drops_no_token(ratio: float, advantage: float, factor: float, clipped: int) -> None:
     # log pi = log 0.3: loss -factor A log 0.3, gradient -factor A
-    loss, gradient, result = solve(tokens([LOG(0.3)], [LOG(0.3 / ratio)], [advantage]), loss="cispo")
+    loss, gradient, result = solve(tokens([LOG(0.3)], [LOG(0.3 / ratio)], [advantage]), kind="cispo")
     assert loss == pytest.approx(-factor * advantage * LOG(0.3), abs=1e-6)
     assert (*gradient, float(result.clipped)) == pytest.approx((-factor * advantage, clipped), abs=1e-6)
 
@@ -122,7 +126,7 @@ def test_two_completions_by_hand() -> None:
     for loss, expected in (("dapo", 0.2), ("bnpo", 0.2), ("grpo", 0.0), ("gspo", 0.0), ("dr_grpo", 0.125)):
         weights = token_weights(torch.tensor([2, 3]), loss, Count(5, 2, 5), limit=4)[owner]
         batch = tokens([0.0] * 5, [0.0] * 5, [1.0, 1, -1, -1, -1], weights_N=weights, number_N=owner)
-        assert solve(batch, loss=loss)[0] == pytest.approx(expected, abs=1e-7)
+        assert solve(batch, kind=loss)[0] == pytest.approx(expected, abs=1e-7)
 
 
 def test_k3_by_hand() -> None:
@@ -165,8 +169,7 @@ def test_corrections_by_hand(
     how: str, low: float | None, high: float | None, expected: list[float], cut: list[int]
 ) -> None:
     gap = torch.tensor([LOG(2), LOG(0.5), LOG(4)])
-    rule = Rule(correction=how, correction_low=low, correction_high=high)
-    found, outside = correct(gap, torch.tensor([0, 0, 1]), rule)
+    found, outside = importance_weights(gap, torch.tensor([0, 0, 1]), CorrectionSettings(how, low, high))
     assert found.tolist() == pytest.approx(expected, abs=1e-6) and outside.int().tolist() == cut
 
 
@@ -174,7 +177,7 @@ def test_a_correction_scales_the_gradient_and_leaves_the_ratio_to_the_trainer() 
     # the engine says 0.2, the trainer 0.5: c = 2.5. The ratio to the trainer itself is 1: loss -2.5, gradient -2.5,
     # nothing clipped. Without a correction the ratio to the engine is 2.5: clipped to 1.28.
     batch = tokens([LOG(0.5)], [LOG(0.2)], [1.0])
-    loss, gradient, result = solve(batch, correction="token_truncate", correction_high=3.0)
+    loss, gradient, result = solve(batch, TRUNCATED)
     assert (loss, *gradient, float(result.clipped), float(result.corrected)) == pytest.approx((-2.5, -2.5, 0, 0))
     loss, gradient, result = solve(tokens([LOG(0.5)], [LOG(0.2)], [1.0]))
     assert (loss, *gradient, float(result.clipped)) == pytest.approx((-1.28, 0, 1), abs=1e-6)
@@ -185,14 +188,14 @@ def test_the_trainers_old_log_probs_take_the_place_of_the_engines() -> None:
     old = {"old_N": torch.tensor([LOG(0.4)])}
     loss, _, result = solve(tokens([LOG(0.5)], [LOG(0.2)], [1.0], **old))
     assert loss == pytest.approx(-1.25, abs=1e-6) and float(result.mismatch) == pytest.approx(LOG(2), abs=1e-6)
-    loss, gradient, _ = solve(tokens([LOG(0.5)], [LOG(0.2)], [1.0], **old), correction="token_truncate")
+    loss, gradient, _ = solve(tokens([LOG(0.5)], [LOG(0.2)], [1.0], **old), TRUNCATED)
     assert (loss, *gradient) == pytest.approx((-2.5, -2.5), abs=1e-6)
 
 
 def test_a_correction_does_not_touch_the_divergence() -> None:
     # A = 0, c = 2: only beta k remains, 0.3068528 (as above, pi_ref / pi = 2)
     batch = tokens([LOG(0.2)], [LOG(0.1)], [0.0], reference_N=torch.tensor([LOG(0.4)]))
-    assert solve(batch, correction="token_truncate", beta=1.0)[0] == pytest.approx(0.3068528, abs=1e-6)
+    assert solve(batch, TRUNCATED, beta=1.0)[0] == pytest.approx(0.3068528, abs=1e-6)
 
 
 def test_mismatch_is_the_sum_of_absolute_differences() -> None:
@@ -202,8 +205,8 @@ def test_mismatch_is_the_sum_of_absolute_differences() -> None:
 
 GOLDEN: dict[str, Any] = json.loads((REPO / "tests" / "golden" / "trl_losses.json").read_text("utf-8"))
 OURS = {"epsilon_low": "clip_low", "epsilon_high": "clip_high", "delta": "dual_clip", "beta": "beta"}
-OURS |= {"entropy_coef": "entropy_bonus", "correction": "correction"}
-OURS |= {"clip_min": "correction_low", "clip_max": "correction_high"}
+OURS |= {"entropy_coef": "entropy_bonus"}
+CORRECTION = {"correction": "kind", "clip_min": "low", "clip_max": "high"}
 
 
 @pytest.mark.parametrize("golden", GOLDEN["cases"], ids=lambda golden: str(golden["case"]))
@@ -211,7 +214,8 @@ def test_loss_and_gradient_are_those_of_trl(golden: dict[str, Any]) -> None:
     """Against TRL's own code on the same tensors: `source` in the file says which."""
     case = dict(golden["case"])
     loss = "gspo" if case.pop("level", "token") == "sequence" else case["loss_type"]
-    rule = {"loss": loss, **{OURS[key]: value for key, value in case.items() if key in OURS}}
+    rule = {"kind": loss, **{OURS[key]: value for key, value in case.items() if key in OURS}}
+    correction = CorrectionSettings(**{CORRECTION[key]: value for key, value in case.items() if key in CORRECTION})
     if loss == "cispo":
         rule["clip_high"] -= 1  # TRL's epsilon_high is the bound itself
     double = {
@@ -232,7 +236,7 @@ def test_loss_and_gradient_are_those_of_trl(golden: dict[str, Any]) -> None:
         entropy_N=entropy,
         entropy_weight=1 / int(lengths.sum()),
     )
-    found, gradient, _ = solve(batch, **rule)
+    found, gradient, _ = solve(batch, correction, **rule)
     assert found == pytest.approx(golden["loss"], abs=2e-7)
     assert gradient == pytest.approx(golden["gradient"], abs=1e-7)
     assert ([] if entropy.grad is None else entropy.grad.tolist()) == pytest.approx(golden["entropy_gradient"])

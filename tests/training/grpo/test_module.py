@@ -12,12 +12,16 @@ import torch
 from finr1.core.tracking import Tracker
 from finr1.core.types import Completion, Group, Verdict
 from finr1.parts.reward.base import RewardItem
-from finr1.settings.grpo import CHOICES, GrpoSettings
+from finr1.settings.grpo import CORRECTIONS, LOSSES, AdvantageSettings, CorrectionSettings, GrpoSettings, LossSettings
 from finr1.settings.sampling import Sampling
 from finr1.training.grpo.advantage import centre
+from finr1.training.grpo.batch import collate
+from finr1.training.grpo.questions import Plan
+from finr1.training.grpo.record import UpdateStats
 from finr1.training.grpo.reference import Reference
-from finr1.training.grpo.rollout import collate, combine_rewards, grade_groups
-from finr1.training.grpo.step import GrpoModule, UpdateStats
+from finr1.training.grpo.rollout import combine_rewards, grade_groups
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.rows.logprobs import completion_stats
 from finr1.training.rows.rows import RowGroup, make_row
 from tests.helpers.stages import question
@@ -62,13 +66,11 @@ def module(tmp_path: Path, model: Any = None, **settings: Any) -> GrpoModule:
         model or tiny(),
         torch.optim.SGD,
         options,
-        [],
-        None,
+        Plan([], [], 0),
+        Inference(None),  # type: ignore[arg-type]
         {},
-        tmp_path,
-        Tracker(tmp_path),
-        Bar(),  # type: ignore[arg-type]
-        Reference(lambda: moved(tiny())) if options.beta else None,
+        Services(tmp_path, Tracker(tmp_path), Bar()),  # type: ignore[arg-type]
+        Reference(lambda: moved(tiny())) if options.loss.beta else None,
     )
     made.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
     return made
@@ -86,8 +88,8 @@ def gradients(made: GrpoModule, groups: list[Group], rewards: list[list[float]])
 
     made.optimise = keep  # type: ignore[method-assign]
     s = made.settings
-    advantages = centre(torch.tensor(rewards), s.scale, s.spread_tolerance)
-    return found, made.update(collate(groups, advantages, s), 0)
+    advantages = centre(torch.tensor(rewards), s.advantage.scale, s.advantage.spread_tolerance)
+    return found, made.update(0, collate(groups, advantages, s))
 
 
 REWARDS = [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
@@ -105,7 +107,7 @@ def same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-5) ->
 def test_gradient_equals_the_plain_computation(tmp_path: Path, loss: str) -> None:
     """Against a loop over single completions with a dense forward pass and the equation written out."""
     groups = rollout()
-    found, _ = gradients(module(tmp_path, loss=loss), groups, REWARDS)
+    found, _ = gradients(module(tmp_path, loss=LossSettings(kind=loss)), groups, REWARDS)
     model = tiny()
     model.set_attn_implementation("eager")
     advantages = centre(torch.tensor(REWARDS)).advantages_PG
@@ -126,14 +128,17 @@ def test_gradient_equals_the_plain_computation(tmp_path: Path, loss: str) -> Non
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{loss: {"loss": loss} for loss in CHOICES["loss"]},
-    **{how: {"correction": how, "correction_high": 1.0} for how in CHOICES["correction"][1:]},
-    "tight gspo": {"loss": "gspo", "clip_low": 0.01, "clip_high": 0.01},
-    "dual clip": {"dual_clip": 1.3},
-    "divergence": {"beta": 0.2},
-    "entropy": {"entropy_bonus": 0.1},
-    "counted over all": {"count": "all"},
-    "everything": {"loss": "gspo", "beta": 0.2, "entropy_bonus": 0.1, "correction": "sequence_truncate"},
+    **{kind: {"loss": LossSettings(kind)} for kind in LOSSES},
+    **{kind: {"correction": CorrectionSettings(kind, high=1.0)} for kind in CORRECTIONS[1:]},
+    "tight gspo": {"loss": LossSettings("gspo", clip_low=0.01, clip_high=0.01)},
+    "dual clip": {"loss": LossSettings(dual_clip=1.3)},
+    "divergence": {"loss": LossSettings(beta=0.2)},
+    "entropy": {"loss": LossSettings(entropy_bonus=0.1)},
+    "counted over all": {"loss": LossSettings(normaliser="all")},
+    "everything": {
+        "loss": LossSettings("gspo", beta=0.2, entropy_bonus=0.1),
+        "correction": CorrectionSettings("sequence_truncate"),
+    },
 }
 
 
@@ -160,14 +165,14 @@ def test_counting_all_completions_makes_the_step_smaller(tmp_path: Path) -> None
     # the third group has no spread: 27 tokens enter, 27 + 9 are counted
     rewards = [*REWARDS, [1.0] * 3]
     entering, _ = gradients(module(tmp_path), rollout(THREE), rewards)
-    counted, _ = gradients(module(tmp_path, count="all"), rollout(THREE), rewards)
+    counted, _ = gradients(module(tmp_path, loss=LossSettings(normaliser="all")), rollout(THREE), rewards)
     same({name: g * 36 / 27 for name, g in counted.items()}, entering)
 
 
 def test_the_gradient_of_the_entropy_is_that_of_the_plain_computation(tmp_path: Path) -> None:
     groups = rollout()
     without, _ = gradients(module(tmp_path), groups, REWARDS)
-    with_bonus, _ = gradients(module(tmp_path, entropy_bonus=0.5), groups, REWARDS)
+    with_bonus, _ = gradients(module(tmp_path, loss=LossSettings(entropy_bonus=0.5)), groups, REWARDS)
     model = tiny()
     model.set_attn_implementation("eager")
     total = torch.zeros(())
@@ -213,11 +218,11 @@ def test_the_reference_of_a_whole_model_is_loaded_once_and_only_when_asked(tmp_p
         expected = completion_stats(moved(tiny()), row).logprobs_N
     assert loads == [1] and torch.equal(found[0], expected) and torch.equal(found[1], expected)
     with pytest.raises(ValueError, match="needs a reference"):
-        settings = GrpoSettings(beta=0.1)
-        GrpoModule(tiny(), torch.optim.SGD, settings, [], None, {}, tmp_path, Tracker(tmp_path), None)  # type: ignore[arg-type]
+        settings, services = GrpoSettings(loss=LossSettings(beta=0.1)), Services(tmp_path, Tracker(tmp_path), None)  # type: ignore[arg-type]
+        GrpoModule(tiny(), torch.optim.SGD, settings, Plan([], [], 0), Inference(None), {}, services)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("settings", [{"beta": 0.2}, {"updates_per_rollout": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{"loss": LossSettings(beta=0.2)}, {"updates_per_rollout": 2}], ids=str)
 def test_passes_without_gradient_leave_the_gradient_under_autocast(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Autocast keeps cast weights for the whole step: none made without gradient may be taken for those with one."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -225,16 +230,16 @@ def test_passes_without_gradient_leave_the_gradient_under_autocast(tmp_path: Pat
     assert all(float(g.abs().max()) > 0 for g in found.values())
 
 
-SHARED = {"loss": "dapo", "correction": "token_truncate", "correction_high": 100.0}  # the ratio is to the trainer
+TO_TRAINER = CorrectionSettings("token_truncate", high=100.0)  # the ratio is to the trainer
 
 
-@pytest.mark.parametrize("loss", [*CHOICES["loss"]])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("count", ["entering", "all"])
 def test_several_updates_that_do_not_move_sum_to_one(tmp_path: Path, loss: str, count: str) -> None:
     """Each completion is used once, with the same weight: the mean over updates is what one update has."""
     rewards = [*REWARDS, [0.0, 1.0, 0.0], [1.0] * 3]
     sizes = (*THREE, (3, 3, 3))
-    settings = {**SHARED, "loss": loss, "count": count}
+    settings = {"correction": TO_TRAINER, "loss": LossSettings(loss, normaliser=count)}
     one, all_stats = gradients(module(tmp_path, **settings), rollout(sizes), rewards)
     made = module(tmp_path, updates_per_rollout=3, **settings)
     three, stats = gradients(made, rollout(sizes), rewards)
@@ -254,9 +259,9 @@ def test_several_updates_by_the_equation(tmp_path: Path) -> None:
     made.optimizers = lambda: optimizer  # type: ignore[method-assign,assignment]
     advantages = centre(torch.tensor(rewards))
     batch = collate(groups, advantages, made.settings, seed=3)
-    shares = [sorted({n // 3 for row in share for group in row for n in group.numbers}) for share in batch.shares]
+    shares = [sorted({n // 3 for row in rows for group in row for n in group.numbers}) for rows in batch.updates]
     assert sorted(map(len, shares)) == [1, 2] and sorted([*shares[0], *shares[1]]) == [0, 1, 2]
-    stats = made.update(batch, 0)
+    stats = made.update(0, batch)
     model = tiny()
     model.set_attn_implementation("eager")
 
@@ -287,7 +292,7 @@ def test_several_updates_by_the_equation(tmp_path: Path) -> None:
 
 def test_there_are_never_more_updates_than_groups(tmp_path: Path) -> None:
     batch = collate(rollout(), centre(torch.tensor(REWARDS)), GrpoSettings(updates_per_rollout=5))
-    assert len(batch.shares) == 2 and all(batch.shares)
+    assert len(batch.updates) == 2 and all(batch.updates)
 
 
 def test_order_of_groups_changes_nothing(tmp_path: Path) -> None:
@@ -314,7 +319,7 @@ def test_truncated_completions_leave_the_loss_only_when_asked(tmp_path: Path) ->
     cut = Completion(cut.text, "length", cut.token_ids, cut.logprobs, groups[0].completions[1].prompt_token_ids)
     groups[0] = Group(groups[0].question, [groups[0].completions[0], cut, groups[0].completions[2]])
     _, kept = gradients(module(tmp_path), groups, REWARDS)
-    _, masked = gradients(module(tmp_path, mask_truncated=True), groups, REWARDS)
+    _, masked = gradients(module(tmp_path, loss=LossSettings(mask_truncated=True)), groups, REWARDS)
     assert (kept.n_tokens, masked.n_tokens) == (27, 21)
 
 
@@ -348,7 +353,9 @@ def test_a_product_of_rewards_and_the_overlong_penalty() -> None:
     groups = rollout(((2, 4),))
     rewards = {"a": Fixed([1.0, 1.0], 2.0), "b": Fixed([1.0, 0.0])}
     sampling = Sampling(max_new_tokens=4)
-    settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5)
+    settings = GrpoSettings(
+        sampling=sampling, advantage=AdvantageSettings(overlong_buffer_tokens=4, overlong_weight=0.5)
+    )
     assert combine_rewards(grade_groups(groups, rewards), rewards, settings).rewards_PG.tolist() == [[2.75, 1.5]]
-    settings = GrpoSettings(sampling=sampling, overlong_buffer_tokens=4, overlong_weight=0.5, combine="product")
+    settings.advantage.combine = "product"
     assert combine_rewards(grade_groups(groups, rewards), rewards, settings).rewards_PG.tolist() == [[0.75, -0.5]]

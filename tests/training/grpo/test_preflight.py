@@ -106,7 +106,7 @@ class Gives:
     [
         (
             Gives(0.5),
-            r"reward\.mine=Gives: .* earns 0\.5 of 1: so it is; mend the reward or the question, or set grpo\.",
+            r"reward\.mine=Gives: .* earns 0\.5 of 1: so it is; fix the reward or the question, or set grpo\.",
         ),
         (Gives(None), r"earns undecided: so it is"),
         (Gives(9.0), r"earns undecided: ValueError: broken"),

@@ -33,11 +33,13 @@ def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"step": 2}, {"round": 0}, {"version": "step 2"}, {"asked": [question("two")]}, {"asked": []}], ids=str
+    "other",
+    [{"step": 2}, {"round": 0}, {"version": "step 2"}, {"questions": [question("two")]}, {"questions": []}],
+    ids=str,
 )
 def test_another_step_round_weight_or_question_finds_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
     RolloutLog(tmp_path).put(3, 1, "step 3", made())
-    wanted: dict[str, Any] = {"step": 3, "round": 1, "version": "step 3", "asked": [question("one")], **other}
+    wanted: dict[str, Any] = {"step": 3, "round": 1, "version": "step 3", "questions": [question("one")], **other}
     assert RolloutLog(tmp_path).take(**wanted) is None
 
 

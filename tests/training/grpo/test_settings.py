@@ -8,43 +8,85 @@ from typing import Any
 import pytest
 
 from finr1.core.errors import ConfigError
-from finr1.settings.grpo import GrpoSettings, SelectSettings, WorkerSettings
+from finr1.settings.grpo import (
+    LOSSES,
+    AdvantageSettings,
+    CanarySettings,
+    CorrectionSettings,
+    GrpoSettings,
+    HeldOutSettings,
+    LossSettings,
+    SamplesSettings,
+    SelectSettings,
+    WorkerSettings,
+)
 from finr1.settings.sampling import Sampling
 from finr1.settings.sft import SftSettings
 
+LONG = {"advantage": AdvantageSettings(overlong_buffer_tokens=161)}
+
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("kind", "settings", "message"),
     [
-        ({"loss": "ppo"}, r"grpo\.loss=ppo: no such choice; use one of dapo, grpo"),
-        ({"scale": "std"}, r"grpo\.scale=std: no such choice; use one of group, batch, none"),
-        ({"combine": "and"}, r"grpo\.combine=and: no such choice; use one of sum, product"),
-        ({"correction": "token"}, r"grpo\.correction=token: no such choice"),
-        ({"beta": -0.1}, r"grpo\.beta=-0\.1: must be at least 0"),
-        ({"dual_clip": 1.2}, r"grpo\.dual_clip=1\.2: not above 1 \+ grpo\.clip_high"),
-        ({"dual_clip": 3.0, "loss": "cispo"}, r"grpo\.dual_clip=3\.0: cispo has no minimum"),
-        ({"correction_low": 4.0}, r"grpo\.correction_low=4\.0: not below correction_high=3\.0"),
-        ({"correction": "token_mask", "correction_high": None}, r"grpo\.correction=token_mask: it has no bound"),
-        ({"overlong_buffer_tokens": 161}, r"grpo\.overlong_buffer_tokens=161: not within 0 and .*max_new_tokens=160"),
-        ({"sampling": Sampling(top_p=0.9)}, r"grpo\.sampling\.top_p=0\.9: the policy gradient would be biased"),
+        (LossSettings, {"kind": "ppo"}, r"grpo\.loss\.kind=ppo: no such choice; use one of dapo, grpo"),
+        (LossSettings, {"beta": -0.1}, r"grpo\.loss\.beta=-0\.1: must be at least 0"),
+        (LossSettings, {"dual_clip": 1.2}, r"grpo\.loss\.dual_clip=1\.2: not above 1 \+ grpo\.loss\.clip_high"),
+        (LossSettings, {"dual_clip": 3.0, "kind": "cispo"}, r"grpo\.loss\.dual_clip=3\.0: cispo has no minimum"),
+        (AdvantageSettings, {"scale": "std"}, r"grpo\.advantage\.scale=std: no such choice; use one of group, batch"),
+        (AdvantageSettings, {"combine": "and"}, r"grpo\.advantage\.combine=and: no such choice; use one of sum, prod"),
+        (CorrectionSettings, {"kind": "token"}, r"grpo\.correction\.kind=token: no such choice"),
+        (CorrectionSettings, {"low": 4.0}, r"grpo\.correction\.low=4\.0: not below high=3\.0"),
+        (
+            CorrectionSettings,
+            {"kind": "token_mask", "high": None},
+            r"grpo\.correction\.kind=token_mask: it has no bound",
+        ),
+        (
+            CanarySettings,
+            {"tokens": 1},
+            r"grpo\.canary\.tokens=1: the first token has no log-prob; use 0, or 2 or more",
+        ),
+        (GrpoSettings, LONG, r"grpo\.advantage\.overlong_buffer_tokens=161: more than grpo\..*max_new_tokens=160"),
+        (
+            GrpoSettings,
+            {"advantage": AdvantageSettings(train_per_group=9)},
+            r"grpo\.advantage\.train_per_group=9: more than grpo\.group_size=8; lower it",
+        ),
+        (GrpoSettings, {"schedule": "step"}, r"grpo\.schedule=step: no such choice; use one of constant, linear"),
+        (GrpoSettings, {"sampling": Sampling(top_p=0.9)}, r"grpo\.sampling\.top_p=0\.9: the policy gradient would be"),
     ],
 )
-def test_a_fault_is_one_line(settings: dict[str, Any], message: str) -> None:
+def test_a_fault_is_one_line(kind: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        GrpoSettings(**settings)
+        kind(**settings)
     assert "\n" not in str(error.value)
 
 
-ABOVE_0 = ("learning_rate", "max_grad_norm", "canary_bound", "correction_low", "correction_high")
-AT_LEAST_0 = ("weight_decay", "overlong_weight", "spread_tolerance", "eval_drop", "beta", "clip_low", "clip_high")
-COUNTS_FROM_1 = ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "samples_every_steps")
-COUNTS_FROM_0 = ("warmup_steps", "refill_rounds", "preflight_questions", "samples_kept", "eval_every")
+COUNTS_FROM_1 = ("steps", "questions_per_step", "row_tokens", "checkpoint_every_steps", "updates_per_rollout")
+COUNTS_FROM_0 = ("warmup_steps", "refill_rounds", "preflight_questions")
 RANGES = [
-    *((GrpoSettings, "grpo", name, "above 0", [0.0, -1e-6]) for name in ABOVE_0),
-    *((GrpoSettings, "grpo", name, "at least 0", [-1e-6]) for name in (*AT_LEAST_0, "entropy_bonus")),
-    *((GrpoSettings, "grpo", name, "at least 1", [0, -1]) for name in (*COUNTS_FROM_1, "updates_per_rollout")),
+    *((GrpoSettings, "grpo", name, "above 0", [0.0, -1e-6]) for name in ("learning_rate", "max_grad_norm")),
+    *((GrpoSettings, "grpo", name, "at least 1", [0, -1]) for name in COUNTS_FROM_1),
     *((GrpoSettings, "grpo", name, "at least 0", [-1]) for name in COUNTS_FROM_0),
-    (GrpoSettings, "grpo", "eval_questions", "at least 1", [0]),
+    (GrpoSettings, "grpo", "weight_decay", "at least 0", [-1e-6]),
+    *(
+        (LossSettings, "grpo.loss", name, "at least 0", [-1e-6])
+        for name in ("beta", "clip_low", "clip_high", "entropy_bonus")
+    ),
+    *(
+        (AdvantageSettings, "grpo.advantage", name, "at least 0", [-1e-6])
+        for name in ("overlong_weight", "spread_tolerance")
+    ),
+    (AdvantageSettings, "grpo.advantage", "overlong_buffer_tokens", "at least 0", [-1]),
+    (AdvantageSettings, "grpo.advantage", "train_per_group", "at least 2", [1]),
+    *((CorrectionSettings, "grpo.correction", name, "above 0", [0.0, -1e-6]) for name in ("low", "high")),
+    (CanarySettings, "grpo.canary", "bound", "above 0", [0.0, -1e-6]),
+    (SamplesSettings, "grpo.samples", "every_steps", "at least 1", [0, -1]),
+    (SamplesSettings, "grpo.samples", "kept", "at least 0", [-1]),
+    (HeldOutSettings, "grpo.eval", "every_steps", "at least 0", [-1]),
+    (HeldOutSettings, "grpo.eval", "questions", "at least 1", [0]),
+    (HeldOutSettings, "grpo.eval", "alarm_drop", "at least 0", [-1e-6]),
     (SelectSettings, "grpo.select", "samples", "at least 0", [-1]),
     (SelectSettings, "grpo.select", "max_candidates", "at least 1", [0]),
     (WorkerSettings, "grpo.workers", "processes", "at least 1", [0]),
@@ -70,6 +112,7 @@ def test_a_value_out_of_its_range_is_named(kind: Any, key: str, name: str, words
 
 
 def test_what_can_work_does() -> None:
-    for loss in ("dapo", "grpo", "bnpo", "dr_grpo", "gspo"):
-        GrpoSettings(loss=loss, dual_clip=3.0)
-    GrpoSettings(loss="cispo", clip_high=4.0, correction="sequence_mask", correction_high=None, correction_low=0.5)
+    for kind in LOSSES[:-1]:
+        LossSettings(kind, dual_clip=3.0)
+    LossSettings("cispo", clip_high=4.0)
+    CorrectionSettings("sequence_mask", low=0.5, high=None)

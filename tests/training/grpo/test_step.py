@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +17,16 @@ from finr1.core.tracking import Tracker, read_metrics
 from finr1.core.types import Verdict
 from finr1.parts.reward.base import RewardItem
 from finr1.settings.checkpoint import CheckpointSettings
-from finr1.settings.grpo import GrpoSettings
+from finr1.settings.grpo import CorrectionSettings, GrpoSettings
 from finr1.settings.sampling import Sampling
+from finr1.training.grpo.batch import Batch
 from finr1.training.grpo.canary import Canary, check_names
-from finr1.training.grpo.questions import make_plan, spare_questions
-from finr1.training.grpo.rollout import Batch, Graded, Sampler, refill
-from finr1.training.grpo.step import GrpoModule, UpdateStats
+from finr1.training.grpo.questions import make_plan
+from finr1.training.grpo.record import UpdateStats
+from finr1.training.grpo.rollout import Graded, refill_questions
+from finr1.training.grpo.sampler import Sampler
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit
 from finr1.training.rows.rows import RowGroup as RowGroup
@@ -51,8 +56,8 @@ class Bar:
 class Killed(GrpoModule):
     """Ends in step 2 as a kill would, when its weights have moved and nothing of the step is on disk."""
 
-    def update(self, batch: Batch, step: int) -> UpdateStats:
-        stats = super().update(batch, step)
+    def update(self, step: int, batch: Batch) -> UpdateStats:
+        stats = super().update(step, batch)
         if step == 2:
             raise RuntimeError("killed")
         return stats
@@ -71,17 +76,21 @@ def walk(
     options = GrpoSettings(**{**known, "sampling": Sampling(max_new_tokens=6), "max_grad_norm": 0.5, **settings})
     plan = make_plan(QUESTIONS, 3, 3, seed=0)
     sampler = Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
-    spare = lambda step: spare_questions(QUESTIONS, plan[step], step, 0)  # noqa: E731
-    arguments = (options, plan, sampler, {"odd": Odd()}, folder, tracker or Tracker(folder), Bar())
-    canary = Canary(engine, range(1, 20), bound=0.01)
-    module = kind(tiny(), torch.optim.SGD, *arguments, None, spare, 0, canary)  # type: ignore[arg-type]
+    inference = Inference(sampler, Canary(engine, range(1, 20), bound=0.01))
+    services = Services(folder, tracker or Tracker(folder), Bar())  # type: ignore[arg-type]
+    module = kind(tiny(), torch.optim.SGD, options, plan, inference, {"odd": Odd()}, services)
     fit(module, 3, Checkpoints(folder, CheckpointSettings(), print), TRAINER, every=1)
     return module
 
 
 REFILL = {"refill_rounds": 3}
 UPDATES = {"updates_per_rollout": 2}
-VARIANTS: list[dict[str, Any]] = [{}, REFILL, UPDATES, {**REFILL, **UPDATES, "correction": "sequence_mask"}]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    REFILL,
+    UPDATES,
+    {**REFILL, **UPDATES, "correction": CorrectionSettings("sequence_mask")},
+]
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
@@ -143,11 +152,13 @@ def test_the_number_of_rounds_is_bounded_and_off_by_default(tmp_path: Path) -> N
 def test_what_refill_asks_by_hand() -> None:
     spare = QUESTIONS
     spread = lambda *values: torch.tensor(values, dtype=torch.bool)  # noqa: E731
-    assert refill(spread(1, 1, 1), 3, spare) == []
-    assert refill(spread(0, 0, 0), 3, spare) == spare[:3]  # nothing known yet: a whole round
-    assert refill(spread(1, 0, 1), 3, spare) == spare[:2]  # 1 missing at a share of 2/3: 1.5, so 2
-    assert refill(spread(1, 0, 1, 0, 0), 3, spare) == spare[2:5]  # 1 missing at 2/5: 2.5, so 3
-    assert refill(spread(1, 0, 0, 0, 0, 0), 3, spare[:4]) == spare[3:4]  # 2 missing at 1/6: 12, at most 3, 1 is left
+    assert refill_questions(spread(1, 1, 1), 3, spare) == []
+    assert refill_questions(spread(0, 0, 0), 3, spare) == spare[:3]  # nothing known yet: a whole round
+    assert refill_questions(spread(1, 0, 1), 3, spare) == spare[:2]  # 1 missing at a share of 2/3: 1.5, so 2
+    assert refill_questions(spread(1, 0, 1, 0, 0), 3, spare) == spare[2:5]  # 1 missing at 2/5: 2.5, so 3
+    assert (
+        refill_questions(spread(1, 0, 0, 0, 0, 0), 3, spare[:4]) == spare[3:4]
+    )  # 2 missing at 1/6: 12, at most 3, 1 is left
 
 
 def test_what_refills_found_beyond_the_wanted_groups_stays_out_of_the_loss() -> None:
@@ -155,17 +166,18 @@ def test_what_refills_found_beyond_the_wanted_groups_stays_out_of_the_loss() -> 
     graded = Graded([], rewards_PG, rewards_PG, rewards_PG)
     module: Any = SimpleNamespace(settings=GrpoSettings())
     for wanted, enter in ((1, [False, True, False]), (2, [False, True, True])):
-        assert GrpoModule.centre(module, graded, wanted).enters_PG.all(1).tolist() == enter
+        assert GrpoModule.advantages(module, graded, wanted).enters_PG.all(1).tolist() == enter
 
 
 def test_spare_questions_depend_on_the_step_alone() -> None:
     plan = make_plan(QUESTIONS, 3, 3, seed=0)
-    orders = [[q.text for q in spare_questions(QUESTIONS, plan[step], step, 0)] for step in (0, 1, 2)]
+    orders = [[q.text for q in plan.spare(step)] for step in (0, 1, 2)]
     for step in range(3):
         assert sorted(orders[step] + [q.text for q in plan[step]]) == sorted(q.text for q in QUESTIONS)
-        assert orders[step] == [q.text for q in spare_questions(QUESTIONS, plan[step], step, 0)]
-    assert orders[1] != [q.text for q in spare_questions(QUESTIONS, plan[1], 2, 0)]
-    assert orders[1] != [q.text for q in spare_questions(QUESTIONS, plan[1], 1, 5)]
+        assert orders[step] == [q.text for q in plan.spare(step)]
+    moved = replace(plan, steps=[plan[0], plan[0], plan[1]])  # the questions of step 1 in step 2
+    assert orders[1] != [q.text for q in moved.spare(2)]
+    assert orders[1] != [q.text for q in replace(plan, seed=5).spare(1)]
 
 
 def test_the_engine_has_the_trainers_weights_after_every_step(tmp_path: Path) -> None:
@@ -187,7 +199,7 @@ def test_the_canary_sings_after_every_sync(tmp_path: Path) -> None:
 def test_an_engine_that_keeps_its_old_weights_ends_the_run_and_the_step_is_named(tmp_path: Path) -> None:
     engine = TinyEngine(stale=True)
     with pytest.raises(
-        ConfigError, match=r"grpo\.canary_bound=0\.01: with the weights after step 1 engine and trainer"
+        ConfigError, match=r"grpo\.canary\.bound=0\.01: with the weights after step 1 engine and trainer"
     ):
         walk(tmp_path, engine)
     assert len(engine.asked) == 1  # nothing was sampled from the wrong policy
@@ -199,7 +211,7 @@ def test_a_canary_by_hand() -> None:
     true = engine.logprobs_of(range(1, 6))
     engine.logprobs_of = lambda ids: [x + (0.3, -0.1)[i % 2] for i, x in enumerate(true)]  # type: ignore[method-assign]
     assert Canary(engine, range(1, 6), 0.21).check(model, 4) == pytest.approx(0.2, abs=1e-6)
-    with pytest.raises(ConfigError, match=r"canary_bound=0\.19: with the weights after step 4 .* differ by 0\.2 nats"):
+    with pytest.raises(ConfigError, match=r"canary\.bound=0\.19: with the weights after step 4 .* differ by 0\.2 nats"):
         Canary(engine, range(1, 6), 0.19).check(model, 4)
     engine.logprobs_of = lambda ids: [float("nan")] * 4  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match="differ by nan"):
@@ -233,7 +245,7 @@ def test_parameter_names_are_compared_once_at_the_start(tmp_path: Path) -> None:
     check_names(names, names)
     check_names(names | {"model.layers.0.self_attn.rotary_emb.inv_freq"}, names)  # computed, not loaded
     check_names(frozenset(), names)  # an engine that has loaded nothing yet
-    with pytest.raises(ConfigError, match=r"1 missing \(lm_head\.weight …\) to the engine"):
+    with pytest.raises(ConfigError, match=r"1 missing \(lm_head\.weight …\); the engine would silently"):
         check_names(names, names - {"lm_head.weight"})
     engine = TinyEngine()
     engine.weight_names = frozenset(name.replace("model.", "model.language_model.") for name in names)

@@ -1,4 +1,4 @@
-"""The task's metric during training: what is held out, what is logged, the alarm, and the choice of weights."""
+"""Held-out evaluation during training: what is held out, what is logged, the alarm, and the choice of weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from finr1.evaluation.scores.figures import figures
 from finr1.evaluation.scores.rows import score
 from finr1.parts.engine.base import OnDone, Request
 from finr1.settings.checkpoint import CheckpointSettings
-from finr1.settings.grpo import GrpoSettings
+from finr1.settings.grpo import GrpoSettings, HeldOutSettings
 from finr1.settings.sampling import Sampling
-from finr1.training.grpo.held_out import Task, hold_out
+from finr1.training.grpo.held_out import HeldOutEvaluation, hold_out
 from finr1.training.grpo.questions import make_plan
-from finr1.training.grpo.rollout import Sampler
-from finr1.training.grpo.run import choose
-from finr1.training.grpo.step import GrpoModule
+from finr1.training.grpo.run import load_exported
+from finr1.training.grpo.sampler import Sampler
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit
 from tests.helpers.stages import question
@@ -62,22 +63,23 @@ class Examined(TinyEngine):
 
 
 def examine(tmp_path: Path, right: Sequence[int | None], rewards: Sequence[float], **settings: Any) -> tuple[Any, ...]:
-    """One evaluation a step: the task, its metrics, and what was said."""
+    """One evaluation per step: the evaluation, its metrics, and what was said."""
     said: list[str] = []
-    options = GrpoSettings(steps=len(right), eval_every=1, **settings)
-    task = Task(HELD_OUT, Sampler(Examined(right), Sampling(), None, "float32"), options, tmp_path, said.append)
-    return task, [task.after(step + 1, reward) for step, reward in enumerate(rewards)], said
+    options = GrpoSettings(steps=len(right), eval=HeldOutSettings(every_steps=1, **settings))
+    sampler = Sampler(Examined(right), Sampling(), None, "float32")
+    held_out = HeldOutEvaluation(HELD_OUT, sampler, options, tmp_path, said.append)
+    return held_out, [held_out.after_step(step + 1, reward) for step, reward in enumerate(rewards)], said
 
 
 def test_the_figures_are_those_of_the_stage_evaluate(tmp_path: Path) -> None:
-    task, (metrics,), _ = examine(tmp_path, [3], [0.5])
+    held_out, (metrics,), _ = examine(tmp_path, [3], [0.5])
     rows = [row for rows in score(Examined([3]), HELD_OUT, None, Sampling(temperature=0.0)) for row in rows]
     same = figures(rows, 0.95, 10, 0)
     assert metrics["eval_accuracy"] == same["accuracy_strict"] == 0.75
     assert metrics["eval_format"] == same["format"] == 1.0
     assert metrics["eval_undecided"] == metrics["eval_truncated"] == metrics["eval_alarm"] == 0.0
     assert [row["steps_done"] for row in read_jsonl(tmp_path / "evals.jsonl")] == [1] * 4
-    (asked,) = task.sampler.engine.samplings
+    (asked,) = held_out.sampler.engine.samplings
     assert (asked.temperature, asked.n, asked.max_new_tokens) == (0.0, 1, 160)
 
 
@@ -85,13 +87,14 @@ def test_it_is_due_every_so_many_steps_and_after_the_last(tmp_path: Path) -> Non
     said: list[str] = []
     engine = Examined([1, 2, 3])
     sampler = Sampler(engine, Sampling(), None, "float32")
-    task = Task(HELD_OUT, sampler, GrpoSettings(steps=5, eval_every=2), tmp_path, said.append)
-    due = [bool(task.after(step + 1, float(step))) for step in range(5)]
+    settings = GrpoSettings(steps=5, eval=HeldOutSettings(every_steps=2))
+    held_out = HeldOutEvaluation(HELD_OUT, sampler, settings, tmp_path, said.append)
+    due = [bool(held_out.after_step(step + 1, float(step))) for step in range(5)]
     assert due == [False, True, False, True, True]
     # rewards 0, 1 | 2, 3 | 4
-    assert task.history == [(2, 0.25, 0.5), (4, 0.5, 2.5), (5, 0.75, 4.0)] and task.best == 5
-    off = Task([], sampler, GrpoSettings(), tmp_path, said.append)
-    assert off.after(1, 1.0) == {} and off.best is None
+    assert held_out.history == [(2, 0.25, 0.5), (4, 0.5, 2.5), (5, 0.75, 4.0)] and held_out.best == 5
+    off = HeldOutEvaluation([], sampler, GrpoSettings(), tmp_path, said.append)
+    assert off.after_step(1, 1.0) == {} and off.best is None
 
 
 @pytest.mark.parametrize(
@@ -116,13 +119,13 @@ def test_what_the_alarm_says_and_its_tolerance(tmp_path: Path) -> None:
         "after step 2 accuracy on 4 held-out questions is 0.500, after step 1 it was 0.750, while"
     )
     assert "the reward rose from 0.250 to 0.500" in said[0]
-    assert examine(tmp_path, [3, 2], [0.25, 0.5], eval_drop=0.3)[2] == []  # a quarter is within three tenths
+    assert examine(tmp_path, [3, 2], [0.25, 0.5], alarm_drop=0.3)[2] == []  # a quarter is within three tenths
 
 
 def test_held_out_questions_share_no_document_with_the_rest() -> None:
     candidates = [question(f"q{i}", document_id=f"page {i // 3}") for i in range(30)]
     candidates.append(question("no gold", gold=None, document_id="page 99"))
-    settings = GrpoSettings(eval_every=5, eval_questions=7)
+    settings = GrpoSettings(eval=HeldOutSettings(5, questions=7))
     held, rest = hold_out(candidates, settings, seed=0)
     assert len(held) == 7 and all(q.gold is not None for q in held)
     assert not {q.document_id for q in held} & {q.document_id for q in rest}
@@ -135,8 +138,8 @@ def test_held_out_questions_share_no_document_with_the_rest() -> None:
 @pytest.mark.parametrize("n", [40, 25])
 def test_too_few_candidates_are_one_line(n: int) -> None:
     candidates = [question(f"q{i}") for i in range(30)]
-    with pytest.raises(ConfigError, match=rf"grpo\.eval_questions={n}: of 30 candidates .* lower it, or turn it off"):
-        hold_out(candidates, GrpoSettings(eval_every=5, eval_questions=n), seed=0)
+    with pytest.raises(ConfigError, match=rf"grpo\.eval\.questions={n}: of 30 candidates, .* lower it, or turn it off"):
+        hold_out(candidates, GrpoSettings(eval=HeldOutSettings(5, questions=n)), seed=0)
 
 
 def walk(folder: Path, engine: Examined, until: int = 9, **rule: Any) -> tuple[GrpoModule, Checkpoints, list[str]]:
@@ -145,21 +148,21 @@ def walk(folder: Path, engine: Examined, until: int = 9, **rule: Any) -> tuple[G
     said: list[str] = []
     sampling = Sampling(n=4, max_new_tokens=6)
     known = {"steps": 4, "questions_per_step": 3, "group_size": 4, "warmup_steps": 0, "learning_rate": 0.5}
-    settings = GrpoSettings(**known, sampling=sampling, eval_every=1, export_step="best")  # type: ignore[arg-type]
+    settings = GrpoSettings(**known, sampling=sampling, eval=HeldOutSettings(1), export_step="best")  # type: ignore[arg-type]
     sampler = Sampler(engine, sampling, None, "float32")
     plan = make_plan([question(f"question {i}") for i in range(12)], 4, 3, seed=0)
     seen: list[dict[str, torch.Tensor]] = []
 
     class Watched(GrpoModule):
-        def record(self, step: int, *arguments: Any) -> None:
-            super().record(step, *arguments)
+        def training_step(self, step: int, batch_idx: int) -> None:
+            super().training_step(step, batch_idx)
             seen.append(weights(self.model))
             if step == until:
                 raise RuntimeError("killed")
 
-    parts = (settings, plan, sampler, {"odd": Odd()}, folder, Tracker(folder), Bar())
-    task = Task(HELD_OUT, sampler, settings, folder, said.append)
-    module = Watched(tiny(), torch.optim.SGD, *parts, task=task)  # type: ignore[arg-type]
+    inference = Inference(sampler, held_out=HeldOutEvaluation(HELD_OUT, sampler, settings, folder, said.append))
+    services = Services(folder, Tracker(folder), Bar())  # type: ignore[arg-type]
+    module = Watched(tiny(), torch.optim.SGD, settings, plan, inference, {"odd": Odd()}, services)
     module.seen = seen  # type: ignore[assignment]
     kept = Checkpoints(folder, CheckpointSettings(keep_best=True, **rule), said.append)
     fit(module, 4, kept, TRAINER, every=10)
@@ -169,9 +172,9 @@ def walk(folder: Path, engine: Examined, until: int = 9, **rule: Any) -> tuple[G
 def test_the_exported_weights_are_those_of_the_best_step(tmp_path: Path) -> None:
     module, kept, said = walk(tmp_path, Examined([1, 3, 2, 3]))
     assert kept.steps() == [1, 2] and module.best_steps == 2  # the first of equals
-    assert choose(module, kept, "last", said.append) == 4
+    assert load_exported(module, kept, "last", said.append) == 4
     assert all(torch.equal(p, module.seen[3][name]) for name, p in module.model.state_dict().items())
-    assert choose(module, kept, "best", said.append) == 2 and said == []
+    assert load_exported(module, kept, "best", said.append) == 2 and said == []
     assert all(torch.equal(p, module.seen[1][name]) for name, p in module.model.state_dict().items())
     assert any(not torch.equal(module.seen[1][name], p) for name, p in module.seen[3].items())
 
@@ -179,11 +182,11 @@ def test_the_exported_weights_are_those_of_the_best_step(tmp_path: Path) -> None
 def test_a_best_checkpoint_that_is_gone_or_damaged_is_said(tmp_path: Path) -> None:
     module, kept, said = walk(tmp_path, Examined([1, 3, 2, 1]))
     kept.path(2).write_bytes(b"damaged")
-    assert choose(module, kept, "best", said.append) == 4
+    assert load_exported(module, kept, "best", said.append) == 4
     kept.path(2).unlink()
-    assert choose(module, kept, "best", said.append) == 4
-    assert "the weights of step 2, the best, are not there (File is not a zip file)" in said[0]
-    assert "(checkpoint.disk_gib had no room for it): those of step 4 are exported" in said[1]
+    assert load_exported(module, kept, "best", said.append) == 4
+    assert "the best checkpoint, step 2, cannot be used (File is not a zip file)" in said[0]
+    assert "(checkpoint.disk_gib left no room for it): the weights of step 4 are exported" in said[1]
 
 
 @pytest.mark.slow
@@ -192,8 +195,8 @@ def test_a_resumed_run_remembers_what_was_measured(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         walk(tmp_path / "killed", Examined([1, 3, 2]), until=2)
     resumed, kept, _ = walk(tmp_path / "killed", Examined([2, 1]))  # from the checkpoint of step 2, the best
-    assert resumed.task.history == whole.task.history and len(whole.task.history) == 4  # type: ignore[union-attr]
-    assert choose(resumed, kept, "best", print) == 2
+    assert resumed.held_out.history == whole.held_out.history and len(whole.held_out.history) == 4  # type: ignore[union-attr]
+    assert load_exported(resumed, kept, "best", print) == 2
     rows = [list(read_jsonl(tmp_path / name / "evals.jsonl")) for name in ("whole", "killed")]
     assert rows[0] == rows[1] and [row["steps_done"] for row in rows[0][::4]] == [1, 2, 3, 4]
     shown = [[m["eval_accuracy"] for _, m in read_metrics(tmp_path / name, "grpo")] for name in ("whole", "killed")]
@@ -201,5 +204,5 @@ def test_a_resumed_run_remembers_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_best_without_evaluations_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"grpo\.export_step=best: nothing is measured"):
+    with pytest.raises(ConfigError, match=r"grpo\.export_step=best: no accuracy is measured"):
         GrpoSettings(export_step="best")

@@ -1,0 +1,117 @@
+"""What a GRPO step writes: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from finr1.core.jsonl import JsonlWriter, take_rows, write_jsonl
+from finr1.settings.grpo import GrpoSettings
+from finr1.training.grpo.rollout import Rollout
+from finr1.training.grpo.samples import SAMPLES, sample_rows, table
+from finr1.training.grpo.services import Services
+from finr1.training.grpo.timer import StepTimer
+from finr1.training.loop.schedule import learning_rate
+
+
+class UpdateStats(NamedTuple):
+    """One rollout's optimiser steps: means over the steps, sums over the tokens of the loss; zeros without a step."""
+
+    loss: float = 0.0  # mean
+    grad_norm: float = 0.0  # mean, before clipping
+    n_tokens: int = 0
+    clipped: float = 0.0  # from here on sums, see PolicyLoss
+    mismatch: float = 0.0
+    kl: float = 0.0
+    corrected: float = 0.0
+    entropy: float = 0.0
+
+
+class Recorder:
+    """Records steps on the first rank; the other ranks have the same figures and write nothing."""
+
+    def __init__(self, settings: GrpoSettings, services: Services) -> None:
+        self.settings, self.services = settings, services
+        self.samples_path = services.folder / SAMPLES
+
+    def resume(self, steps_done: int) -> None:
+        """Drop the samples of steps that will be repeated; show the finished ones on the bar."""
+        if self.samples_path.exists():
+            rows = [row for row in take_rows(self.samples_path, ["step"]) if row["step"] < steps_done]
+            write_jsonl(self.samples_path, rows)
+        self.services.bar.advance(steps_done)
+
+    def record(
+        self, step: int, rollout: Rollout, stats: UpdateStats, timer: StepTimer, measured: Mapping[str, float]
+    ) -> None:
+        """Write one step; `measured` holds further metrics."""
+        if not self.services.ranks.first:
+            return
+        s = self.settings
+        metrics = {
+            **rollout_metrics(rollout, timer),
+            "learning_rate": learning_rate(step, s.steps, s.warmup_steps, s.learning_rate, s.schedule),
+            **timer.seconds,
+            **measured,
+            **update_metrics(stats, s),
+        }
+        if s.refill_rounds:
+            metrics["groups_asked"] = float(len(rollout.graded.groups))
+        self.services.tracker.log("grpo", {name: value for name, value in metrics.items() if value == value}, step)
+        if step % s.samples.every_steps == 0:
+            rows = sample_rows(step, rollout)[: s.samples.kept]
+            with JsonlWriter(self.samples_path) as writer:
+                writer.write(*rows)
+            self.services.tracker.table("grpo/samples", *table(rows))
+        line = "reward {reward:.2f}  accuracy {accuracy:.2f}  {tokens_per_s:.0f} tokens/s"
+        self.services.bar.advance(text=line.format_map(metrics))
+
+
+def rollout_metrics(rollout: Rollout, timer: StepTimer) -> dict[str, float]:
+    """Rewards, format and length of what was sampled; NaN for a mean over nothing."""
+    graded = rollout.graded
+    completions = [c for group in graded.groups for c in group.completions]
+    n_tokens = sum(len(c.token_ids) for c in completions)
+    return {
+        "reward": mean_reward(rollout),
+        "reward_std": float(torch.stack([_std(rewards_G) for rewards_G in graded.rewards_PG]).nanmean()),
+        "format": float(graded.format_PG.nanmean()),
+        "accuracy": float(graded.accuracy_PG.nanmean()),
+        "undecided": float(graded.rewards_PG.isnan().float().mean()),
+        "reward_failures": float(rollout.failures),
+        "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
+        "completion_tokens": n_tokens / len(completions),
+        "groups_with_spread": float(rollout.advantages.spread_P.float().mean()),
+        "tokens_per_s": n_tokens / timer.total,
+    }
+
+
+def update_metrics(stats: UpdateStats, settings: GrpoSettings) -> dict[str, float]:
+    """Loss, gradient and means over the tokens in the loss; empty where the weights were not updated."""
+    if not stats.n_tokens:
+        return {}
+    metrics = {
+        "loss": stats.loss,
+        "grad_norm": stats.grad_norm,
+        "clip_fraction": stats.clipped / stats.n_tokens,
+        "mismatch": stats.mismatch / stats.n_tokens,
+        "entropy": stats.entropy / stats.n_tokens,
+    }
+    if settings.loss.beta > 0:
+        metrics["kl"] = stats.kl / stats.n_tokens
+    if settings.correction.kind != "none":
+        metrics["corrected"] = stats.corrected / stats.n_tokens
+    return metrics
+
+
+def mean_reward(rollout: Rollout) -> float:
+    """Mean reward of the decided completions; NaN where there is none."""
+    return float(rollout.graded.rewards_PG.nanmean())
+
+
+def _std(rewards_G: Tensor) -> Tensor:
+    decided = rewards_G[~rewards_G.isnan()]
+    return decided.std(unbiased=False) if len(decided) else torch.tensor(float("nan"))
