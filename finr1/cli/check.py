@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.cli import launch
+from finr1.cli.peer_words import hint
 from finr1.core import ranks
 from finr1.core.build import build, build_all
 from finr1.core.errors import ConfigError
@@ -78,8 +79,8 @@ def check_keys(values: Any, schema: type, prefix: str = "") -> None:
         key = f"{prefix}{name}"
         if name not in types:
             groups = () if prefix else ("experiment",)
-            remedy = close_match(name, (*types, *groups))
-            raise ConfigError(key, value, "no such setting", remedy.replace("mean ", f"mean {prefix}"))
+            remedy = hint(key) or close_match(name, (*types, *groups)).replace("mean ", f"mean {prefix}")
+            raise ConfigError(key, value, "no such setting", remedy)
         if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
             check_keys(value, typing.cast(type, types[name]), f"{key}.")
     scored = subtree(values, "evaluate.models") or () if not prefix else ()

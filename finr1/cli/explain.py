@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finr1.cli.check import GROUPS, ROLES, close_match, signature_words
 from finr1.cli.compose import CONF
+from finr1.cli.peer_words import hint
 from finr1.core.errors import Finr1Error
 from finr1.settings.root import RootConfig
 
@@ -64,7 +65,7 @@ def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequ
             key = full[1]
         known = [name for name in _all_keys(RootConfig, "") if name.startswith(found[1])]
         free = key != found[1] and known == [found[1]]  # in braces, where names are the user's own
-        near = f"a new one is +{key}=<value>" if free else _near_setting(key)
+        near = f"a new one is +{key}=<value>" if free else hint(found[1]) or _near_setting(key)
         words = _unchosen(key) or f"no such setting; {near}"
         return f"{_pair(found[1], value_of)}: {words}"
     if found := re.search(r"Key '([^']+)' (?:is )?not in '[^']*'", text):
@@ -83,6 +84,8 @@ def _hydra(error: BaseException, chain: Sequence[BaseException], overrides: Sequ
         return f"~{found[1]}: no such setting; {_near_setting(found[1])}"
     if found := re.search(r"[Ee]rror merging override (\S+)", text):
         key = _split(found[1])[0]
+        if peer := hint(key):  # the name of a section here: grpo.loss=dapo
+            return f"{_pair(key, value_of)}: no such setting; {peer}"
         return f"{_pair(key, value_of)}: {why[:1].lower()}{why[1:]}; give a value of the right type"
     full = re.search(r"full_key: (\S+)", text)
     return f"{_pair(full[1], value_of) if full else 'configuration'}: {why}; see `python -m finr1 --cfg job`"
@@ -102,6 +105,8 @@ def _no_choice(config: str, text: str) -> str:
 def _near_setting(key: str) -> str:
     """The setting or group a mistyped key may have meant."""
     base = key.lstrip("+~").split("@")[0]
+    if peer := hint(base):
+        return peer
     known = list(_all_keys(RootConfig, "")) + [p.name for p in CONF.iterdir() if p.is_dir()]
     parent, _, last = base.rpartition(".")
     beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}

@@ -96,7 +96,7 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on .* and filter, a file or folder of chats"),
-    (["sft.turns=first"], r"sft\.turns=first: no such choice of turns; use last or all"),
+    (["sft.turns=first"], r"sft\.turns=first: no such choice; use last or all"),
     (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
     (
         ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],

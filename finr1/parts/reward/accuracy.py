@@ -1,4 +1,4 @@
-"""The accuracy reward by rule: the text inside the only answer block, compared with the gold."""
+"""The accuracy reward by rule: compares the text of the only answer block with the gold answer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Accuracy:
-    """1 or 0 by `finr1.answer.grade.grade`; no single answer block after the thinking is 0; undecided stays None.
+    """1 or 0 by `finr1.answer.grade.grade`; 0 without exactly one answer block after the thinking; None if undecided.
 
-    But an answer of so many numbers that none was compared is 0: it is undecided whatever the gold is, so that a policy
-    which cannot find the number would be spared by listing them.
+    An answer with too many numbers to compare is 0, not undecided: a policy could otherwise avoid a 0 by listing
+    numbers.
 
-    Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here the rule decides. `scale_tolerant` is off, so that the
-    policy is taught to write the unit: evaluation reports both.
+    Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here a rule decides. `scale_tolerant` is off by default, so that
+    the policy learns to write the unit; evaluation reports both.
     """
 
     name = "accuracy"

@@ -9,7 +9,7 @@ from finr1.core.types import Question, Verdict
 
 
 class RewardItem(NamedTuple):
-    """One sampled completion: its text as decoded without special tokens, and whether the length limit cut it."""
+    """A sampled completion: its text, decoded without special tokens, and whether it was truncated."""
 
     question: Question
     text: str
@@ -17,12 +17,12 @@ class RewardItem(NamedTuple):
 
 
 class Reward(Protocol):
-    """Scores completions; a verdict of None takes the completion out of its group.
+    """Scores completions; an undecided verdict (None) excludes the completion from its group.
 
-    A class may say by `full` what a perfect completion earns (1 where it does not say; None: that depends): before the
-    first step a gold completion of every kind must earn it.
+    The reward of a completion is the sum over rewards of `weight * value` (`grpo.advantage.combine`).
 
-    The run's reward is the sum over rewards of `weight * value` (`grpo.advantage.combine`).
+    A class may set `full`, the value of a perfect completion (default 1; None: it depends): before the first step gold
+    completions must earn it.
     """
 
     name: str

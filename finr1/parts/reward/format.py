@@ -10,10 +10,11 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Format:
-    """1 for exactly one filled think block, then exactly one filled answer block, and nothing outside; else 0.
+    """1 for exactly one non-empty think block, then exactly one non-empty answer block, and nothing else; otherwise 0.
 
-    Set `think_prefilled` where the chat template itself ends in `<think>`: the completion then starts inside the block,
-    and without this option the reward would be 0 for ever.
+    Args:
+        weight: of this reward in the sum.
+        think_prefilled: the chat template itself ends in `<think>`, so completions begin inside the block.
     """
 
     name = "format"
@@ -26,6 +27,6 @@ class Format:
 
     def _one(self, item: RewardItem) -> Verdict:
         if item.truncated:
-            return Verdict(0.0, why="cut at the length limit")
+            return Verdict(0.0, why="truncated")
         parsed = parse("<think>\n" + item.text if self.think_prefilled else item.text)
-        return Verdict(float(parsed.well_formed), parsed.answer, parsed.why or "well formed")
+        return Verdict(float(parsed.well_formed), parsed.answer, parsed.why or "well-formed")

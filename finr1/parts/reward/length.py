@@ -1,4 +1,4 @@
-"""Length shaping: among right answers the shorter one earns more."""
+"""Length shaping: of two correct answers, the shorter completion earns more."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Length:
-    """Of a right answer: 1 up to `target` characters, then linearly down to 0 at `limit`; a wrong one gets 0.
+    """For a correct answer 1 up to `target` characters, then linearly down to 0 at `limit`; 0 for a wrong one.
 
-    Being short is never paid for without being right, as in Kimi k1.5 (arXiv 2501.12599 §2.3.3), whose reward compares
-    within the group; this one looks at a completion alone. Undecided answers stay None.
+    Only correct answers are rewarded for being short, as in Kimi k1.5 (arXiv 2501.12599 §2.3.3), which compares lengths
+    within the group; this reward depends on the completion alone. Undecided answers stay None.
     """
 
     name = "length"
@@ -28,8 +28,8 @@ class Length:
         return [self._one(item) for item in items]
 
     def _one(self, item: RewardItem) -> Verdict:
-        right = grade(parse(item.text).answer, item.question).strict
-        if not right.value:
-            return right
+        correct = grade(parse(item.text).answer, item.question).strict
+        if not correct.value:
+            return correct
         share = (self.limit - len(item.text)) / (self.limit - self.target)
-        return Verdict(min(1.0, max(0.0, share)), right.answer, f"right, {len(item.text)} characters")
+        return Verdict(min(1.0, max(0.0, share)), correct.answer, f"correct, {len(item.text)} characters")

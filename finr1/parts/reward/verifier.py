@@ -1,4 +1,4 @@
-"""Fin-R1's accuracy reward: a model says whether the answer equals the gold (arXiv 2503.16252 v5, §4.2)."""
+"""Fin-R1's accuracy reward: a model judges whether the answer equals the gold (arXiv 2503.16252 v5, §4.2)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Verifier:
-    """The verdict of a cascade of answer judges on the text inside the only answer block; no such block is 0.
+    """The verdict of a cascade of answer judges on the text of the only answer block; 0 without such a block.
 
-    `judges` are the run's own (`judge.answer`), at least one of which asks a model: Fin-R1 asks Qwen2.5-Max about every
-    answer (`judge@judge.answer=[answer_llm]`), `[exact,answer_llm]` only about those that no rule can read. All
-    completions of a step are judged at once. A judge that fails leaves its completion undecided: it is never 0.
+    All completions of a step are judged at once. A judge that fails leaves its completion undecided, never 0.
+
+    Args:
+        judges: the run's answer judges (`judge.answer`), at least one of which asks a model. As Fin-R1, which asks
+            Qwen2.5-Max about every answer: `judge@judge.answer=[answer_llm]`; with `[exact,answer_llm]` the model is
+            asked only where the rule is undecided.
+        weight: of this reward in the sum.
     """
 
     name = "verifier"
 
     def __init__(self, judges: Mapping[str, AnswerJudge], weight: float = 1.0) -> None:
         if not any(isinstance(judge, AsksModel) for judge in judges.values()):
-            why = f"of [{','.join(judges)}] none asks a model"
+            why = f"none of [{','.join(judges)}] asks a model"
             raise ConfigError("reward.verifier.judges", "{…}", why, "choose judge@judge.answer=[exact,answer_llm]")
         self.judges, self.weight = dict(judges), weight
 
@@ -36,9 +40,9 @@ class Verifier:
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
         answers = [parse(item.text).answer or "" for item in items]
-        there = [i for i, answer in enumerate(answers) if answer.strip()]
-        judged = cascade(self.judges, [JudgeItem(items[i].question, "", answers[i]) for i in there])
+        answered = [i for i, answer in enumerate(answers) if answer.strip()]
+        judged = cascade(self.judges, [JudgeItem(items[i].question, "", answers[i]) for i in answered])
         verdicts = [Verdict(0.0, None, "no answer block")] * len(items)
-        for i, (verdict, _) in zip(there, judged, strict=True):
+        for i, (verdict, _) in zip(answered, judged, strict=True):
             verdicts[i] = verdict
         return verdicts

@@ -26,7 +26,7 @@ class Canary:
 
     @torch.no_grad()
     def check(self, model: Any, step: int) -> float:
-        """Mean |log p(trainer) - log p(engine)| per token, nats; ConfigError naming the step if it is above the bound."""
+        """Mean |log p(trainer) - log p(engine)| per token, nats; ConfigError naming the step if above the bound."""
         row = make_row([RowGroup(self.token_ids[:1], [self.token_ids[1:]], [0])])
         with _without_dropout(model):
             trainer_N = completion_stats(model, row).logprobs_N

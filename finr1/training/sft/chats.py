@@ -1,4 +1,4 @@
-"""Chats from outside a run: rows with `messages`, and which of their tokens carry the loss."""
+"""Chats from files: rows with `messages`, and the tokens of them that carry the loss."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ ROLES = ("system", "user", "assistant")
 
 
 class Chat(NamedTuple):
-    """A chat that ends with an assistant's turn, and where it stands: folder, file and number."""
+    """A chat that ends with an assistant turn, and its origin: folder, file and line."""
 
     origin: str
     messages: list[Message]
 
 
 class Encoded(NamedTuple):
-    """Token ids before the first turn that carries the loss and from there on, and which of the latter carry it."""
+    """Token ids of a chat."""
 
-    prompt: list[int]
+    prompt: list[int]  # before the first turn that carries the loss
     rest: list[int]
-    mask: list[bool]
+    mask: list[bool]  # which tokens of `rest` carry the loss
 
 
 def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple[list[Chat], list[RowError]]:
-    """The chats of a file or folder in their order, and the rows that are none.
+    """Read the chats of a file or folder in order, and the rows that are unusable; DataError where no row is usable.
 
-    `system` names a prompt text that begins every chat without a system message of its own. `sources`: only rows whose
-    `source` is one of these; empty: all. What follows the last assistant's turn is left out: nothing of it is trained
-    on. DataError where no row can be used.
+    Args:
+        place: JSONL, JSON or Parquet.
+        system: name of the system prompt for chats without a system message.
+        sources: use only rows whose `source` is one of these; empty: all.
     """
     chats: list[Chat] = []
     unfit: list[RowError] = []
@@ -59,26 +60,26 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
 
 
 def _messages(row: SourceRow, system: str | None) -> list[Message]:
-    """Checked messages up to the last assistant's turn; RowError for what a template would drop or cannot render."""
+    """Check the messages up to the last assistant turn; RowError for what a chat template would drop or not render."""
     outcome = row.values.get("outcome", "good")  # a data set of stage=export has every judged trace
     if outcome != "good":
         raise RowError(row.place, f"its trace was judged {outcome}", reason="not good")
     given = need(row, "messages")
     if not isinstance(given, list):
-        raise RowError(row.place, "`messages` is no list")
+        raise RowError(row.place, "`messages` is not a list")
     messages = [_message(row, number, message) for number, message in enumerate(given)]
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
-        raise RowError(row.place, "no turn of an assistant")
+        raise RowError(row.place, "no assistant turn")
     head = [Message(role="system", content=load(system))] if system and messages[0]["role"] != "system" else []
     if "user" not in (message["role"] for message in messages[: turns[0]]):
-        raise RowError(row.place, "the assistant speaks before any user")
+        raise RowError(row.place, "the first assistant turn comes before any user turn")
     return [*head, *messages[: turns[-1] + 1]]
 
 
 def _message(row: SourceRow, number: int, message: Any) -> Message:
     if not isinstance(message, Mapping):
-        raise RowError(row.place, f"message {number} is no object")
+        raise RowError(row.place, f"message {number} is not an object")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise RowError(row.place, f"message {number} has the role {role!r}, not {', '.join(ROLES)}")
@@ -90,19 +91,19 @@ def _message(row: SourceRow, number: int, message: Any) -> Message:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], turns: str) -> Encoded:
-    """Token ids of a chat; the loss is on the assistant's texts with their ends of turn, of the last turn or of all.
+    """Tokenise a chat; the loss is on the assistant's text with its end-of-turn token, of the last turn or of all.
 
-    ValueError as `completion_ids` has it. ConfigError where an earlier answer is rendered in another way once the chat
-    goes on (a template that drops its thinking): with `all` that would be trained on what is never seen again.
+    ValueError: see `completion_ids`. ConfigError where the template renders an earlier answer differently in a longer
+    chat (it drops the thinking), so that `all` would train on text that the model never sees at inference.
     """
-    speaks = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    assistant_turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     ids: list[int] = []
     mask: list[bool] = []
     n_prompt = 0
-    for i in speaks if turns == "all" else speaks[-1:]:
+    for i in assistant_turns if turns == "all" else assistant_turns[-1:]:
         before = prompt_ids(tokenizer, messages[:i])
         if before[: len(ids)] != ids:
-            why = "the chat template renders an earlier answer in another way once the chat goes on"
+            why = "the chat template renders an earlier answer differently in a longer chat"
             raise ConfigError("sft.turns", turns, why, "use sft.turns=last")
         answer = completion_ids(tokenizer, messages[:i], messages[i]["content"])
         n_prompt = n_prompt or len(before)

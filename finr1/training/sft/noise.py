@@ -1,9 +1,8 @@
-"""NEFTune: noise on the embeddings that fine-tuning sees (Jain et al., arXiv 2310.05914, Algorithm 1).
+"""NEFTune: noise on the input embeddings during fine-tuning (Jain et al., arXiv 2310.05914, Algorithm 1).
 
     e' = e + alpha / sqrt(L d) u,   u uniform in (-1, 1) for each element
 
-with d the width of an embedding and L the tokens of the text. In a packed row L is each text's own: its prompt and
-completions, not the row they lie in.
+with d the embedding size and L the number of tokens of the text: of its prompt and completions, not of the packed row.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from finr1.training.rows.rows import RowGroup
 
 @contextmanager
 def noisy(model: Any, groups: Sequence[RowGroup], alpha: float) -> Iterator[None]:
-    """Within the block the embeddings of a row of these groups carry noise; with `alpha` 0 they do not."""
+    """Add noise to the embeddings of a row of these groups within the block; `alpha` 0 adds none."""
     if not alpha:
         yield
         return

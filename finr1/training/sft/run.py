@@ -1,4 +1,4 @@
-"""Stage `sft`: supervised fine-tuning on the good traces, or on chats from outside a run."""
+"""Stage `sft`: supervised fine-tuning on the good traces, or on chats from files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Train on `3_filtered/good.jsonl` or chats; leaves `rows.jsonl` (what was trained on) and `model/`."""
+    """Train on `3_filtered/good.jsonl` or chats; writes `rows.jsonl` (the training rows) and `model/`."""
     from finr1.parts.model.folder import resolve
     from finr1.parts.model.tokens import load_tokenizer
     from finr1.training.loop.checkpoints import Checkpoints, seed_random
@@ -33,33 +33,33 @@ def run(ctx: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
     groups, counts = _rows(ctx, tokenizer)
     plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
-    seed_random(cfg.seed)  # adapters begin at random
+    seed_random(cfg.seed)  # adapters are initialised at random
     model = load_trainable(base, cfg.model, register(cfg.model.attention))
-    kept = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
+    checkpoints = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
-        fit(module, len(plan), kept, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
+        fit(module, len(plan), checkpoints, cfg.trainer["fit"], cfg.sft.checkpoint_every_steps, cfg.seed)
     export(model, tokenizer, ctx.folder / "model", cfg.model, ctx.ranks)
     if not ctx.ranks.first:
         return {}
-    kept.clear()
+    checkpoints.clear()
     tokens = sum(group.n_tokens for step in plan for row in step for group in row)
     return {"rows": len(groups), **counts, "steps": len(plan), "tokens": tokens}
 
 
 def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]:
-    """Tokenise what is trained on, note each row in `rows.jsonl`; rows too long for the model are counted, not cut."""
+    """Tokenise the training rows and write them to `rows.jsonl`; drop and count those too long for the model."""
     from finr1.training.loop.schedule import shuffled
     from finr1.training.rows.rows import RowGroup
     from finr1.training.sft.chats import encode
 
     cfg = ctx.cfg
-    place, what, given, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
-    (order,) = shuffled(len(given), 1, cfg.seed)
+    place, what, examples, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
+    (order,) = shuffled(len(examples), 1, cfg.seed)
     groups: list[RowGroup] = []
     rows: list[dict[str, Any]] = []
     dropped = 0
-    for row in (given[index] for index in order):
+    for row in (examples[index] for index in order):
         if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
             break
         answer = [Message(role="assistant", content=row["completion"])] if "completion" in row else []
@@ -68,7 +68,7 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
         except ConfigError:
             raise
         except ValueError as error:
-            remedy = "use a model whose template keeps an answer as it is"
+            remedy = "use a model whose chat template keeps an answer unchanged"
             raise ConfigError("model.path", cfg.model.path, str(error), remedy) from error
         if len(text.prompt) + len(text.rest) > cfg.model.max_model_len:
             dropped += 1
@@ -79,27 +79,27 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
     if not groups:
         raise DataError(place, f"all {dropped} {what} exceed model.max_model_len", "raise model.max_model_len")
     if dropped:
-        ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and left out")
+        ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and were dropped")
     write_jsonl(ctx.folder / "rows.jsonl", rows)
     return groups, {"dropped_too_long": dropped, **counts}
 
 
-Given = tuple[Path, str, list[dict[str, Any]], dict[str, int]]  # where, what, rows, what is counted beside them
+Examples = tuple[Path, str, list[dict[str, Any]], dict[str, int]]  # file, what they are called, rows, further counts
 
 
-def _traces(ctx: Context) -> Given:
-    """The good traces of this run, or of the one that `sft.rows` names."""
+def _traces(ctx: Context) -> Examples:
+    """The good traces of this run, or of the run that `sft.rows` names."""
     wanted, questions = ctx.cfg.sft.sources, ctx.questions()
     path = ctx.inputs["filter"] / "good.jsonl"
     traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
     check_known(path, (trace.question_id for trace in traces), questions)
     if not traces:
-        raise DataError(path, "no good trace to train on", "look at 3_filtered/bad.jsonl, or loosen the filter")
-    there = {questions[trace.question_id].source for trace in traces}
+        raise DataError(path, "no good trace to train on", "inspect 3_filtered/bad.jsonl, or loosen the filter")
+    sources = {questions[trace.question_id].source for trace in traces}
     for name in wanted:
-        if name not in there:
+        if name not in sources:
             why = f"no good trace in {path} is of this source"
-            raise ConfigError("sft.sources", name, why, f"use some of {', '.join(sorted(there))}")
+            raise ConfigError("sft.sources", name, why, f"use some of {', '.join(sorted(sources))}")
     rows = [
         {
             "question_id": trace.question_id,
@@ -113,30 +113,30 @@ def _traces(ctx: Context) -> Given:
     return path, "good traces", rows, {}
 
 
-def _chats(ctx: Context) -> Given:
-    """The chats of the file or folder that `sft.rows` names; those that are none are noted in `left_out.jsonl`."""
+def _chats(ctx: Context) -> Examples:
+    """The chats that `sft.rows` names; unusable rows are written to `left_out.jsonl`."""
     from finr1.training.sft.chats import read_chats
 
     place = ctx.inputs["chats"]
-    chats, unfit = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
-    if unfit:
-        lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unfit]
+    chats, unusable = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
+    if unusable:
+        lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unusable]
         write_jsonl(ctx.folder / "left_out.jsonl", lines)
-        ctx.note(f"{len(unfit)} rows of {place} are no chats to train on (left_out.jsonl); the first: {unfit[0].why}")
+        ctx.note(f"{len(unusable)} rows of {place} are unusable (left_out.jsonl); the first: {unusable[0].why}")
     rows = [{"origin": chat.origin, "messages": chat.messages} for chat in chats]
-    return place, "chats", rows, {"left_out": len(unfit)}
+    return place, "chats", rows, {"left_out": len(unusable)}
 
 
 def make_plan(
     groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int
 ) -> list[list[list[RowGroup]]]:
-    """Every epoch packs a fresh order of all groups into rows and deals the rows out to optimiser steps."""
+    """Pack a new shuffle of all groups into rows for every epoch, and split the rows into optimiser steps."""
     from finr1.training.loop.schedule import batches, shuffled
     from finr1.training.rows.rows import pack
 
     plan: list[list[list[RowGroup]]] = []
     for epoch, order in enumerate(shuffled(len(groups), epochs, seed + 1)):
-        # Packing sorts by length: the rows are mixed again, so that no stretch of steps sees only long texts.
+        # Packing sorts by length: shuffle the rows, so that long texts are spread over the steps.
         rows = pack([groups[i] for i in order], row_tokens)
         (mixed,) = shuffled(len(rows), 1, seed + 1000 + epoch)
         plan += [[rows[i] for i in step] for step in batches(mixed, rows_per_step)]

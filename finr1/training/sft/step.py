@@ -1,4 +1,4 @@
-"""The SFT step: cross-entropy of completion tokens over packed rows, one token count an optimiser step."""
+"""The SFT step: cross-entropy of the completion tokens of packed rows, averaged over the tokens of all ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Plan = Sequence[Sequence[Sequence[RowGroup]]]  # optimiser step, row, group
 
 
 class SftModule(StepModule):
-    """Walks a plan of packed rows."""
+    """Trains on a plan of packed rows, one optimiser step per entry."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class SftModule(StepModule):
         self.meter = Meter(model, tracker.run_dir, ranks)
 
     def on_train_start(self) -> None:
-        """Show the steps that a checkpoint already holds."""
+        """Show the steps of the checkpoint on the bar."""
         if self.steps_done:
             self.bar.advance(self.steps_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The ids under which it is tracked, too."""
+        """Add the loggers' run ids."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["runs"] = self.tracker.run_ids
 
     def training_step(self, step: int, _: int) -> None:
-        """One optimiser step over the rows of the plan, divided over the ranks."""
+        """Take one optimiser step over the planned rows, split across ranks."""
         self.meter.prepare()
         began = time.perf_counter()
         rows = self.plan[step]

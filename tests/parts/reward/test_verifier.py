@@ -79,7 +79,7 @@ def test_the_filter_s_answers_are_the_reward_s(tmp_path: Path) -> None:
 
 
 def test_a_verifier_needs_a_model_and_one_that_stays_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reward.verifier.judges=.*\[exact\] none asks a model; choose judge@"):
+    with pytest.raises(ConfigError, match=r"reward.verifier.judges=.*none of \[exact\] asks a model; choose judge@"):
         Verifier({"exact": Exact()})
     assert Verifier({"answer_llm": AnswerLlm()}).weight == 1.0
     vllm = {"judge": {"_target_": "finr1.parts.engine.vllm.engine.VllmEngine"}}
@@ -92,7 +92,7 @@ def test_a_verifier_needs_a_model_and_one_that_stays_as_it_is(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stage=grpo", "reward=[format,verifier]"], r"reward.verifier.judges=.*none asks a model"),
+        (["stage=grpo", "reward=[format,verifier]"], r"reward.verifier.judges=.*none of .* asks a model"),
         (["stage=filter", "judge@judge.answer=[exact,answer_llm]"], r"engine.judge=null: judge.answer.answer_llm asks"),
         (
             ["stage=filter", "judge@judge.reasoning=[reasoning_llm]"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.types import Verdict
 from finr1.parts.reward.accuracy import Accuracy
 from finr1.parts.reward.base import RewardItem
-from finr1.parts.reward.workers import Guarded, Pool, count_failures, guarded
+from finr1.parts.reward.workers import Guarded, Workers, count_failures, guarded
 from finr1.settings.grpo import WorkerSettings
 from tests.helpers.runner import environment
 from tests.helpers.stages import question
@@ -98,44 +99,44 @@ def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
         assert [v.value for v in again] == [1, 2, 3] and count_failures(rewards) == 5
         assert {int(v.why) for v in again}.isdisjoint({os.getpid()})
         assert obeys.grade([]) == []
-        assert rewards["accuracy"].pool is None
+        assert rewards["accuracy"].workers is None
 
 
 def test_every_completion_may_take_its_time_and_all_are_graded_by_both_workers() -> None:
-    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=30)
+    workers = Workers({"obeys": Obeys()}, processes=2, timeout_s=30)
     try:
-        found = pool.grade("obeys", items(*("x" * n for n in range(1, 41))))
+        found = workers.grade("obeys", items(*("x" * n for n in range(1, 41))))
         assert [v.value for v in found if isinstance(v, Verdict)] == list(range(1, 41))
         assert len({v.why for v in found if isinstance(v, Verdict)}) in (1, 2)  # one may not be up yet
     finally:
-        pool.close()
+        workers.close()
 
 
 @pytest.mark.slow
 def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
-    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=30)
+    workers = Workers({"obeys": Obeys()}, processes=2, timeout_s=30)
     try:
-        pool.grade("obeys", items(*"abcd"))
-        for worker in pool._workers:
-            worker.process.kill()
-            worker.process.join()
-        assert [v.value for v in pool.grade("obeys", items("a", "bb")) if isinstance(v, Verdict)] == [1, 2]
+        workers.grade("obeys", items(*"abcd"))
+        for process in active_children():
+            process.kill()
+            process.join()
+        assert [v.value for v in workers.grade("obeys", items("a", "bb")) if isinstance(v, Verdict)] == [1, 2]
     finally:
-        pool.close()
+        workers.close()
 
 
 @pytest.mark.slow
 def test_hanging_workers_are_ended_and_none_is_left() -> None:
     with guarded({"obeys": Obeys()}, WORKERS) as rewards:
-        pool = rewards["obeys"].pool
-        assert pool is not None
-        before = [worker.process.pid for worker in pool._workers]
+        rewards["obeys"].grade(items("a"))
+        before = [process.pid for process in active_children()]
         began = time.monotonic()
         rewards["obeys"].grade(items("spin", "hang"))
         assert time.monotonic() - began < 30
-        after = [worker.process.pid for worker in pool._workers]
-        assert not set(before) & set(after)
+        after = [process.pid for process in active_children()]
+        assert before and not set(before) & set(after)
     for pid in (*before, *after):
+        assert pid is not None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
@@ -178,11 +179,11 @@ class Unloadable:
         return []
 
 
-def test_workers_that_never_come_up_are_one_line() -> None:
+def test_workers_that_cannot_start_are_one_line() -> None:
     with (
         guarded({"unloadable": Unloadable()}, WorkerSettings(rewards=["unloadable"])) as rewards,
         pytest.raises(
-            ConfigError, match=r"no worker process comes up \(its process ended with exit code 1, while start"
+            ConfigError, match=r"grpo\.workers\.rewards=\[…\]: no worker process can start; use \[\] to see the error"
         ),
     ):
         rewards["unloadable"].grade(items("a"))
@@ -190,13 +191,14 @@ def test_workers_that_never_come_up_are_one_line() -> None:
 
 ORPHAN = """
 import os, signal, sys
+from multiprocessing import active_children
 from tests.parts.reward.test_workers import Obeys, items
-from finr1.parts.reward.workers import Pool
+from finr1.parts.reward.workers import Workers
 
 if __name__ == "__main__":
-    pool = Pool({"obeys": Obeys()}, processes=2, timeout_s=60)
-    assert len(pool.grade("obeys", items("a", "b"))) == 2
-    print(*(worker.process.pid for worker in pool._workers), flush=True)
+    workers = Workers({"obeys": Obeys()}, processes=2, timeout_s=60)
+    assert len(workers.grade("obeys", items("a", "b"))) == 2
+    print(*(process.pid for process in active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -101,7 +101,7 @@ def test_a_trace_too_long_for_the_model_is_left_out_whole_and_counted(tmp_path: 
         ctx.cfg.model.max_model_len = lengths[1]
         groups, counts = _rows(ctx, MADE)
         assert sorted(group.n_tokens for group in groups) == lengths[:2] and counts == {"dropped_too_long": 1}
-        assert ctx.notes == [f"1 good traces are longer than model.max_model_len={lengths[1]} and left out"]
+        assert ctx.notes == [f"1 good traces are longer than model.max_model_len={lengths[1]} and were dropped"]
 
 
 def test_a_template_that_does_not_keep_an_answer_is_one_line(tmp_path: Path) -> None:
