@@ -17,7 +17,7 @@ class Accuracy:
     An answer with too many numbers to compare is 0, not undecided: a policy could otherwise avoid a 0 by listing
     numbers.
 
-    Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here a rule decides. `scale_tolerant` is off by default, so that
+    Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here a rule decides. By default `scale_tolerant` is off:
     the policy learns to write the unit; evaluation reports both.
     """
 
