@@ -1,7 +1,7 @@
-"""Trains a tiny model in forked processes that are killed at named points, and compares what resumed runs leave.
+"""Train a tiny model in forked processes that are killed at named points, and compare what the resumed runs leave.
 
-`python tests/killing.py <folder>` prints one JSON object: point -> what differs from the undisturbed run (nothing: []).
-A process of its own, because a fork of one that has trained may hang.
+`python tests/helpers/killing.py <folder>` prints one JSON object: point -> what differs from the uninterrupted run
+(nothing: []). It runs in its own process, because forking one that has trained may hang.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def optimizer(parameters: Any, lr: float) -> torch.optim.Optimizer:
 
 
 def train(stage: str, folder: Path) -> None:
-    """The stage's steps from what the folder holds; leaves `weights.pt`."""
+    """Train the stage from what the folder holds; writes `weights.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
-    random.seed()  # what a process starts with decides nothing
+    random.seed()  # the initial random state must not matter
     torch.seed()
     said: list[str] = []
     kept = Checkpoints(folder, CheckpointSettings(), said.append)
@@ -109,7 +109,7 @@ def die() -> None:
 
 
 def kill_at(owner: Any, name: str, call: int, after: bool = False) -> None:
-    """SIGKILL at the n-th call of a function (from 0), or when it has returned."""
+    """SIGKILL at the n-th call of a function (from 0), before it or after it has returned."""
     plain, calls = getattr(owner, name), iter(range(10**6))
 
     def killing(*arguments: Any, **more: Any) -> Any:
@@ -125,7 +125,7 @@ def kill_at(owner: Any, name: str, call: int, after: bool = False) -> None:
 
 
 def half_saved() -> None:
-    """SIGKILL when the second checkpoint is half on disk under its other name."""
+    """SIGKILL when half of the second checkpoint is in its temporary file."""
     plain, calls = torch.save, iter(range(10**6))
 
     def save(what: Any, file: Any) -> None:
@@ -138,7 +138,7 @@ def half_saved() -> None:
     torch.save = save  # type: ignore[assignment]
 
 
-# Step 3 is the fourth: the checkpoint of step 2 is there, step 2 has been walked since.
+# Step 3 is the fourth: the newest checkpoint holds two steps, and step 2 has been taken since.
 POINTS: dict[str, tuple[str, Callable[[], None]]] = {
     "grpo before any step": ("grpo", lambda: kill_at(GrpoModule, "training_step", 0)),
     "grpo in the middle of a rollout": ("grpo", lambda: kill_at(TinyEngine, "_complete", 3 * 12 + 6)),
@@ -171,7 +171,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def left(stage: str, folder: Path) -> dict[str, Any]:
-    """What a run has left: weights, rollouts, metrics but for those of the clock."""
+    """What a run leaves: weights, rows, and the metrics that do not depend on the clock."""
     rows = read_metrics(folder, stage.removesuffix("_adapter"))
     metrics = [(step, {k: v for k, v in row.items() if not k.endswith(TIMES)}) for step, row in rows]
     samples = [list(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl")) if path.name != "metrics.jsonl"]

@@ -1,8 +1,8 @@
-"""Trains a tiny model on one rank or several, in processes of their own: `python tests/several.py <cases> <folder>`.
+"""Train a tiny model on one or several ranks in child processes: `python tests/helpers/several.py <cases> <folder>`.
 
-Leaves `<case>.<ranks>.pt` in the folder: for each variant the gradient of every optimiser step before clipping, and the
-rows and metrics that the first rank wrote. AssertionError where the ranks do not end with the same weights. The rank
-whose number is in KILL ends by SIGKILL in its third optimiser step. Cases `.pieces` divide the weights over the ranks.
+Writes `<case>.<ranks>.pt` to the folder: for each variant the gradient of every optimiser step before clipping, and the
+rows and metrics of the first rank. AssertionError where the ranks end with different weights. The rank whose number is
+in KILL dies by SIGKILL in its third optimiser step. Cases named `.pieces` shard the weights.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Bar:
 
 
 class Odd:
-    """1 for an odd number of tokens, undecided for one in twelve of those of several tokens."""
+    """1 for an odd number of tokens; undecided for one in twelve completions of several tokens."""
 
     name, weight = "odd", 1.0
 
@@ -81,7 +81,7 @@ class Odd:
 
 
 class Off(TinyEngine):
-    """Log-probs that are up to 0.3 off the trainer's, the same ones each time: ratios that are clipped, corrected."""
+    """Log-probs up to 0.3 off the trainer's, deterministically: some ratios are clipped, some corrected."""
 
     def _complete(self, request: Request, sampling: Sampling, sample: int) -> Completion:
         whole = super()._complete(request, sampling, sample)
@@ -107,12 +107,12 @@ def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
 
 
 def adamw(parameters: Any, lr: float) -> torch.optim.Optimizer:
-    """With so large an epsilon that a gradient of rounding errors moves nothing."""
+    """With an epsilon so large that gradients of rounding errors have no effect."""
     return torch.optim.AdamW(parameters, lr=lr, eps=1e-4, fused=True)
 
 
 def adamw_8bit(parameters: Any, lr: float) -> torch.optim.Optimizer:
-    """States in 8 bits, of tensors of this size too."""
+    """With 8-bit states also for these small tensors."""
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(parameters, lr=lr, eps=1e-4, min_8bit_size=64)  # type: ignore[no-any-return]
@@ -124,7 +124,7 @@ class NoTokenizer:
 
 @contextmanager
 def recorded(module: Any) -> Iterator[Gradients]:
-    """The gradients of each optimiser step, whole."""
+    """Record the full gradients of each optimiser step."""
     plain, found = module.add_up, []
 
     def add_up() -> torch.Tensor:
@@ -140,7 +140,7 @@ def recorded(module: Any) -> Iterator[Gradients]:
 
 
 def whole(module: Any, part: torch.Tensor) -> torch.Tensor:
-    """A copy of a tensor of the optimiser, of all ranks together where it is a piece."""
+    """A copy of an optimiser tensor, gathered from all ranks where it is sharded."""
     return torch.cat(module.ranks.gather(part)) if is_sharded(module.model) else part.clone()
 
 
@@ -158,7 +158,7 @@ def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
 
 
 def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
-    """Whole steps: questions divided, groups without spread, an undecided completion here and there."""
+    """Whole steps: questions split across ranks, groups without spread, some undecided completions."""
     drawn, optimizer = settings.pop("drawn", False), settings.pop("optimizer", sgd)
     reward = Chance() if drawn or settings.pop("chance", False) else Odd()
     known = {"steps": STEPS, "questions_per_step": PER_STEP, "group_size": 4, "learning_rate": 0.2, "warmup_steps": 0}
@@ -235,7 +235,7 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
 
 
 def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """All steps; what is to be the same on one rank and on several."""
+    """Train all steps; returns what must be equal on one rank and on several."""
     folder.mkdir(parents=True, exist_ok=True)
     module = CASES[case][0](ranks, folder, {name: value for name, value in settings.items() if name != "bf16"})
     if os.environ.get("KILL") == str(ranks.rank):

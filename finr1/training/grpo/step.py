@@ -95,12 +95,13 @@ class GrpoModule(StepModule):
         """One step of the algorithm in the module's docstring."""
         self.meter.prepare()
         timer = StepTimer()
-        rollout = self.rollout(step, timer)
+        rollout = self.rollout(step, timer)  # q, o_i ~ pi_old(. | q), r_i, A_i
         asleep = self.sampler.sleep()
-        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, self.seed_update(step))
-        stats = self.update(step, batch)
+        seed = self.seed_update(step)
+        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed)
+        stats = self.update(step, batch)  # theta <- theta - eta grad L(theta)
         timer.lap("train_s")
-        canary = self.sync(step + 1, timer) if stats.n_tokens or asleep else {}
+        canary = self.sync(step + 1, timer) if stats.n_tokens or asleep else {}  # pi_old <- pi_theta
         self.steps_done = step + 1
         measured = self.measure(step, rollout, batch, timer)
         self.recorder.record(step, rollout, stats, timer, canary | measured)

@@ -43,7 +43,7 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
         sources: use only rows whose `source` is one of these; empty: all.
     """
     chats: list[Chat] = []
-    unfit: list[RowError] = []
+    unusable: list[RowError] = []
     for file in find(str(place), CHAT_FILES):
         for row in read(file, ("messages",)):
             try:
@@ -52,11 +52,15 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
                 if not sources or need(row, "source") in sources:
                     chats.append(Chat(row.origin, _messages(row, system)))
             except RowError as error:
-                unfit.append(error)
+                unusable.append(error)
     if not chats:
-        why = f"no usable chat; the first, {unfit[0].place}: {unfit[0].why}" if unfit else "no row of sft.sources in it"
+        why = (
+            f"no usable chat; the first, {unusable[0].place}: {unusable[0].why}"
+            if unusable
+            else "no row of sft.sources in it"
+        )
         raise DataError(place, why, 'a row needs `messages`, [{"role": "user", "content": ...}, ...]')
-    return chats, unfit
+    return chats, unusable
 
 
 def _messages(row: SourceRow, system: str | None) -> list[Message]:
@@ -64,10 +68,10 @@ def _messages(row: SourceRow, system: str | None) -> list[Message]:
     outcome = row.values.get("outcome", "good")  # a data set of stage=export has every judged trace
     if outcome != "good":
         raise RowError(row.place, f"its trace was judged {outcome}", reason="not good")
-    given = need(row, "messages")
-    if not isinstance(given, list):
+    raw = need(row, "messages")
+    if not isinstance(raw, list):
         raise RowError(row.place, "`messages` is not a list")
-    messages = [_message(row, number, message) for number, message in enumerate(given)]
+    messages = [_message(row, number, message) for number, message in enumerate(raw)]
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise RowError(row.place, "no assistant turn")

@@ -63,7 +63,7 @@ def test_a_step_is_graded_at_once_and_a_failure_is_never_0(tmp_path: Path) -> No
     assert ctx.notes == ["1 of 3 calls of the judge failed: what they would have decided is undecided"]
 
 
-def test_the_filter_s_answers_are_the_reward_s(tmp_path: Path) -> None:
+def test_the_reward_shares_the_filters_answer_cache(tmp_path: Path) -> None:
     with serve(behave) as server:
         asked = settings(server.url, tmp_path / "cache.sqlite")
         with stage_context(tmp_path / "a", "filter", judge=JudgeSettings(answer=JUDGES), **asked) as ctx:
@@ -78,7 +78,7 @@ def test_the_filter_s_answers_are_the_reward_s(tmp_path: Path) -> None:
         assert len(server.seen) == 1
 
 
-def test_a_verifier_needs_a_model_and_one_that_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_verifier_needs_a_model_that_is_not_trained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reward.verifier.judges=.*none of \[exact\] asks a model; choose judge@"):
         Verifier({"exact": Exact()})
     assert Verifier({"answer_llm": AnswerLlm()}).weight == 1.0
@@ -104,7 +104,7 @@ def test_a_verifier_needs_a_model_and_one_that_stays_as_it_is(tmp_path: Path) ->
         ),
     ],
 )
-def test_what_a_judge_lacks_is_said_before_anything_starts(overrides: list[str], words: str) -> None:
+def test_a_missing_judge_setting_is_an_error_at_the_start(overrides: list[str], words: str) -> None:
     cfg = compose.compose(overrides)
     names = [stage.name for stage in chosen(cfg.stage)]
     with pytest.raises((ConfigError, InstantiationException), match=words):  # Hydra wraps what a constructor says

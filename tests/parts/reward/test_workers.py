@@ -1,4 +1,4 @@
-"""A reward that hangs, raises or ends its process costs one completion its verdict, and nothing else."""
+"""A reward that hangs, raises or crashes loses the verdict of one completion and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.stages import question
 
 
 class Obeys:
-    """Does what the completion says; else gives its length."""
+    """Does what the completion says; otherwise gives its length."""
 
     name, weight = "obeys", 2.0
 
@@ -64,7 +64,7 @@ class Open:
 
 
 class Short:
-    """Forgets a verdict."""
+    """Returns a verdict too few."""
 
     name, weight = "short", 1.0
 
@@ -80,7 +80,7 @@ WORKERS = WorkerSettings(rewards=["obeys"], processes=2, timeout_s=1.5)
 
 
 @pytest.mark.slow
-def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
+def test_workers_lose_only_the_completions_that_break_the_reward() -> None:
     with guarded({"obeys": Obeys(), "accuracy": Accuracy()}, WORKERS) as rewards:
         obeys = rewards["obeys"]
         assert (obeys.name, obeys.weight) == ("obeys", 2.0)
@@ -102,7 +102,7 @@ def test_a_reward_in_workers_loses_only_the_completions_that_break_it() -> None:
         assert rewards["accuracy"].workers is None
 
 
-def test_every_completion_may_take_its_time_and_all_are_graded_by_both_workers() -> None:
+def test_workers_grade_all_completions_in_order() -> None:
     workers = Workers({"obeys": Obeys()}, processes=2, timeout_s=30)
     try:
         found = workers.grade("obeys", items(*("x" * n for n in range(1, 41))))
@@ -113,7 +113,7 @@ def test_every_completion_may_take_its_time_and_all_are_graded_by_both_workers()
 
 
 @pytest.mark.slow
-def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
+def test_workers_that_die_while_idle_are_replaced_without_a_loss() -> None:
     workers = Workers({"obeys": Obeys()}, processes=2, timeout_s=30)
     try:
         workers.grade("obeys", items(*"abcd"))
@@ -126,7 +126,7 @@ def test_workers_that_ended_while_idle_are_replaced_at_no_cost() -> None:
 
 
 @pytest.mark.slow
-def test_hanging_workers_are_ended_and_none_is_left() -> None:
+def test_hanging_workers_are_killed() -> None:
     with guarded({"obeys": Obeys()}, WORKERS) as rewards:
         rewards["obeys"].grade(items("a"))
         before = [process.pid for process in active_children()]
@@ -141,7 +141,7 @@ def test_hanging_workers_are_ended_and_none_is_left() -> None:
             os.kill(pid, 0)
 
 
-def test_in_the_trainers_own_process_an_exception_costs_its_completion() -> None:
+def test_in_the_trainers_process_an_exception_loses_one_verdict() -> None:
     reward = Guarded("obeys", Obeys())
     found = reward.grade(items("a", "raise", "bb"))
     assert [v.value for v in found] == [1, None, 2] and found[1].why == "ValueError: not this one"
@@ -151,7 +151,7 @@ def test_in_the_trainers_own_process_an_exception_costs_its_completion() -> None
 
 
 @pytest.mark.parametrize("names", [[], ["obeys"]])
-def test_what_the_user_can_mend_ends_the_run_in_one_line(names: list[str]) -> None:
+def test_an_error_for_the_user_ends_the_run(names: list[str]) -> None:
     with (
         guarded({"obeys": Obeys()}, WorkerSettings(rewards=names)) as rewards,
         pytest.raises(Finr1Error, match="obeys=stop: the purse is empty; fill it"),
@@ -159,7 +159,7 @@ def test_what_the_user_can_mend_ends_the_run_in_one_line(names: list[str]) -> No
         rewards["obeys"].grade(items("stop"))
 
 
-def test_a_reward_that_no_process_can_be_sent_is_one_line() -> None:
+def test_a_reward_that_cannot_be_pickled_is_one_line() -> None:
     with (
         pytest.raises(ConfigError, match=r"grpo\.workers\.rewards=open: they cannot be sent"),
         guarded({"open": Open()}, WorkerSettings(rewards=["open"])),
@@ -168,7 +168,7 @@ def test_a_reward_that_no_process_can_be_sent_is_one_line() -> None:
 
 
 class Unloadable:
-    """Can be sent to a process, but not taken out there."""
+    """Can be pickled, but not unpickled."""
 
     name, weight = "unloadable", 1.0
 
@@ -204,7 +204,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_workers_of_a_killed_run_end_by_themselves() -> None:
+def test_workers_of_a_killed_run_exit() -> None:
     run = subprocess.run([sys.executable, "-c", ORPHAN], env=environment(), capture_output=True, text=True)
     pids = list(map(int, run.stdout.split()))
     assert len(pids) == 2, run.stderr

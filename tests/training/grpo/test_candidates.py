@@ -1,4 +1,4 @@
-"""The questions that GRPO may choose from: rows with a fault end in one line; a killed choice is made again alike."""
+"""Loading and selecting the questions of GRPO: a fault is one line; a resumed selection chooses the same questions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def candidates(run_dir: Path, questions: str, rl: str) -> list[str]:
         return [q.id for q in load_candidates(ctx)]
 
 
-def test_the_filters_questions_in_its_order(tmp_path: Path) -> None:
+def test_candidates_keep_the_filters_order(tmp_path: Path) -> None:
     assert candidates(tmp_path, ROWS, LAST) == [QUESTIONS[1].id]
 
 
@@ -79,7 +79,7 @@ class BatchBound:
 
 
 @pytest.mark.parametrize("lives", [0, 1, 7, 8, 9, 15, 16, 19])
-def test_a_killed_selection_ends_as_if_nothing_had_been(
+def test_a_resumed_selection_equals_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
 ) -> None:
     monkeypatch.setattr(chosen_questions, "SELECT_BATCH", 8)
@@ -97,4 +97,4 @@ def test_a_killed_selection_ends_as_if_nothing_had_been(
         select("killed", BatchBound(lives))
     again = BatchBound(20)
     assert select("killed", again) == whole
-    assert again.batches == [8, 8, 4][lives // 8 :], "a batch that was whole is not asked again"
+    assert again.batches == [8, 8, 4][lives // 8 :], "a complete batch is not sampled again"

@@ -38,7 +38,7 @@ HELD_OUT = [question(f"held out {i}", gold=str(i + 1)) for i in range(4)]
 
 
 class Examined(TinyEngine):
-    """Gives so many right answers to the four held-out questions, evaluation by evaluation; None: a broken form."""
+    """Answers this many of the four held-out questions correctly, per evaluation; None: malformed answers."""
 
     def __init__(self, right: Sequence[int | None]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Examined(TinyEngine):
         self.examined += 1
         for i, request in enumerate(requests):
             value = request.question.gold if n is not None and i < n else "977"
-            text = "no form" if n is None else render("because", f"\\boxed{{{value}}}")
+            text = "malformed" if n is None else render("because", f"\\boxed{{{value}}}")
             answers.append([Completion(text, token_ids=[1, 2])])
             if on_done:
                 on_done(i, answers[-1])
@@ -71,7 +71,7 @@ def examine(tmp_path: Path, right: Sequence[int | None], rewards: Sequence[float
     return held_out, [held_out.after_step(step + 1, reward) for step, reward in enumerate(rewards)], said
 
 
-def test_the_figures_are_those_of_the_stage_evaluate(tmp_path: Path) -> None:
+def test_metrics_equal_those_of_stage_evaluate(tmp_path: Path) -> None:
     held_out, (metrics,), _ = examine(tmp_path, [3], [0.5])
     rows = [row for rows in score(Examined([3]), HELD_OUT, None, Sampling(temperature=0.0)) for row in rows]
     same = figures(rows, 0.95, 10, 0)
@@ -83,7 +83,7 @@ def test_the_figures_are_those_of_the_stage_evaluate(tmp_path: Path) -> None:
     assert (asked.temperature, asked.n, asked.max_new_tokens) == (0.0, 1, 160)
 
 
-def test_it_is_due_every_so_many_steps_and_after_the_last(tmp_path: Path) -> None:
+def test_it_runs_every_n_steps_and_after_the_last(tmp_path: Path) -> None:
     said: list[str] = []
     engine = Examined([1, 2, 3])
     sampler = Sampler(engine, Sampling(), None, "float32")
@@ -113,7 +113,7 @@ def test_the_alarm(tmp_path: Path, right: list[int], rewards: list[float], alarm
     assert len(said) == begins and all("\n" not in line for line in said)
 
 
-def test_what_the_alarm_says_and_its_tolerance(tmp_path: Path) -> None:
+def test_the_alarms_line_and_its_tolerance(tmp_path: Path) -> None:
     _, _, said = examine(tmp_path, [3, 2], [0.25, 0.5])
     assert said[0].startswith(
         "after step 2 accuracy on 4 held-out questions is 0.500, after step 1 it was 0.750, while"
@@ -179,7 +179,7 @@ def test_the_exported_weights_are_those_of_the_best_step(tmp_path: Path) -> None
     assert any(not torch.equal(module.seen[1][name], p) for name, p in module.seen[3].items())
 
 
-def test_a_best_checkpoint_that_is_gone_or_damaged_is_said(tmp_path: Path) -> None:
+def test_a_missing_or_corrupt_best_checkpoint_is_noted(tmp_path: Path) -> None:
     module, kept, said = walk(tmp_path, Examined([1, 3, 2, 1]))
     kept.path(2).write_bytes(b"damaged")
     assert load_exported(module, kept, "best", said.append) == 4
@@ -190,7 +190,7 @@ def test_a_best_checkpoint_that_is_gone_or_damaged_is_said(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_resumed_run_remembers_what_was_measured(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_history(tmp_path: Path) -> None:
     whole, _, _ = walk(tmp_path / "whole", Examined([1, 3, 2, 1]))
     with pytest.raises(RuntimeError, match="killed"):
         walk(tmp_path / "killed", Examined([1, 3, 2]), until=2)

@@ -1,4 +1,4 @@
-"""Adapters synced apart from the weights below them: what goes to the engine, when, and what is refused."""
+"""Syncing adapters without their base weights: what the engine gets, when, and what is refused."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def sampler(engine: TinyEngine) -> Sampler:
     return Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
 
 
-def test_the_tiny_engine_takes_adapters() -> None:
+def test_the_tiny_engine_loads_adapters() -> None:
     assert isinstance(TinyEngine(), AdapterEngine)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"target_modules": ["q_proj", "down_proj"]}], ids=str)
-def test_by_adapter_the_engine_scores_and_samples_as_merged(options: dict[str, Any]) -> None:
+def test_an_engine_with_an_adapter_equals_one_with_merged_weights(options: dict[str, Any]) -> None:
     engines = [TinyEngine(lora_sync=sync) for sync in ("merged", "adapter")]
     found = []
     for engine in engines:
@@ -64,7 +64,7 @@ def test_by_adapter_the_engine_scores_and_samples_as_merged(options: dict[str, A
     assert engines[0].loaded == ["step 1", "step 2"] and engines[1].loaded == ["below step 1"]
 
 
-def test_after_the_first_sync_the_adapter_alone_goes_until_the_engine_has_dropped_its_weights() -> None:
+def test_base_weights_are_synced_once_until_the_engine_drops_them() -> None:
     model, engine = adapted(), TinyEngine(lora_sync="adapter")
     side = sampler(engine)
     for step in range(3):
@@ -80,7 +80,7 @@ def test_after_the_first_sync_the_adapter_alone_goes_until_the_engine_has_droppe
     assert engine.loaded[-1] == "below step 4" and Canary(engine, range(1, 20), 1e-6).check(model, 4) < 1e-6
 
 
-def test_weights_below_the_adapters_have_the_checkpoints_names_and_values() -> None:
+def test_base_weights_have_the_checkpoints_names_and_values() -> None:
     plain = dict(checkpoint_weights(tiny(), "float32"))
     model = adapted()
     below, merged = dict(checkpoint_weights(model, "float32", merged=False)), dict(checkpoint_weights(model, "float32"))
@@ -90,7 +90,7 @@ def test_weights_below_the_adapters_have_the_checkpoints_names_and_values() -> N
     assert moved == set(LINEAR)
 
 
-def test_an_engine_that_merges_gets_whole_weights_and_a_model_without_adapters_too() -> None:
+def test_merged_sync_and_a_model_without_adapters_send_all_weights() -> None:
     for engine, model in ((TinyEngine(), adapted()), (TinyEngine(lora_sync="adapter"), tiny())):
         sampler(engine).load_weights(model, "step 1")
         assert engine.loaded == ["step 1"] and not engine.adapter_layers
@@ -111,7 +111,7 @@ def test_an_adapter_is_its_matrices_and_its_configuration() -> None:
     assert torch.equal(sent, own.bfloat16()) and sent.data_ptr() != own.data_ptr()
 
 
-def test_layers_that_the_engine_lacks_are_told_before_a_step() -> None:
+def test_layers_that_the_engine_lacks_are_an_error() -> None:
     message = (
         r"lora_sync=adapter: the engine lacks 3 of the trainer's 21 adapted layers \(model\.layers\.0\.mlp\.up_p.* "
     )
@@ -131,7 +131,7 @@ def test_layers_that_the_engine_lacks_are_told_before_a_step() -> None:
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore")  # peft advises against some of these
-def test_what_is_more_than_pairs_of_matrices_is_refused(options: dict[str, Any], word: str) -> None:
+def test_adapters_other_than_plain_lora_are_refused(options: dict[str, Any], word: str) -> None:
     kind = "qwen2" if "bias" in word else "llama"  # which has biases
     with pytest.raises(ConfigError, match=rf"engine\.policy\.lora_sync=adapter: only pairs.*{word}.*; use merged"):
         sampler(TinyEngine(lora_sync="adapter")).load_weights(adapted(kind, **options), "step 0")

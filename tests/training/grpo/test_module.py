@@ -1,4 +1,4 @@
-"""The step on a tiny model: what reaches the gradient, and that micro-batches and the order of groups do not matter."""
+"""The update on a tiny model: what enters the gradient; invariance to micro-batches and to the order of groups."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rollout(sizes: Sequence[Sequence[int]] = ((4, 6, 3), (5, 2, 7))) -> list[Gro
 
 
 def moved(model: Any, by: float = 0.05) -> Any:
-    """The model after a step of its own: every weight shifted a little, the same way each time."""
+    """The model with every weight shifted a little, deterministically."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in model.parameters():
@@ -223,7 +223,7 @@ def test_the_reference_of_a_whole_model_is_loaded_once_and_only_when_asked(tmp_p
 
 
 @pytest.mark.parametrize("settings", [{"loss": LossSettings(beta=0.2)}, {"updates_per_rollout": 2}], ids=str)
-def test_passes_without_gradient_leave_the_gradient_under_autocast(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_no_grad_passes_do_not_break_the_gradient_under_autocast(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Autocast keeps cast weights for the whole step: none made without gradient may be taken for those with one."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, _ = gradients(module(tmp_path, **settings), rollout(), REWARDS)
@@ -235,7 +235,7 @@ TO_TRAINER = CorrectionSettings("token_truncate", high=100.0)  # the ratio is to
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("count", ["entering", "all"])
-def test_several_updates_that_do_not_move_sum_to_one(tmp_path: Path, loss: str, count: str) -> None:
+def test_several_updates_without_motion_sum_to_one_update(tmp_path: Path, loss: str, count: str) -> None:
     """Each completion is used once, with the same weight: the mean over updates is what one update has."""
     rewards = [*REWARDS, [0.0, 1.0, 0.0], [1.0] * 3]
     sizes = (*THREE, (3, 3, 3))
@@ -301,12 +301,12 @@ def test_order_of_groups_changes_nothing(tmp_path: Path) -> None:
     same(turned, whole)
 
 
-def test_equal_rewards_cost_nothing_and_move_nothing(tmp_path: Path) -> None:
+def test_groups_with_equal_rewards_give_no_update(tmp_path: Path) -> None:
     found, stats = gradients(module(tmp_path), rollout(), [[1.0] * 3, [0.0] * 3])
     assert found == {} and stats == UpdateStats()
 
 
-def test_a_group_without_spread_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+def test_a_group_without_spread_does_not_change_the_gradient(tmp_path: Path) -> None:
     both, stats = gradients(module(tmp_path), rollout(), [REWARDS[0], [1.0] * 3])
     alone, lone_stats = gradients(module(tmp_path), rollout()[:1], REWARDS[:1])
     same(both, alone, 1e-6)
@@ -330,7 +330,7 @@ def test_prompt_tokens_and_padding_carry_no_loss() -> None:
 
 
 class Fixed:
-    """A reward that gives what it is told."""
+    """A reward with fixed values."""
 
     def __init__(self, values: list[float | None], weight: float = 1.0) -> None:
         self.name, self.values, self.weight = "fixed", values, weight

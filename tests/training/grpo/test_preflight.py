@@ -1,4 +1,4 @@
-"""Gold completions after real chat templates: what passes, and what is named when it does not."""
+"""Gold completions with real chat templates: which pass, and which part is blamed when they do not."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def check(template: str = PLAIN, rewards: dict[str, Any] | None = None, **more: 
 
 
 @pytest.mark.parametrize("template", [PLAIN, CLOSED], ids=["plain", "closed"])
-def test_gold_of_every_kind_passes_and_free_text_is_left_out(template: str) -> None:
+def test_gold_of_every_kind_passes_and_free_text_is_skipped(template: str) -> None:
     assert check(template) == len(QUESTIONS)
     assert check(template, questions=LEFT_OUT) == 0
     assert check(template, n=2) == 2
 
 
-def test_a_template_that_writes_think_is_handled_and_where_the_reward_is_not_told_named() -> None:
+def test_a_template_that_writes_think_needs_think_prefilled() -> None:
     told = {"format": Format(think_prefilled=True), "accuracy": Accuracy()}
     assert check(PREFILLED, told) == len(QUESTIONS)
     with pytest.raises(ConfigError) as error:
@@ -75,12 +75,12 @@ def test_a_gold_completion_continues_the_prompt() -> None:
     assert render_gold(QUESTIONS[3], tokenizer(PLAIN), None).text.endswith("\\boxed{是}\n</answer>")
 
 
-def test_tags_that_the_decoder_drops_are_named() -> None:
+def test_tags_that_the_decoder_drops_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"its decoder drops </think> from completions"):
         check(PLAIN, special=["</think>"])
 
 
-def test_a_limit_that_the_gold_does_not_fit_is_named() -> None:
+def test_a_gold_longer_than_the_limit_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"grpo\.sampling\.max_new_tokens=50: the gold answer .* takes \d+ tokens"):
         check(max_new_tokens=50)
 
@@ -113,7 +113,7 @@ class Gives:
         (Gives(1.0, full=0.0), r"earns 1 of 0: so it is"),
     ],
 )
-def test_the_reward_at_fault_is_named_through_its_guard(reward: Gives, words: str) -> None:
+def test_the_error_names_the_reward_inside_its_guard(reward: Gives, words: str) -> None:
     with (
         guarded({"accuracy": Accuracy(), "mine": reward}, WorkerSettings()) as rewards,
         pytest.raises(ConfigError, match=words) as error,
@@ -122,13 +122,13 @@ def test_the_reward_at_fault_is_named_through_its_guard(reward: Gives, words: st
     assert "\n" not in str(error.value)
 
 
-def test_a_reward_says_what_its_best_is() -> None:
+def test_full_sets_what_a_perfect_completion_earns() -> None:
     for reward in (Gives(0.0, full=0.0), Gives(0.3, full=None), Gives(None, full=None), Gives(1.0)):
         with guarded({"mine": reward}, WorkerSettings()) as rewards:
             assert check(rewards=rewards) == len(QUESTIONS)
 
 
-def test_a_wrong_gold_is_found_though_others_come_first() -> None:
+def test_every_kind_and_source_is_checked() -> None:
     """Kinds take turns: one broken kind is among the first few, however many questions of another stand before it."""
     broken = question("which?", "Z", kind="choice", choices={"A": "one", "B": "two"})
     many = [question(f"{i}?", str(i)) for i in range(50)]

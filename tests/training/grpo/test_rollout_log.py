@@ -1,4 +1,4 @@
-"""Rollouts between a kill and its resume: given back to the last bit, and only for the same questions and weights."""
+"""The rollout log: rounds come back bit for bit, and only for the same questions and weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def made(text: str = "one") -> Round:
     return Round([Group(question(text), completions, verdicts)], 2, {"sample_s": 1.5})
 
 
-def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_round_comes_back_unchanged(tmp_path: Path) -> None:
     RolloutLog(tmp_path).put(3, 1, "step 3", made())
     found = RolloutLog(tmp_path).take(3, 1, "step 3", [question("one")])
     assert found == made()
@@ -37,7 +37,7 @@ def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
     [{"step": 2}, {"round": 0}, {"version": "step 2"}, {"questions": [question("two")]}, {"questions": []}],
     ids=str,
 )
-def test_another_step_round_weight_or_question_finds_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_another_step_round_version_or_question_is_not_found(tmp_path: Path, other: dict[str, Any]) -> None:
     RolloutLog(tmp_path).put(3, 1, "step 3", made())
     wanted: dict[str, Any] = {"step": 3, "round": 1, "version": "step 3", "questions": [question("one")], **other}
     assert RolloutLog(tmp_path).take(**wanted) is None
@@ -55,7 +55,7 @@ def test_numbers_of_numpy_and_infinities_survive(tmp_path: Path) -> None:
     assert back.verdicts["r"][0].value == float(scalar)
 
 
-def test_a_torn_row_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+def test_a_torn_row_is_ignored(tmp_path: Path) -> None:
     RolloutLog(tmp_path).put(3, 0, "step 3", made())
     path = tmp_path / "rollouts" / "00000003.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -64,7 +64,7 @@ def test_a_torn_row_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     assert RolloutLog(tmp_path).take(3, 0, "step 3", [question("one")]) == made()
 
 
-def test_only_what_may_be_walked_again_stays(tmp_path: Path) -> None:
+def test_only_steps_that_may_be_repeated_are_kept(tmp_path: Path) -> None:
     pending = RolloutLog(tmp_path)
     for step in range(5):
         pending.put(step, 0, f"step {step}", made())
@@ -75,8 +75,8 @@ def test_only_what_may_be_walked_again_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_samples_nothing_that_it_has(tmp_path: Path) -> None:
-    """Killed in the update of step 2, of three: the resumed run asks the engine for nothing."""
+def test_a_resumed_run_does_not_sample_logged_rounds_again(tmp_path: Path) -> None:
+    """Killed in the update of step 2, the last: the resumed run samples nothing."""
     with pytest.raises(RuntimeError, match="killed"):
         walk(tmp_path, TinyEngine(SHORT), Killed, refill_rounds=2)
     engine = TinyEngine(SHORT)

@@ -1,4 +1,4 @@
-"""Settings of GRPO that cannot work end in one line."""
+"""Invalid GRPO and SFT settings are one-line errors."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ RANGES = [
 @pytest.mark.parametrize(
     ("kind", "key", "name", "words", "values"), RANGES, ids=lambda x: x if isinstance(x, str) else ""
 )
-def test_a_value_out_of_its_range_is_named(kind: Any, key: str, name: str, words: str, values: list[Any]) -> None:
+def test_a_value_out_of_range_is_one_line(kind: Any, key: str, name: str, words: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(ConfigError) as error:
             kind(**{name: value})
@@ -111,7 +111,7 @@ def test_a_value_out_of_its_range_is_named(kind: Any, key: str, name: str, words
         assert str(error.value) == f"{key}.{name}={value}: not a finite number; give a number"
 
 
-def test_what_can_work_does() -> None:
+def test_valid_settings_are_accepted() -> None:
     for kind in LOSSES[:-1]:
         LossSettings(kind, dual_clip=3.0)
     LossSettings("cispo", clip_high=4.0)

@@ -1,4 +1,4 @@
-"""Whole steps with an engine over the tiny model: what is asked, what a killed run resumes to, when weights stay."""
+"""Whole steps with a tiny model and engine: refills, resume after a kill, weight versions, the canary."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Bar:
 
 
 class Killed(GrpoModule):
-    """Ends in step 2 as a kill would, when its weights have moved and nothing of the step is on disk."""
+    """Dies in step 2 as if killed, after the update and before anything of the step is on disk."""
 
     def update(self, step: int, batch: Batch) -> UpdateStats:
         stats = super().update(step, batch)
@@ -95,7 +95,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, settings: dict[str, Any]) -> None:
     whole = walk(tmp_path / "whole", TinyEngine(SHORT), **settings)
     with pytest.raises(RuntimeError, match="killed"):
         walk(tmp_path / "killed", TinyEngine(SHORT), Killed, **settings)
@@ -108,8 +108,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tmp_path: Path, se
     assert max(float((start[name] - end[name]).abs().max()) for name in start) > 1e-3
 
 
-def test_weights_that_stayed_keep_their_version_over_a_kill(tmp_path: Path) -> None:
-    """Without any spread nothing is ever synced: a resumed run must not call the same weights by a later step."""
+def test_weights_without_an_update_keep_their_version_after_a_kill(tmp_path: Path) -> None:
+    """Without spread nothing is synced: a resumed run must not label the same weights with a later step."""
     everything = [q.text for q in QUESTIONS]
     with pytest.raises(RuntimeError, match="killed"):
         walk(tmp_path, TinyEngine(everything), Killed)
@@ -118,7 +118,7 @@ def test_weights_that_stayed_keep_their_version_over_a_kill(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> None:
+def test_dynamic_sampling_refills_until_enough_groups_have_spread(tmp_path: Path) -> None:
     engine = TinyEngine(SHORT)
     walk(tmp_path, engine, refill_rounds=10)
     metrics = [row for _, row in read_metrics(tmp_path, "grpo")]
@@ -138,7 +138,7 @@ def test_dynamic_sampling_asks_until_the_step_has_its_groups(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_number_of_rounds_is_bounded_and_off_by_default(tmp_path: Path) -> None:
+def test_refill_rounds_are_bounded_and_off_by_default(tmp_path: Path) -> None:
     everything = [q.text for q in QUESTIONS]
     for rounds, calls in ((0, 1), (2, 3)):
         engine = TinyEngine(everything)
@@ -149,7 +149,7 @@ def test_the_number_of_rounds_is_bounded_and_off_by_default(tmp_path: Path) -> N
         assert all("loss" not in row for _, row in read_metrics(tmp_path / str(rounds), "grpo"))
 
 
-def test_what_refill_asks_by_hand() -> None:
+def test_refill_questions_by_hand() -> None:
     spare = QUESTIONS
     spread = lambda *values: torch.tensor(values, dtype=torch.bool)  # noqa: E731
     assert refill_questions(spread(1, 1, 1), 3, spare) == []
@@ -161,7 +161,7 @@ def test_what_refill_asks_by_hand() -> None:
     )  # 2 missing at 1/6: 12, at most 3, 1 is left
 
 
-def test_what_refills_found_beyond_the_wanted_groups_stays_out_of_the_loss() -> None:
+def test_groups_beyond_the_wanted_number_stay_out_of_the_loss() -> None:
     rewards_PG = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     graded = Graded([], rewards_PG, rewards_PG, rewards_PG)
     module: Any = SimpleNamespace(settings=GrpoSettings())
@@ -190,13 +190,13 @@ def test_the_engine_has_the_trainers_weights_after_every_step(tmp_path: Path) ->
         assert row.get("mismatch", 0.0) < 1e-5
 
 
-def test_the_canary_sings_after_every_sync(tmp_path: Path) -> None:
+def test_the_canary_is_checked_after_every_sync(tmp_path: Path) -> None:
     walk(tmp_path, TinyEngine())
     metrics = [row for _, row in read_metrics(tmp_path, "grpo")]
     assert len(metrics) == 3 and all(row["canary"] < 1e-5 and row["canary_s"] > 0 for row in metrics)
 
 
-def test_an_engine_that_keeps_its_old_weights_ends_the_run_and_the_step_is_named(tmp_path: Path) -> None:
+def test_an_engine_with_stale_weights_is_an_error_that_names_the_step(tmp_path: Path) -> None:
     engine = TinyEngine(stale=True)
     with pytest.raises(
         ConfigError, match=r"grpo\.canary\.bound=0\.01: with the weights after step 1 engine and trainer"

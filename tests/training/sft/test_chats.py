@@ -1,4 +1,4 @@
-"""Chats of several turns: which tokens carry the loss, token by token; packed = single; what is no chat; the stage."""
+"""Chats of several turns: the loss mask token by token; packed rows equal single ones; unusable rows; the stage."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("line", "why"), FAULTS)
-def test_a_row_that_is_no_chat_is_left_out_with_its_reason(tmp_path: Path, line: str, why: str) -> None:
+def test_an_unusable_row_is_dropped_with_its_reason(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(f"{json.dumps(ROW)}\n{line}\n")
     chats, unfit = read_chats(path, None, ())
@@ -233,7 +233,7 @@ def test_files_of_a_folder_system_prompt_and_sources(tmp_path: Path) -> None:
         read_chats(tmp_path, None, ["worked"])
 
 
-def test_no_answer_is_cut_and_what_is_too_long_is_counted(tmp_path: Path) -> None:
+def test_long_chats_are_dropped_whole_and_counted(tmp_path: Path) -> None:
     made = tokenizer(TEMPLATES["qwen2_5"], SPECIAL)
     n = [sum(map(len, encode(made, messages, "all")[:2])) for messages in (TURNS, chat("q", "a" * 400))]
     path = tmp_path / "chats.jsonl"

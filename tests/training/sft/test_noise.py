@@ -1,4 +1,4 @@
-"""NEFTune's noise: its size by the length of each text, only where it is asked for, and what it changes of a step."""
+"""NEFTune's noise: its size by text length, off by default, and its effect on a step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def train(folder: Path, alpha: float) -> tuple[list[float], Tensor]:
     return [m["loss"] for _, m in read_metrics(folder, "sft")], module.model.lm_head.weight.detach()
 
 
-def test_a_step_with_noise_is_another_one_and_the_same_each_time(tmp_path: Path) -> None:
+def test_noise_changes_a_step_reproducibly(tmp_path: Path) -> None:
     plain, noise, again = (train(tmp_path / name, alpha) for name, alpha in (("a", 0.0), ("b", 5.0), ("c", 5.0)))
     assert noise[0] == again[0] and torch.equal(noise[1], again[1])
     assert noise[0][0] != plain[0][0] and not torch.equal(noise[1], plain[1])

@@ -94,7 +94,7 @@ def test_only_the_sources_of_the_mix(tmp_path: Path) -> None:
             _rows(ctx, MADE)
 
 
-def test_a_trace_too_long_for_the_model_is_left_out_whole_and_counted(tmp_path: Path) -> None:
+def test_a_trace_too_long_for_the_model_is_dropped_and_counted(tmp_path: Path) -> None:
     with stages.stage_context(tmp_path, "sft") as ctx:
         write_good(ctx, ["finqa"] * 3)
         lengths = sorted(group.n_tokens for group in _rows(ctx, MADE)[0])
@@ -112,7 +112,7 @@ def test_a_template_that_does_not_keep_an_answer_is_one_line(tmp_path: Path) -> 
             _rows(ctx, cuts)
 
 
-def test_every_row_once_an_epoch() -> None:
+def test_every_row_once_per_epoch() -> None:
     groups = [RowGroup([1] * (5 + i % 7), [[2] * (3 + i % 5)], [i]) for i in range(40)]
     plan = make_plan(groups, epochs=3, row_tokens=50, rows_per_step=2, seed=0)
     numbers = [n for step in plan for row in step for group in row for n in group.numbers]

@@ -1,4 +1,4 @@
-"""The table of completions: in the run folder, and read back from W&B's offline files; one W&B run after a kill."""
+"""Sampled completions: the run folder and W&B's offline files hold the same rows, also after a kill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger.close(False)
 
 
 @pytest.mark.slow
-def test_what_wandb_was_given_is_what_the_run_folder_holds_over_a_kill(tmp_path: Path) -> None:
+def test_wandb_and_the_run_folder_hold_the_same_samples_after_a_kill(tmp_path: Path) -> None:
     path = str(REPO)
     for kind in ("killed", "whole"):
         command = [sys.executable, "-c", _RUN, str(tmp_path), kind]
@@ -72,7 +72,7 @@ def test_what_wandb_was_given_is_what_the_run_folder_holds_over_a_kill(tmp_path:
         assert seen["verdict/odd"] == row["rewards"]["odd"]["value"] and seen["why/odd"] == row["rewards"]["odd"]["why"]
 
 
-def test_verdicts_of_every_reward_have_columns_and_undecided_stays_none() -> None:
+def test_each_reward_has_columns_and_undecided_stays_none() -> None:
     row = {"step": 3, "completion": "c", "reward": None, "advantage": 0.0}
     found = {"form": Verdict(1.0, None, "good"), "judge": Verdict(None, None, "timed out")}
     rewards = {name: {"value": v.value, "why": v.why} for name, v in found.items()}
@@ -83,6 +83,6 @@ def test_verdicts_of_every_reward_have_columns_and_undecided_stays_none() -> Non
     assert table([]) == ([], [])
 
 
-def test_every_step_by_default(tmp_path: Path) -> None:
+def test_samples_of_every_step_by_default(tmp_path: Path) -> None:
     walk(tmp_path, TinyEngine())
     assert {row["step"] for row in read_jsonl(tmp_path / "samples.jsonl")} == {0, 1, 2}
