@@ -1,4 +1,4 @@
-"""From a `_target_` node of the configuration to the object."""
+"""Build the objects that `_target_` nodes of the configuration describe."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def build(node: Mapping[str, Any], **more: Any) -> Any:
 
 
 def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Instantiate every node of a group that composes as a list, by name.
+    """Instantiate every node of a group of named parts.
 
-    A source inside a benchmark speaks of `source.<its name>`: ConfigError names the key where it stands.
+    An error of a source inside a benchmark names the key `benchmark.<name>.source.…`, where the user has set it.
     """
     parts: dict[str, Any] = {}
     for name, node in nodes.items():

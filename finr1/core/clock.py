@@ -1,4 +1,4 @@
-"""What a stage costs: wall seconds and peak memory."""
+"""The cost of a stage: wall seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -12,45 +12,44 @@ from finr1.core.stage_folder import Spent, note_spent, spent
 
 
 def memory_gib(field: str) -> float:
-    """This process's resident memory in GiB: now (`VmRSS`), or its highest (`VmHWM`); 0 without Linux's /proc."""
+    """Resident memory of this process in GiB: current (`VmRSS`) or peak (`VmHWM`); 0 without Linux's /proc."""
     with contextlib.suppress(OSError):
-        if found := re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()):
-            return int(found[1]) / 2**20
+        if line := re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(line[1]) / 2**20
     return 0.0
 
 
 class Clock:
-    """What is spent on a stage over all its attempts; noted on disk every few seconds, so that a SIGKILL loses few.
+    """Measures time and memory of a stage over all its attempts; saved every few seconds, so that a kill loses little.
 
-    The kernel keeps one peak of memory for the whole process: a stage that raises it has reached just that. Another
-    stage's peak is the highest of looks taken twice a second. (Linux could be told to forget its peak, but then no
-    tool outside would see the run's.)
+    The kernel keeps one memory peak for the whole process. A stage that raises it gets that exact value, any other
+    the maximum of samples taken twice per second. (Resetting the kernel's peak would hide it from outside tools.)
     """
 
-    def __init__(self, folder: Path, every_s: float = 5.0, look_every_s: float = 0.5) -> None:
-        self._folder, self._every_s, self._look_every_s = folder, every_s, look_every_s
+    def __init__(self, folder: Path, save_every_s: float = 5.0, sample_every_s: float = 0.5) -> None:
+        self._folder, self._save_every_s, self._sample_every_s = folder, save_every_s, sample_every_s
         self._before, self._start = spent(folder), time.monotonic()
-        self._highest_before, self._seen = memory_gib("VmHWM"), memory_gib("VmRSS")
+        self._peak_before, self._sampled = memory_gib("VmHWM"), memory_gib("VmRSS")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     @property
     def spent(self) -> Spent:
-        """Up to now."""
+        """The cost so far, earlier attempts included."""
         highest = memory_gib("VmHWM")
-        peak = highest if highest > self._highest_before else self._seen
+        peak = highest if highest > self._peak_before else self._sampled
         seconds = self._before.seconds + time.monotonic() - self._start
         return Spent(round(seconds, 3), round(max(peak, self._before.memory_gib), 3))
 
     def _watch(self) -> None:
-        noted = time.monotonic()
-        while not self._stop.wait(min(self._look_every_s, self._every_s)):
-            self._seen = max(self._seen, memory_gib("VmRSS"))
-            if time.monotonic() - noted >= self._every_s:
-                noted = time.monotonic()
-                self._note()
+        saved = time.monotonic()
+        while not self._stop.wait(min(self._sample_every_s, self._save_every_s)):
+            self._sampled = max(self._sampled, memory_gib("VmRSS"))
+            if time.monotonic() - saved >= self._save_every_s:
+                saved = time.monotonic()
+                self._save()
 
-    def _note(self) -> None:
+    def _save(self) -> None:
         with contextlib.suppress(OSError):
             note_spent(self._folder, self.spent)
 
@@ -61,4 +60,4 @@ class Clock:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._note()
+        self._save()

@@ -1,4 +1,4 @@
-"""What may be trained on: rows that were checked against the held-out rows of the run's benchmarks."""
+"""Contamination: were training rows checked against the held-out rows of the benchmarks?"""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ from finr1.core.types import Question
 
 
 def check_rows(stage: str, benchmark: Mapping[str, Any], folder: Path) -> None:
-    """ConfigError unless the questions stage of this folder has checked its rows against these benchmarks."""
+    """Raise ConfigError unless the questions stage of this folder has checked its rows against these benchmarks."""
     manifest = read_json(folder / MANIFEST)
     checked = manifest["counts"].get("checked")
     then = manifest.get("settings", {}).get("benchmark") or {}
     missing = [f"benchmark {name}" for name in benchmark if name not in (checked or {})]
     missing += [
-        f"benchmark {name} with the settings it has now"
+        f"benchmark {name} with its current settings"
         for name, node in benchmark.items()
         if name in then and not covers(then[name], node)
     ]
     if checked is None:
-        missing = ["anything held out"]
+        missing = ["any benchmark"]
     if missing:
         key, why = f"{stage}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
-        raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or say {key}=true")
+        raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or set {key}=true")
 
 
 def refuse_chats(place: Path) -> NoReturn:
-    """ConfigError: chats from outside a run were checked against nothing."""
+    """Raise ConfigError: chats from outside a run were not checked against any benchmark."""
     key, why = "sft.allow_unchecked", f"the chats of {place} were not checked against any benchmark"
-    raise ConfigError(key, "false", why, f"say {key}=true, and do not trust scores on rows that could be among them")
+    raise ConfigError(
+        key, "false", why, f"set {key}=true, and do not trust scores on benchmarks that these chats may contain"
+    )
 
 
 def covers(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether what a benchmark held out when rows were checked holds all that it asks now, as far as settings tell.
+    """Whether a benchmark's settings when rows were checked (`then`) cover all the rows that it has now.
 
-    Where its files lie does not matter; a choice of some rows (`limit`, `seed`) is among all of them (`limit=null`).
+    The location of its files does not matter; a subset of rows (`limit`, `seed`) is covered by all rows (`limit=null`).
     """
     chosen = ("limit", "seed") if "limit" in then and then["limit"] is None else ()
-    before, after = (_asked({k: v for k, v in node.items() if k not in chosen}) for node in (then, now))
+    before, after = (_row_settings({k: v for k, v in node.items() if k not in chosen}) for node in (then, now))
     return canonical(before) == canonical(after)
 
 
-def _asked(node: Any) -> Any:
-    """Settings without those that do not change which rows there are."""
+def _row_settings(node: Any) -> Any:
+    """The settings of a node that decide which rows there are."""
     if isinstance(node, Mapping):
-        return {name: _asked(value) for name, value in node.items() if name not in ("path", "licence")}
+        return {name: _row_settings(value) for name, value in node.items() if name not in ("path", "licence")}
     return node
 
 
@@ -58,40 +60,43 @@ UNKNOWN = "unknown"
 
 
 class Leakage(NamedTuple):
-    """`state`: checked | not checked | shares documents | unknown; `note` says it in words."""
+    """Contamination of a model's training rows by a benchmark; `note` explains the state.
+
+    `state`: checked | not checked | shares documents | unknown.
+    """
 
     state: str
     note: str
 
 
 def leakage(folder: Path | None, benchmark: str, questions: Sequence[Question]) -> Leakage:
-    """What the manifests beside a model folder say of its training rows; None: a model that came from elsewhere.
+    """Contamination of a model's training rows, from the manifests beside its folder (None: a model from outside).
 
-    The questions stage notes which benchmarks its rows were checked against, and how many questions those had. Rows
-    that were not are looked at here: which of them are on a document of the benchmark.
+    The questions stage records which benchmarks its rows were checked against, and how many questions these had.
+    Unchecked rows are compared here by document.
     """
     stage = None if folder is None else folder.parent
     if stage is None or not (stage / MANIFEST).is_file():
-        return Leakage(UNKNOWN, "what it was trained on is not known here")
+        return Leakage(UNKNOWN, "its training rows are unknown")
     runs = _runs(stage)
     missing = [run for run in runs if not _manifest_of(run)]
     if missing or not runs:
-        return Leakage(UNKNOWN, f"its training rows are not at hand ({missing[0].name if missing else stage.name})")
+        return Leakage(UNKNOWN, f"its training rows are not available ({missing[0].name if missing else stage.name})")
     checked = [(_manifest_of(run)["counts"].get("checked") or {}).get(benchmark) for run in runs]
     if all(checked):
         least = min(n for n in checked if n)
         if least >= len(questions):
-            return Leakage("checked", "its training rows were checked against these questions and share none")
-        return Leakage("not checked", f"its training rows were checked against {least:,} questions of it only")
-    asked = {question.document_id for question in questions}
+            return Leakage("checked", "its training rows were checked against these questions and contain none of them")
+        return Leakage("not checked", f"its training rows were checked against only {least:,} of its questions")
+    held_out = {question.document_id for question in questions}
     trained = {row.get("document_id") for run in runs for row in read_jsonl(_questions(run) / "questions.jsonl")}
-    if shared := len(asked & trained):
-        return Leakage("shares documents", f"{shared:,} of {len(asked):,} documents asked were there to train on")
-    return Leakage("not checked", "its training rows were not checked against it; they share no document")
+    if shared := len(held_out & trained):
+        return Leakage("shares documents", f"{shared:,} of its {len(held_out):,} documents are in the training rows")
+    return Leakage("not checked", "its training rows were not checked against it; they share no document with it")
 
 
 def _runs(stage: Path) -> list[Path]:
-    """The runs whose questions a training stage could see, those of the stage that its first weights came from too."""
+    """The runs whose questions a training stage could see, the stage of its initial weights included."""
     settings: Mapping[str, Any] = read_json(stage / MANIFEST).get("settings", {})
     for name in ("grpo", "sft"):
         if name not in settings:
@@ -111,5 +116,4 @@ def _questions(run: Path) -> Path:
 
 def _manifest_of(run: Path) -> Mapping[str, Any]:
     path = _questions(run) / MANIFEST
-    found: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-    return found
+    return read_json(path) if path.is_file() else {}

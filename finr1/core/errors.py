@@ -1,4 +1,4 @@
-"""The one error users are meant to see: `<key>=<value>: <why>; <what to do>`, one line, no traceback."""
+"""The errors shown to users, in one line without a traceback: `<key>=<value>: <why>; <what to do>`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 class Finr1Error(Exception):
-    """A mistake the user can mend."""
+    """An error that the user can fix."""
 
 
 class ConfigError(Finr1Error, ValueError):
@@ -18,9 +18,9 @@ class ConfigError(Finr1Error, ValueError):
 
 
 def check_least(prefix: str, settings: object, least: float, *names: str, above: bool = False) -> None:
-    """ConfigError for the first of these fields of a settings object that is below `least` (or at it, with `above`).
+    """Raise ConfigError for the first of these fields that is below `least` (with `above`: not above it) or not finite.
 
-    A value that is no finite number is refused too; None is left alone.
+    None is accepted.
     """
     for name in names:
         value = getattr(settings, name)
@@ -34,21 +34,21 @@ def check_least(prefix: str, settings: object, least: float, *names: str, above:
 
 
 class DataError(Finr1Error, ValueError):
-    """An input file that is missing, broken, or not in the layout it should have."""
+    """An input file that is missing, corrupt, or not in the expected layout."""
 
     def __init__(self, path: object, why: str, remedy: str) -> None:
         super().__init__(f"{path}: {why}; {remedy}")
 
 
 class RowError(DataError):
-    """One row of a source that is set aside: `reason` is a word to count by, `why` says it of this row."""
+    """One unreadable row of a source, which is set aside: counted under `reason`, explained by `why`."""
 
     def __init__(
-        self, place: str, why: str, remedy: str = "mend or delete that row", reason: str = "unreadable"
+        self, place: str, why: str, remedy: str = "fix or delete that row", reason: str = "unreadable"
     ) -> None:
         super().__init__(place, why, remedy)
         self.place, self.why, self.reason = place, why, reason
 
 
 class BusyError(Finr1Error, RuntimeError):
-    """Another process works on the same run folder."""
+    """Another process holds the lock of the run folder."""

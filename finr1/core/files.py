@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON documents, and hashes of files and values."""
+"""Atomic writes, JSON documents, and hashes of files and values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,17 +15,17 @@ from finr1.core.errors import DataError
 
 
 def canonical(value: object) -> str:
-    """JSON with sorted keys: equal for equal values, whatever order they were made in."""
+    """Serialise to JSON with sorted keys: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def digest(value: object) -> str:
-    """16 hex digits of a JSON value."""
+    """Hash a JSON value to 16 hex digits, the same on every machine."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """16 hex digits of these files' contents, in the order of their names."""
+    """Hash the contents of these files, sorted by path, to 16 hex digits."""
     total = hashlib.sha256()
     for path in sorted(paths):
         total.update(hashlib.sha256(path.read_bytes()).digest())
@@ -32,21 +33,61 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def tree_hash(path: Path) -> str:
-    """16 hex digits of the names, sizes and times of a file, or of all files below a folder."""
+    """Hash the names, sizes and modification times of a file, or of all files below a folder, to 16 hex digits."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     stats = [(str(file.relative_to(path)), file.stat()) for file in files]
     return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file, or nothing: a kill in between leaves the old one."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` when the block succeeds: complete and on disk, or not written at all.
+
+    The temporary name is fixed, so that a rerun overwrites what a killed process left; the run lock excludes others.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = partial_name(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that replaces `path` when the block succeeds."""
+    temporary = partial_name(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
+
+
+def partial_name(path: Path) -> Path:
+    """The name that a file or folder has until it is complete."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
@@ -55,25 +96,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document; DataError names the file and the place of a fault."""
+    """Read one JSON document; DataError names the file and the line of an error."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(path, "no such file", "run the stage that writes it first") from error
     except json.JSONDecodeError as error:
-        raise DataError(path, f"broken JSON at line {error.lineno}", "delete it and run its stage again") from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` when the block ends well: any size, and whole or not at all.
-
-    Its name until then is fixed: the next process overwrites what a killed one left; the run's lock keeps others out.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        raise DataError(path, f"corrupt JSON in line {error.lineno}", "delete it and run its stage again") from error

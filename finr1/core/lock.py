@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock, Timeout
 
 from finr1.core.errors import BusyError, ConfigError
 
 
 class RunLock:
-    """A kernel lock on the run folder: a second process gets a clear error; a killed one leaves nothing behind."""
+    """A kernel lock on the run folder: a second process is refused at once; a killed process releases its lock."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / ".lock"
+        self.run_dir, self.path = run_dir, run_dir / ".lock"
+        self._lock = FileLock(self.path, timeout=0)
 
     def __enter__(self) -> Self:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+")
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            owner = self.path.read_text().strip() or "unknown"
+            why = f"name={self.run_dir.name}: another process (pid {owner}) works in {self.run_dir}"
+            raise BusyError(f"{why}; wait for it, or give name=<other>") from error
         except PermissionError:
             raise
         except OSError as error:
-            remedy = "give another paths.runs=<folder>, or mend this one"
-            why = f"the run's folder cannot be made there ({error.strerror})"
-            raise ConfigError("paths.runs", self.path.parent.parent, why, remedy) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "unknown"
-            self._file.close()
-            run_dir = self.path.parent
-            why = f"name={run_dir.name}: another process (pid {owner}) works in {run_dir}"
-            raise BusyError(f"{why}; wait for it, or give name=<other>") from error
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+            why = f"the run folder cannot be created there ({error.strerror})"
+            remedy = "give another paths.runs=<folder>, or fix this one"
+            raise ConfigError("paths.runs", self.run_dir.parent, why, remedy) from error
+        self.path.write_text(str(os.getpid()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._lock.release()

@@ -1,12 +1,12 @@
-"""Several processes that train one model: which one this is, and what they tell each other.
+"""Communication between the ranks of a training run.
 
-A *rank* is one process, with one GPU where there are GPUs, a copy of the model and an engine of its own. They are
-started by `finr1/cli/launch.py`, or by torchrun on each machine. What a step holds does not depend on how many there
-are: they divide its questions to sample and its rows to train on, and add their gradients up. The first rank alone
-writes to the run folder.
+A *rank* is one process, with one GPU where there are GPUs, its own engine, and a copy or a shard of the model. Ranks
+are started by `finr1/cli/launch.py`, or by torchrun on each machine. A step's content does not depend on their number:
+they share its questions to sample and its rows to train on, and sum their gradients. Only the first rank writes to the
+run folder.
 
-Everything but gradients goes between the CPUs, over a gloo group with a long time limit: a rank may wait for hours
-while the first one asks a teacher, or another one's reward a judge.
+Everything but gradients is sent between CPUs, over a gloo group with a long timeout: a rank may wait for hours while
+the first one queries a teacher, or another rank's reward queries a judge.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)  # of a rank that waits for another one
-MEETING = timedelta(minutes=10)  # within which all must have come to where they meet
-LAUNCHER = os.getppid()  # where this process is a rank
+TIMEOUT = timedelta(days=7)  # of a rank that waits for another
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for all ranks to start
+LAUNCHER = os.getppid()  # the parent of a rank
 LOST = 3  # exit code of a rank that ends because another one did
 
 
 class LostRank(Finr1Error):
-    """Another rank has ended: it has said why, or was killed."""
+    """Another rank has ended, with its own error message or by a kill."""
 
 
 class Ranks:
-    """This process among those that train together; alone, nothing is sent and every method gives back what it got.
+    """This process and the ranks it trains with. With one rank nothing is sent; every method returns its input.
 
     Args:
-        rank: the number of this process, from 0.
-        world: how many there are.
-        group: of torch.distributed, between CPUs; None where this process is alone.
+        rank: number of this process, from 0.
+        world: number of ranks.
+        group: process group of torch.distributed between CPUs; None with one rank.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, group: Any = None) -> None:
@@ -53,23 +53,23 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes."""
+        """Whether this is the first rank, the one that writes."""
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's part of what all ranks hold in the same order: every `world`-th."""
+        """This rank's part of a sequence that all ranks hold: every `world`-th item."""
         return items[self.rank :: self.world]
 
     def unshard(self, own: Sequence[T]) -> list[T]:
-        """The inverse of `shard`, on every rank: all parts, in the order of the whole."""
+        """The inverse of `shard`: the whole sequence in its order, on every rank."""
         parts = self.gather(own)
         return [parts[i % self.world][i // self.world] for i in range(sum(map(len, parts)))]
 
     def share(self, items: Sequence[T], sizes: Sequence[int]) -> list[T]:
-        """This rank's part, in the given order, so that the sizes of all parts are about equal.
+        """This rank's part, in the given order, with about equal total size on every rank.
 
-        The largest first, each to the rank with the least so far (Graham 1969, longest processing time: at most 4/3 of
-        the best). All ranks must hold the same items; a rank has nothing where there are fewer of them than ranks.
+        The largest item first, each to the rank with the smallest total (Graham 1969, longest processing time: at most
+        4/3 of the optimum). All ranks must pass the same items; with fewer items than ranks some get none.
         """
         loads, owner = [0] * self.world, [0] * len(items)
         for i in sorted(range(len(items)), key=lambda i: -sizes[i]):
@@ -78,63 +78,63 @@ class Ranks:
         return [item for item, rank in zip(items, owner, strict=True) if rank == self.rank]
 
     def rounds(self, items: Sequence[T], sizes: Sequence[int]) -> list[tuple[T, bool]]:
-        """This rank's part where all must take the same number of passes at once, and whether each item counts.
+        """This rank's part, with the same number of items on every rank, and whether each item counts.
 
-        The largest first, one a rank and round, so that those of a round are about equal. Where the last round has
-        fewer items than ranks, the others pass the last item once more; it does not count there.
+        The largest items first, one per rank and round, so that the items of a round are about equal in size. In an
+        incomplete last round the remaining ranks repeat the last item, which does not count there.
         """
         order = sorted(range(len(items)), key=lambda i: -sizes[i])
         places = range(self.rank, -(-len(items) // self.world) * self.world, self.world)
         return [(items[order[min(place, len(items) - 1)]], place < len(items)) for place in places]
 
     def gather(self, value: T) -> list[T]:
-        """What each rank gives, in their order, on every rank. Values are pickled."""
+        """All ranks' values in rank order, on every rank. Values are pickled."""
         if self.world == 1:
             return [value]
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.world
-        with _others():
+        with _lost_rank():
             dist.all_gather_object(values, value, self._group)
         return values
 
     def broadcast(self, value: T) -> T:
-        """What the first rank gives, on every rank; the values of others do not count."""
+        """The first rank's value, on every rank."""
         if self.world == 1:
             return value
         import torch.distributed as dist
 
         values: list[Any] = [value if self.first else None]
-        with _others():
+        with _lost_rank():
             dist.broadcast_object_list(values, 0, self._group)
         return values[0]  # type: ignore[no-any-return]
 
     def to_first(self, value: T) -> list[T]:
-        """What each rank gives, in their order, on the first rank; on others nothing."""
+        """All ranks' values in rank order on the first rank, an empty list on the others."""
         if self.world == 1:
             return [value]
         import torch.distributed as dist
 
         values: list[Any] | None = [None] * self.world if self.first else None
-        with _others():
+        with _lost_rank():
             dist.gather_object(value, values, 0, self._group)
         return values or []
 
     def sum(self, numbers: Tensor) -> Tensor:
-        """The sum over ranks of a tensor on the CPU, the same to the last bit on all."""
+        """The sum of a CPU tensor over ranks, bit-identical on all of them."""
         if self.world == 1:
             return numbers
         import torch.distributed as dist
 
         total = numbers.clone()
-        with _others():
+        with _lost_rank():
             dist.all_reduce(total, group=self._group)
         return total
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add up the gradients of all ranks, in place; one that no rank has stays None.
+        """Sum the gradients over ranks, in place; a gradient that no rank has stays None.
 
-        Once an optimiser step, after the last micro-batch: ranks may have different numbers of them, or none.
+        Called once per optimiser step, after the last micro-batch; ranks may have different numbers of micro-batches.
         """
         if self.world == 1:
             return
@@ -142,23 +142,23 @@ class Ranks:
         import torch.distributed as dist
 
         trained = [p for p in parameters if p.requires_grad]
-        found = self.sum(torch.tensor([float(p.grad is not None) for p in trained]))
-        with _others():
+        n_holders = self.sum(torch.tensor([float(p.grad is not None) for p in trained]))
+        with _lost_rank():
             works = []
-            for p, ranks in zip(trained, found.tolist(), strict=True):
-                if ranks:
+            for p, n in zip(trained, n_holders.tolist(), strict=True):
+                if n:
                     p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                     works.append(dist.all_reduce(p.grad, async_op=True))
             for work in works:
                 work.wait()
 
     def broadcast_parameters(self, parameters: Iterable[Tensor]) -> None:
-        """The first rank's values into everybody's."""
+        """Overwrite the parameters with the first rank's."""
         if self.world == 1:
             return
         import torch.distributed as dist
 
-        with _others():
+        with _lost_rank():
             for p in parameters:
                 dist.broadcast(p.detach(), 0)
 
@@ -167,25 +167,25 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def _others(words: str = "") -> Iterator[None]:
-    """What torch says when a connection breaks, by these words where it may say anything, becomes LostRank."""
+def _lost_rank(pattern: str = "") -> Iterator[None]:
+    """Turn torch's RuntimeError for a broken connection, recognised by this pattern, into LostRank."""
     try:
         yield
     except RuntimeError as error:
-        if world() == 1 or not re.search(words, str(error)):
+        if world() == 1 or not re.search(pattern, str(error)):
             raise
         raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
 
 
 def lost_in_passes() -> contextlib.AbstractContextManager[None]:
-    """The same around passes through weights in pieces."""
-    return _others(r"gloo/transport|closed by peer|reset by peer|NCCL")
+    """Raise LostRank where passes through sharded weights lose a rank."""
+    return _lost_rank(r"gloo/transport|closed by peer|reset by peer|NCCL")
 
 
 def sharded(fit: Mapping[str, Any], full: bool) -> bool:
-    """Whether `trainer.fit` has several ranks hold pieces of the weights (`data/sharding.py`), not copies.
+    """Whether the ranks hold shards of the weights (`training/loop/sharding.py`) instead of copies.
 
-    With `strategy: fsdp`; with `auto` on GPUs, where all weights are trained (`full`) and passes are without autocast.
+    They do with `strategy: fsdp`, and with `auto` on GPUs if all weights are trained (`full`) without autocast.
     """
     strategy = fit.get("strategy", "auto")
     on_gpus = fit.get("accelerator") in ("gpu", "cuda")
@@ -193,35 +193,34 @@ def sharded(fit: Mapping[str, Any], full: bool) -> bool:
 
 
 def plain(fit: Mapping[str, Any]) -> bool:
-    """Whether passes are computed in the weights' own type, without autocast."""
+    """Whether passes are computed in the dtype of the weights, without autocast."""
     return str(fit.get("precision") or 32) in ("32", "32-true")
 
 
 def world() -> int:
-    """How many processes torchrun, or `finr1/cli/launch.py`, says there are; 1 where it was neither."""
+    """Number of ranks, as set by torchrun or `finr1/cli/launch.py`; 1 without them."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def number() -> int:
-    """Which of them this one is."""
+    """Number of this rank."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its launcher ends, even by SIGKILL: nobody would look after the ranks."""
-    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h; elsewhere nothing happens
+    """Have the kernel kill this process when its launcher ends, even by SIGKILL, so that no rank is orphaned."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h; no effect on other systems
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != LAUNCHER:  # it ended before
+    if os.getppid() != LAUNCHER:  # it ended before the call
         raise LostRank("the launcher has ended")
 
 
 def leave(code: int) -> int:
-    """End this process where it is a rank; alone, give the exit code back.
+    """Exit the process if it is one of several ranks, else return the exit code.
 
-    What was registered for the end is done, but torch's libraries are not taken down: now and then a thread of theirs
-    was still there, and the process, with all its work done, was aborted ("terminate called without an active
-    exception").
+    Exit handlers run, but torch's libraries are not torn down: a thread of theirs sometimes outlived them and aborted
+    the finished process ("terminate called without an active exception").
     """
     if world() == 1:
         return code
@@ -233,24 +232,24 @@ def leave(code: int) -> int:
 
 
 def init_ranks() -> Ranks:
-    """Wait until all processes are there; called once in a process, before any engine is built.
+    """Wait for all ranks to start; called once per process, before any engine is built.
 
-    torch's default group is made here: an in-process vLLM engine that found none would make one of its own.
+    Creates torch's default process group: an in-process vLLM engine that finds none would create its own.
     """
     if world() == 1:
         return ALONE
     import torch
     import torch.distributed
 
-    dist: Any = torch.distributed  # not all that its documentation names is exported
+    dist: Any = torch.distributed  # its type stubs lack documented names
     _end_with_parent()
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
-    with _others():
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
-        store.set_timeout(PATIENCE)
+    with _lost_rank():
+        store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+        store.set_timeout(TIMEOUT)
         store = dist.PrefixStore("default_pg", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))

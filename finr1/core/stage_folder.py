@@ -1,8 +1,8 @@
-"""What a run leaves on disk: append-only JSONL, stage folders with a manifest, and the lock of a run.
+"""Stage folders: done, resumed or restarted, by fingerprint.
 
-A stage folder is *done* when its `manifest.json` carries the fingerprint that the run would give it now: a hash of the
-stage's settings, of the fingerprints of what it reads, and of the stage's own sources. A folder that was begun with the
-same fingerprint (`begun.json`) is *resumed*; one begun with another is kept aside under `.old/` and begun anew.
+A stage is *done* when the fingerprint in its `manifest.json` equals the current one: a hash of the stage's settings, of
+its inputs' fingerprints and of the source files it imports. A folder started with the same fingerprint (`begun.json`)
+is *resumed*; one with another fingerprint is moved to `.old/`, and the stage starts afresh.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ State = Literal["done", "resume", "fresh"]
 
 
 class Spent(NamedTuple):
-    """What a stage has cost over all attempts: wall seconds, and the peak of resident memory in GiB (0: not known)."""
+    """Cost of a stage over all attempts: wall seconds, and peak resident memory in GiB (0: unknown)."""
 
     seconds: float
     memory_gib: float
@@ -33,7 +33,7 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True)
 class StageKey:
-    """What decides whether a stage must run again, each part hashed, so that a change can be named."""
+    """Everything that decides whether a stage must rerun, part by part, so that a change can be named."""
 
     stage: str
     settings: Mapping[str, Any]
@@ -42,21 +42,21 @@ class StageKey:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all parts."""
+        """Hash of all parts, 16 hex digits."""
         return digest([self.stage, self.settings, self.inputs, self.code])
 
     def changes(self, other: Mapping[str, Any]) -> str:
-        """In words, what differs from the key written in a manifest: `settings.n_train, code`."""
+        """Names of the parts that differ from the key in a manifest, for the user: `n_train, its code`."""
         names = [f"input {k}" for k, v in self.inputs.items() if other.get("inputs", {}).get(k) != v]
         before = other.get("settings", {})
-        mine = json.loads(canonical(self.settings))
-        names += [k for k in sorted({*mine, *before}) if mine.get(k) != before.get(k)]
+        now = json.loads(canonical(self.settings))
+        names += [k for k in sorted({*now, *before}) if now.get(k) != before.get(k)]
         if other.get("code") != self.code:
             names.append("its code")
         return ", ".join(names) or "nothing that is known"
 
     def to_json(self) -> dict[str, Any]:
-        """As written in the manifest."""
+        """The key as written in the manifest."""
         return {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
@@ -67,7 +67,7 @@ class StageKey:
 
 
 def state_of(folder: Path, key: StageKey) -> State:
-    """Whether the folder is done, can be resumed, or must be begun anew."""
+    """Whether the folder is done, can be resumed, or must be started afresh."""
     for name, state in ((MANIFEST, "done"), (BEGUN, "resume")):
         path = folder / name
         if path.exists():
@@ -76,12 +76,12 @@ def state_of(folder: Path, key: StageKey) -> State:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a stage has finished in this folder, under whatever settings."""
+    """Whether a stage has finished in this folder, under any settings."""
     return (folder / MANIFEST).is_file()
 
 
 def begin(folder: Path, key: StageKey) -> tuple[State, str]:
-    """Make the folder ready; returns its state and, where an older one was set aside, what had changed."""
+    """Prepare the folder; returns its state and, if an older one was moved to `.old/`, what has changed."""
     state = state_of(folder, key)
     changed = ""
     if state == "fresh":
@@ -105,7 +105,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, versions: Mapping[str, str]) -> None:
-    """Mark the stage done: from now on it is skipped as long as its fingerprint stays."""
+    """Write the manifest: the stage is skipped from now on, as long as its fingerprint stays the same."""
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
@@ -125,14 +125,14 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, 
 
 
 def spent(folder: Path) -> Spent:
-    """What earlier, killed attempts at a stage that is being resumed have cost (`note_spent` wrote it)."""
+    """Read the cost of earlier, killed attempts at this stage (written by `note_spent`)."""
     try:
-        found = [float(word) for word in (folder / SPENT).read_text().split()]
+        numbers = [float(word) for word in (folder / SPENT).read_text().split()]
     except (FileNotFoundError, ValueError):
-        found = []
-    return Spent(*found) if len(found) == 2 and all(map(math.isfinite, found)) else Spent(0.0, 0.0)
+        numbers = []
+    return Spent(*numbers) if len(numbers) == 2 and all(map(math.isfinite, numbers)) else Spent(0.0, 0.0)
 
 
 def note_spent(folder: Path, cost: Spent) -> None:
-    """Note what was spent so far, so that a resumed stage reports the whole."""
+    """Save the cost so far, so that a resumed stage reports the total."""
     write_atomic(folder / SPENT, f"{cost.seconds:.3f} {cost.memory_gib:.3f}")

@@ -1,17 +1,13 @@
-"""What flows through a run: `Question`, `Trace`, `Verdict`, `Group`; and `Completion`, an engine's answer.
-
-All are immutable and go to JSON and back without loss (`to_json`, `from_json`). This module imports only the standard
-library, so that everything may import it.
-"""
+"""The data types of a run: `Question`, `Completion`, `Trace`, `Verdict`, `Group`. All are immutable."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self, TypedDict
+
+from finr1.core.files import digest
 
 # The seven criteria of Fin-R1's reasoning score (arXiv 2503.16252 v5, App. B.3), in the paper's order.
 CRITERIA = (
@@ -32,17 +28,17 @@ FinishReason = Literal["stop", "length", "error"]
 
 
 class Message(TypedDict):
-    """One chat message, in the form every chat template takes."""
+    """One chat message, in the format that chat templates take."""
 
     role: str
     content: str
 
 
 class Verdict(NamedTuple):
-    """What a judge or a reward says of one completion.
+    """The decision of a judge or a reward on one completion.
 
-    `value` is None when undecided (unparseable, judge failed, timed out): None is counted and shown, never averaged,
-    never turned into 0 or 1.
+    `value` is None when undecided (unparseable, judge failed, timed out). None is counted and reported, never averaged
+    and never turned into 0 or 1.
     """
 
     value: float | None
@@ -51,15 +47,12 @@ class Verdict(NamedTuple):
 
 
 def stable_id(*parts: object) -> str:
-    """16 hex digits that depend only on the parts: the same on every machine and in every process."""
-    return hashlib.sha256(_encode(parts).encode()).hexdigest()[:16]
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode  # `dumps` would make one a call
+    """Hash the parts to an id of 16 hex digits, the same on every machine."""
+    return digest(parts)
 
 
 class _Json:
-    """To a plain dictionary and back, for the dataclasses below."""
+    """Conversion of a dataclass to a plain dictionary and back, without loss."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
@@ -71,7 +64,7 @@ class _Json:
 
     @classmethod
     def needed(cls, prefix: str = "") -> list[str]:
-        """The keys that a row must have, for `store.take_rows`; each after this prefix."""
+        """The keys that a row must have (fields without a default), each after this prefix; for `each_row`."""
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         return [prefix + f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
 
@@ -80,9 +73,9 @@ class _Json:
 class Question(_Json):
     """One question with its gold answer.
 
-    `document_id` names what must not straddle a split (a report page, a generated table). `prompt` holds the user
-    messages only: the system prompt belongs to the run. `gold` is None where the source hides it: such rows are never
-    scored. `choices` maps letter to text for `kind="choice"`; for `kind="label"` it maps label to its meaning.
+    `document_id` names the unit that train and test must not share (a report page, a generated table). `prompt` holds
+    the user messages only: the system prompt belongs to the run. `gold` is None where the source hides it; such rows
+    are never scored. `choices` maps letter to text for `kind="choice"`, and label to its meaning for `kind="label"`.
     `meta` carries what a source adds (for `worked`: `program` in FinQA's DSL, `facts`, `template`).
     """
 
@@ -111,12 +104,12 @@ class Question(_Json):
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine gives for one sample.
+    """One sampled answer of an engine.
 
-    `token_ids` and `logprobs` (natural log, of the processed distribution that was sampled) have one entry a generated
-    token, the end-of-turn token included; both are empty for engines that have no tokens, `logprobs` also where nobody
-    reads them (`Request.logprobs`). `finish_reason` "length" means truncated; "error" means that the call failed and
-    `error` says why.
+    `token_ids` and `logprobs` (natural log, of the distribution that was sampled: temperature and top-p included) have
+    one entry per generated token, the end-of-turn token included; both are empty for engines that return no tokens,
+    `logprobs` also where they were not requested (`Request.logprobs`). `finish_reason` "length" means truncated;
+    "error" means that the call failed for the reason in `error`.
     """
 
     text: str

@@ -26,7 +26,7 @@ peaks = []
 for name, size in (("a", 200), ("b", 500)):
     folder = Path(sys.argv[1]) / name
     folder.mkdir()
-    with Clock(folder, look_every_s=0.01) as clock:
+    with Clock(folder, sample_every_s=0.01) as clock:
         held = b"x" * (size * MIB)
         time.sleep(0.1)
         del held
@@ -45,7 +45,7 @@ def test_each_stage_has_its_own_peak(tmp_path: Path) -> None:
 
 
 def test_the_clock_counts_killed_attempts(tmp_path: Path) -> None:
-    with Clock(tmp_path, every_s=0.01) as clock:
+    with Clock(tmp_path, save_every_s=0.01) as clock:
         time.sleep(0.05)
         assert spent(tmp_path).seconds > 0  # noted while it runs: a SIGKILL keeps it
     first = spent(tmp_path)

@@ -192,12 +192,12 @@ def main(folder: Path) -> None:
             train(stage, own)
 
         assert forked(killed) == signal.SIGKILL, f"{name}: not killed"
-        half = [path.name for path in own.rglob(".writing.tmp")]
+        half = [path.name for path in own.rglob("*.part")]
         assert (half != []) == ("half" in name), half
         assert forked(lambda stage=stage, own=own: train(stage, own)) == 0, name  # type: ignore[misc]
         whole, resumed = left(stage, folder / stage), left(stage, own)
         assert len(whole["metrics"]) == STEPS
-        found[name] = [key for key in whole if whole[key] != resumed[key]] + [p.name for p in own.rglob(".writing.tmp")]
+        found[name] = [key for key in whole if whole[key] != resumed[key]] + [p.name for p in own.rglob("*.part")]
     print(json.dumps(found))
 
 

@@ -125,18 +125,18 @@ class NoTokenizer:
 @contextmanager
 def recorded(module: Any) -> Iterator[Gradients]:
     """Record the full gradients of each optimiser step."""
-    plain, found = module.add_up, []
+    plain, found = module.sum_gradients, []
 
-    def add_up() -> torch.Tensor:
+    def sum_gradients() -> torch.Tensor:
         norm: torch.Tensor = plain()
         named = [name for name, p in module.model.named_parameters() if p.requires_grad]
         grads = {n: p.grad for n, p in zip(named, module.masters.trained, strict=True) if p.grad is not None}
         found.append({name: whole(module, grad) for name, grad in grads.items()})
         return norm
 
-    module.add_up = add_up
+    module.sum_gradients = sum_gradients
     yield found
-    del module.add_up
+    del module.sum_gradients
 
 
 def whole(module: Any, part: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ CURVES = {  # stage -> the metrics drawn, in this order; others follow
         "entropy",
         "groups_with_spread",
         "reward_std",
-        "clip_fraction",
+        "clip_ratio",
         "grad_norm",
         "mismatch",
         "tokens_per_s",
@@ -37,8 +37,8 @@ CURVES = {  # stage -> the metrics drawn, in this order; others follow
     ),
 }
 SHARES = (
-    *("format", "accuracy", "clip_fraction", "truncated", "undecided", "groups_with_spread", "pack_efficiency"),
-    *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_waste"),
+    *("format", "accuracy", "clip_ratio", "truncated", "undecided", "groups_with_spread", "packing_efficiency"),
+    *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_fraction"),
 )
 FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
 JUDGED = {"accuracy_judged": "right, as scored"}  # where a model judged

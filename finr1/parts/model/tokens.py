@@ -1,4 +1,4 @@
-"""Tokenizer of a model folder, and the token ids of prompts and completions."""
+"""A model's tokenizer, and the token ids of prompts and completions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer, which must have a chat template."""
+    """Load the tokenizer of a model folder; ConfigError if it has no chat template."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -23,17 +23,17 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """Token ids of the chat up to where the assistant begins."""
+    """Token ids of the chat, with the header of the assistant's turn."""
     chat: Any = messages
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
     return list(ids)
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str) -> list[int]:
-    """Token ids of an assistant's answer, its end-of-turn token included: what the loss is taken over.
+    """Token ids of an assistant's answer with its end-of-turn token: the tokens that carry the loss.
 
-    ValueError where the chat template does not render the answer as `prompt + answer + end of turn`: the mask would be
-    wrong (a template that strips or moves the thinking, for example).
+    ValueError if the chat template does not render the answer as `prompt + answer + end of turn` (it strips or moves
+    the thinking, for example): the loss mask would be wrong.
     """
     ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
     chat: Any = [*messages, Message(role="assistant", content=text)]

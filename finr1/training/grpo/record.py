@@ -96,7 +96,7 @@ def update_metrics(stats: UpdateStats, settings: GrpoSettings) -> dict[str, floa
     metrics = {
         "loss": stats.loss,
         "grad_norm": stats.grad_norm,
-        "clip_fraction": stats.clipped / stats.n_tokens,
+        "clip_ratio": stats.clipped / stats.n_tokens,
         "mismatch": stats.mismatch / stats.n_tokens,
         "entropy": stats.entropy / stats.n_tokens,
     }

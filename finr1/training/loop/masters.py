@@ -1,9 +1,9 @@
-"""bf16 weights with fp32 master copies: forward and backward pass in bf16, everything that adds up in fp32.
+"""bf16 weights with fp32 master copies: forward and backward passes in bf16, sums in fp32.
 
-A step of AdamW is far below a bf16 weight's spacing (2^-8 of it): added to the weight itself most of it is lost. The
-optimiser therefore works on fp32 copies, and the weights are their rounded values (Micikevicius et al., Mixed precision
-training, arXiv 1710.03740 §3.1). Gradients of micro-batches are summed in fp32 too. Against autocast over fp32 weights
-nothing is cast at every use, and activations between layers are bf16 as well.
+An AdamW update is far below the resolution of a bf16 weight (2^-8 of its value) and would be mostly lost. The optimiser
+therefore updates fp32 copies, and the weights are these copies rounded (Micikevicius et al., Mixed precision training,
+arXiv 1710.03740 §3.1). Gradients of micro-batches are summed in fp32 too. Unlike autocast over fp32 weights, no weight
+is cast at every use, and activations between layers are bf16 as well.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class Bf16Weights(Precision):
-    """Lightning's plug-in that makes a module's weights bf16: `trainer=cpu_bf16`.
+    """Lightning precision plug-in that casts a module's weights to bf16: `trainer=cpu_bf16`.
 
-    Not Lightning's own `bf16-true`, which also makes bf16 the type of every new tensor while a step runs, rewards and
-    log-probabilities among them. Buffers stay as they are: rotary frequencies are no good in bf16.
+    Lightning's own `bf16-true` also makes bf16 the default dtype during a step, so that rewards and log-probs would be
+    bf16 too. Buffers are not cast: rotary frequencies need fp32.
     """
 
     precision: Any = "bf16-weights"
 
     def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The same module, its parameters in bf16."""
+        """Cast the parameters to bf16."""
         return cast_weights(module, torch.bfloat16)
 
 
 def cast_weights(module: Module, dtype: torch.dtype) -> Module:
-    """The same module, its parameters in this type; buffers, and weights in 4 bits, as they were."""
+    """Cast the parameters in place, except 4-bit weights; returns the module."""
     for parameter in module.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
@@ -42,9 +42,9 @@ def cast_weights(module: Module, dtype: torch.dtype) -> Module:
 
 
 class Masters:
-    """What the optimiser sees of the trained weights: itself where a weight is fp32 or wider, else an fp32 copy.
+    """The parameters that the optimiser updates (`trained`): fp32 copies of bf16 weights, fp32 weights themselves.
 
-    Of a weight in pieces (`data/sharding.py`) it is this rank's piece, in the weight's own memory.
+    Of a sharded weight (`sharding.py`) it is this rank's shard as a plain tensor, in the weight's own memory.
     """
 
     def __init__(self, weights: Iterable[torch.nn.Parameter]) -> None:
@@ -52,7 +52,7 @@ class Masters:
         self.trained = [_master(weight) for weight in self.weights]
 
     def pull(self) -> None:
-        """Add the weights' gradients to the masters' and drop them: after each micro-batch, so that fp32 sums them."""
+        """Move the weights' gradients to the masters, summed in fp32; called after each micro-batch."""
         for weight, master in self._pairs():
             if weight.grad is not None:
                 grad, weight.grad = _local(weight.grad), None
@@ -60,23 +60,23 @@ class Masters:
 
     @torch.no_grad()
     def push(self) -> None:
-        """The masters' values, rounded, into the weights: after each optimiser step."""
+        """Copy the masters, rounded, into the weights; called after each optimiser step."""
         for weight, master in self._copies():
             weight.copy_(master)
 
     def state(self) -> list[Tensor]:
-        """The copies, for a checkpoint; nothing where there are none."""
+        """The fp32 copies, for a checkpoint."""
         return [master.detach() for _, master in self._copies()]
 
     @torch.no_grad()
     def load(self, state: Sequence[Tensor]) -> None:
-        """Those of a checkpoint."""
+        """Restore the fp32 copies of a checkpoint."""
         for (_, master), saved in zip(self._copies(), state, strict=True):
             master.copy_(saved)
         self.push()
 
     def unfold(self) -> None:
-        """Give the weights their full precision: after training, for an export in fp32."""
+        """Give the weights the fp32 copies as values; called after training, for an export in fp32."""
         for weight, master in self._copies():
             weight.data = master.data
 

@@ -1,9 +1,9 @@
-"""How well a step used the machine: model FLOPs utilisation, peak memory, padding, how full the rows are.
+"""Efficiency of a training step: model FLOPs utilisation (MFU), peak memory, padding and packing.
 
-FLOPs are those that the mathematics needs, 2 a multiply-add: linear layers over all tokens, the head over completion
-tokens, attention over the pairs of tokens that see each other; the backward pass takes twice the forward's, less the
-gradients of frozen weights. What is computed a second time to save memory does not count. They are set against what a
-plain matrix product reaches on this machine, in the type that the step computes in, with the threads that it has.
+Model FLOPs count 2 per multiply-add: linear layers over all tokens, the head over completion tokens, attention over the
+pairs of tokens that attend to each other. The backward pass takes twice the forward pass, less the gradients of frozen
+weights; recomputation does not count (PaLM, arXiv 2204.02311 App. B). The peak is that of a plain matrix product,
+measured on this machine in the dtype and with the threads of the step.
 """
 
 from __future__ import annotations
@@ -24,63 +24,65 @@ from finr1.training.rows import attention
 from finr1.training.rows.rows import RowGroup
 
 FILE = "matmul_peak.json"
-BUDGET_S = 1.0  # of measuring the peak, once a run
+BUDGET_S = 1.0  # time to measure the peak, once per run
 
 
 class Work(NamedTuple):
-    """What rows hold: counts."""
+    """Counts of packed rows."""
 
     rows: int
-    tokens: int  # each prompt once a row
+    tokens: int  # each prompt counted once per row
     targets: int  # tokens that carry the loss
-    pairs: int  # of a token and one that it sees, itself among them
-    places: int  # of tokens where prompts and completions are padded to the longest of their row
+    pairs: int  # (query, key) pairs of attention, a token's pair with itself included
+    padded_tokens: int  # if prompts and completions were padded to the longest of their row
 
 
 def work_of(rows: Sequence[Sequence[RowGroup]]) -> Work:
-    """The work of packed rows."""
+    """Count the work of packed rows."""
     total = Work(len(rows), 0, 0, 0, 0)
     for groups in rows:
         prompts = [len(group.prompt) for group in groups]
         lengths = [len(c) for group in groups for c in group.completions]
         pairs = sum(n * (n + 1) // 2 for n in (*prompts, *lengths))
         pairs += sum(len(group.prompt) * len(c) for group in groups for c in group.completions)
-        places = len(prompts) * max(prompts) + len(lengths) * max(lengths, default=0)
-        more = Work(0, sum(prompts) + sum(lengths), sum(group.n_targets for group in groups), pairs, places)
+        padded = len(prompts) * max(prompts) + len(lengths) * max(lengths, default=0)
+        more = Work(0, sum(prompts) + sum(lengths), sum(group.n_targets for group in groups), pairs, padded)
         total = Work(*(one + other for one, other in zip(total, more, strict=True)))
     return total
 
 
 class Meter:
-    """The figures of a model's steps; `folder` keeps the measured peak, so that a resumed run has the same.
+    """Computes the efficiency of a model's steps; `folder` keeps the measured peak, so that a resumed run has the same.
 
-    The first rank measures for all: their machines are taken to be alike.
+    The first rank measures the peak for all ranks: their machines are assumed to be alike.
     """
 
     def __init__(self, model: Any, folder: Path, ranks: Ranks = ALONE) -> None:
         self.model, self.path, self.ranks = model, folder / FILE, ranks
-        self.peak = 0.0  # FLOPs a second of one rank
+        self.peak = 0.0  # FLOPs per second of one rank
 
     def prepare(self) -> None:
-        """Measure the peak, or read it; call it where a step computes, so that it sees the step's type."""
+        """Measure or read the peak; to be called inside a training step, under its autocast."""
         if not self.peak:
             self.peak = self.ranks.broadcast(self._peak() if self.ranks.first else 0.0)
 
     def _peak(self) -> float:
         device = next(self.model.parameters()).device
-        dtype = getattr(base_model(self.model), "computing_type", next(self.model.parameters()).dtype)
+        dtype = getattr(base_model(self.model), "compute_dtype", next(self.model.parameters()).dtype)
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
-        what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-        key = f"{platform.node()}, {what}, {dtype}"
-        known = read_json(self.path) if self.path.exists() else {}
-        if key not in known:
-            known[key] = matmul_peak(device, dtype)
-            write_json(self.path, known)
-        return float(known[key])
+        processor = (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        )
+        key = f"{platform.node()}, {processor}, {dtype}"
+        peaks = read_json(self.path) if self.path.exists() else {}
+        if key not in peaks:
+            peaks[key] = matmul_peak(device, dtype)
+            write_json(self.path, peaks)
+        return float(peaks[key])
 
     def flops(self, work: Work) -> float:
-        """Of forward and backward pass."""
+        """Model FLOPs of the forward and backward passes."""
         inner: Any = base_model(self.model)
         head, config = inner.get_output_embeddings(), inner.config
         layers = [m for m in inner.base_model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
@@ -95,18 +97,18 @@ class Meter:
         )
 
     def metrics(self, work: Work, seconds: float, row_tokens: int) -> dict[str, float]:
-        """Of a step whose rows, each with a budget of `row_tokens`, took all ranks so many seconds to train on."""
+        """Metrics of a step: all ranks trained on these rows, of up to `row_tokens` tokens each, in this many seconds."""
         cuda = next(self.model.parameters()).device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else memory_gib("VmHWM")
-        found = {"peak_memory_gib": max(self.ranks.gather(memory))}
+        metrics = {"peak_memory_gib": max(self.ranks.gather(memory))}
         if work.tokens:
-            found["mfu"] = self.flops(work) / seconds / (self.ranks.world * self.peak)
-            found["pack_efficiency"] = work.tokens / (work.rows * row_tokens)
-            found["padding_waste"] = 1 - work.tokens / work.places if self._pads() else 0.0
-        return found
+            metrics["mfu"] = self.flops(work) / seconds / (self.ranks.world * self.peak)
+            metrics["packing_efficiency"] = work.tokens / (work.rows * row_tokens)
+            metrics["padding_fraction"] = 1 - work.tokens / work.padded_tokens if self._pads() else 0.0
+        return metrics
 
     def _pads(self) -> bool:
-        """Whether the attention pads a row's pieces (finr1/training/rows/attention.py)."""
+        """Whether attention pads the prompts and completions of a row (`rows/attention.py`)."""
         inner: Any = base_model(self.model)
         size = getattr(inner.config, "head_dim", None) or inner.config.hidden_size // inner.config.num_attention_heads
         flexible = inner.config._attn_implementation == attention.NAME
@@ -114,14 +116,14 @@ class Meter:
 
 
 def _sizes(layers: Sequence[torch.nn.Linear]) -> tuple[int, int]:
-    """Weights of these layers, and of those that are trained."""
-    # Not the weight's own size: in 4 bits two share a byte.
+    """Number of weights of these layers, and of the trained ones among them."""
+    # From the layer's shape: a 4-bit weight tensor packs two weights per byte.
     sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in layers]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: float = BUDGET_S) -> float:
-    """FLOPs a second of the fastest square matrix product seen within about this time; draws no random number."""
+    """FLOPs per second of the fastest square matrix product within about this time; draws no random numbers."""
     best, began = 0.0, time.perf_counter()
     for n in (512, 1024, 2048, 4096, 8192):
         flops, left = 2.0 * n**3, budget_s - (time.perf_counter() - began)
@@ -129,7 +131,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, budget_s: float = BUDG
             break
         a = torch.full((n, n), 0.5, dtype=dtype, device=device)
         torch.mm(a, a)  # warms up
-        # Many short ones: the best of them is one that no other process interrupted.
+        # The best of many short runs is one that no other process interrupted.
         first, repeats = time.perf_counter(), 0
         while repeats < 3 or time.perf_counter() - first < budget_s / 4:
             if device.type == "cuda":

@@ -9,7 +9,7 @@ import torch
 
 
 def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
-    """Linear warm-up, then constant, linear to zero, or a half cosine to zero. Steps count from 0."""
+    """Linear warm-up, then constant, linear decay to zero, or cosine decay to zero. Steps count from 0."""
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
     if schedule == "constant":
@@ -19,11 +19,11 @@ def learning_rate(step: int, n_steps: int, warmup_steps: int, peak: float, sched
 
 
 def shuffled(n: int, epochs: int, seed: int) -> list[list[int]]:
-    """For each epoch the numbers 0 … n-1 in a seeded order of its own."""
+    """One seeded permutation of 0 … n-1 per epoch."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(n, generator=generator).tolist() for _ in range(epochs)]
 
 
 def batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Cut into pieces of `size`; the last may be shorter."""
+    """Split into batches of `size`; the last may be smaller."""
     return [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,11 +1,11 @@
-"""Weights, gradients and optimiser states divided over the ranks: for a model that does not fit on each of them.
+"""Weights, gradients and optimiser states sharded over the ranks, for models that do not fit on one of them.
 
-torch's `fully_shard` (FSDP2; stage 3 of ZeRO, Rajbhandari et al., arXiv 1910.02054 §5): each rank holds a piece of
-every weight, cut along its first dimension. A layer is gathered before its forward and its backward pass and dropped
-after them, and its gradients are added up into pieces. So every rank must take the same passes (`StepModule.divide`).
+Uses torch's `fully_shard` (FSDP2; stage 3 of ZeRO, Rajbhandari et al., arXiv 1910.02054 §5): each rank holds a shard of
+every weight, split along its first dimension. A layer is gathered before its forward and backward pass and freed
+after it, and its gradients are reduced to shards. All ranks must therefore run the same passes (`StepModule.divide`).
 
-The pieces are the fp32 master copies of `data/masters.py`. With `Bf16Weights` they are gathered in bf16: at no time
-does a rank hold all weights, in either type. The optimiser works on the pieces as plain tensors, whatever it is.
+The shards are fp32, as the master copies of `masters.py` are; with `Bf16Weights` they are gathered in bf16. No rank ever
+holds all weights. The optimiser, of any kind, updates the shards as plain tensors.
 """
 
 from __future__ import annotations
@@ -27,43 +27,41 @@ from finr1.training.rows.logprobs import row_stats
 
 
 def shard(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Divide a causal language model's weights over all ranks, in place, the pieces on `device`.
+    """Shard a causal language model's weights over all ranks, in place, on `device`.
 
-    Passes are computed in `dtype`, gradients added in fp32 (added, not averaged). Each of the layers that transformers
-    never splits is gathered by itself; embedding, last norm and head are together. TypeError where there are none.
+    Passes are computed in `dtype`; gradients are summed (not averaged) in fp32. Each decoder layer is gathered by
+    itself; embedding, final norm and head together. TypeError if transformers names no decoder layer of the model.
     """
     inner: Any = base_model(model)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.promote_types(dtype, torch.float32))
     layers = [m for m in inner.modules() if type(m).__name__ in (inner._no_split_modules or ())]
     if not layers:
-        raise TypeError(
-            f"{type(inner).__name__} names no layer that is never split: all weights would be gathered at once"
-        )
+        raise TypeError(f"{type(inner).__name__} has no `_no_split_modules`: all weights would be gathered at once")
     for module in (*layers, inner):
         part: Any = fully_shard(module, mesh=mesh, mp_policy=policy)
         part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)  # a sum that is divided otherwise is none of gloo's operations
+        part.set_force_sum_reduction_for_comms(True)  # gloo supports no averaging reduction
     inner.row_stats = MethodType(row_stats, inner)
     register_fsdp_forward_method(inner, "row_stats")
-    inner.computing_type = dtype
+    inner.compute_dtype = dtype
 
 
 def shard_like(model: Any, like: Any) -> None:
-    """Divide a model as another one is."""
-    known: Any = base_model(like)
-    shard(model, next(known.parameters()).device, known.computing_type)
+    """Shard a model like another one."""
+    sharded: Any = base_model(like)
+    shard(model, next(sharded.parameters()).device, sharded.compute_dtype)
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `shard` has been here."""
+    """Whether `shard` has been applied to this model."""
     return isinstance(base_model(model), FSDPModule)
 
 
 def whole_state(module: torch.nn.Module, keep: bool) -> dict[str, Tensor]:
-    """A state dict of whole weights on the CPU, where it is to be kept; every rank must call this at once.
+    """Gather a state dict of full weights on the CPU of the ranks with `keep`; the others return {}.
 
-    One weight at a time is whole on the ranks that keep nothing: they return {}.
+    All ranks must call this together. Only one weight at a time is full on the others.
     """
     kept: dict[int, Tensor] = {}  # tied weights are one
     state: dict[str, Tensor] = {}
@@ -78,18 +76,18 @@ def whole_state(module: torch.nn.Module, keep: bool) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_whole(module: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The inverse of `whole_state`, for weights that are whole or in pieces: each rank takes its own. KeyError."""
+    """Load full weights into a module, sharded or not; KeyError for a missing name. The inverse of `whole_state`."""
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, DTensor):
-            pieces, rank = state[name].chunk(tensor.device_mesh.size()), tensor.device_mesh.get_local_rank()
-            if rank < len(pieces):
-                tensor.to_local().copy_(pieces[rank])
+            shards, rank = state[name].chunk(tensor.device_mesh.size()), tensor.device_mesh.get_local_rank()
+            if rank < len(shards):
+                tensor.to_local().copy_(shards[rank])
         else:
             tensor.copy_(state[name])
 
 
-def copy(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A parameter's state of an optimiser, its tensors copied to the CPU; None where it has none yet."""
-    return (
-        None if state is None else {k: v.to("cpu", copy=True) if isinstance(v, Tensor) else v for k, v in state.items()}
-    )
+def cpu_copy(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Copy a parameter's optimiser state to the CPU; None if there is none yet."""
+    if state is None:
+        return None
+    return {key: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for key, value in state.items()}

@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 class StepModule(pl.LightningModule):
-    """A LightningModule that walks a plan of steps with manual optimisation.
+    """A LightningModule that runs a plan of steps with manual optimisation.
 
-    Subclasses say what a step does (`training_step`); this class holds the model, its optimiser and the position.
+    Subclasses define a step (`training_step`); this class holds the model, the optimiser and the number of steps done.
     """
 
-    settings_of = "sft"  # the group of settings that the learning rate is in
+    settings_of = "sft"  # the config section of the learning rate
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class StepModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.steps_done = 0
         self.best_steps: int | None = None  # steps done at the best task metric so far
-        self._random: dict[str, Any] | None = None  # of a checkpoint, until the first step after it
-        self._masters: list[Tensor] = []  # of a checkpoint, until the optimiser is made
+        self._random: dict[str, Any] | None = None  # from a checkpoint, until the first step after it
+        self._masters: list[Tensor] = []  # from a checkpoint, until the optimiser is created
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The configured optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
+        """Create the optimiser over the trainable parameters; no weight decay on vectors (norms, biases)."""
         self.masters = Masters(p for p in self.model.parameters() if p.requires_grad)
         if self._masters:
             self.masters.load(self._masters)
@@ -58,78 +58,78 @@ class StepModule(pl.LightningModule):
         return self.make_optimizer([group for group in groups if group["params"]], lr=0.0)
 
     def optimise(self, losses: Iterator[Tensor], lr: float, max_grad_norm: float) -> float:
-        """Back-propagate each micro-batch's loss, add all ranks' gradients, clip, step; returns the norm before that.
+        """One optimiser step: back-propagate each micro-batch's loss, sum gradients over ranks, clip, update.
 
-        ConfigError where that norm is not finite, before the weights are touched.
+        Returns the gradient norm before clipping; ConfigError if it is not finite, before any weight changes.
         """
         optimizer: Any = self.optimizers()
         for loss in losses:
             self.manual_backward(loss)
             self.masters.pull()
-        norm = self.add_up()
+        norm = self.sum_gradients()
         if not torch.isfinite(norm):
-            why = f"the gradient norm of step {self.steps_done} is {float(norm)}; no weight was changed by it"
+            why = f"the gradient norm of step {self.steps_done} is {float(norm)} (the weights are unchanged)"
             raise ConfigError(
-                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "use a lower one, or trainer.fit.precision=32-true"
+                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "lower it, or use trainer.fit.precision=32-true"
             )
-        if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by one
+        if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by 1
             torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.masters.push()
-        # Autocast keeps bf16 copies of the weights for the whole training step: they are stale now.
+        # Autocast caches bf16 copies of the weights for the whole training step: they are stale now.
         torch.clear_autocast_cache()
         return float(norm)
 
-    def add_up(self) -> Tensor:
-        """Add the gradients of all ranks; returns their norm, over all weights. Those in pieces have been added."""
-        pieces = is_sharded(self.model)
-        if not pieces:
+    def sum_gradients(self) -> Tensor:
+        """Sum the gradients over ranks (sharded ones have been summed already); returns their global norm."""
+        shards = is_sharded(self.model)
+        if not shards:
             self.ranks.add_gradients(self.masters.trained)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.masters.trained if p.grad is not None])
-        return self.ranks.sum(norm.double().square().cpu()).sqrt().to(norm) if pieces else norm
+        return self.ranks.sum(norm.double().square().cpu()).sqrt().to(norm) if shards else norm
 
     def divide(self, rows: Sequence[T], sizes: Sequence[int]) -> list[tuple[T, float]]:
-        """This rank's rows of an optimiser step, each with what its loss counts: 1, or 0 where it only keeps pace.
+        """This rank's rows of an optimiser step, each with the weight of its loss: 1, or 0 for a repeated row.
 
-        Weights in pieces are gathered by all ranks at once, in each pass: all take as many.
+        Sharded weights are gathered by all ranks at once in each pass, so all ranks must run the same number of passes.
         """
         if is_sharded(self.model):
             return [(row, float(counts)) for row, counts in self.ranks.rounds(rows, sizes)]
         return [(row, 1.0) for row in self.ranks.share(rows, sizes)]
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """The weights of a checkpoint's state dict into a model that has been trained; every rank must call this."""
+        """Load a checkpoint's state dict into the trained model; every rank must call this."""
         load_whole(self, state)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the own position and every rank's random states, leave out Lightning's loops."""
+        """Save the steps done and every rank's random states; drop Lightning's loop state."""
         checkpoint["steps_done"], checkpoint["best_steps"] = self.steps_done, self.best_steps
         checkpoint["random"] = self.ranks.gather(random_state())
         checkpoint["masters"] = self.masters.state()
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the position up again."""
+        """Restore the steps done; random states and master weights are kept until they are needed."""
         self.steps_done, self.best_steps = checkpoint["steps_done"], checkpoint["best_steps"]
         ranks = len(checkpoint["random"])
         if ranks != self.ranks.world:
-            why = f"the checkpoint after {self.steps_done} steps is of {ranks} ranks"
-            remedy = f"go on with {ranks}, or choose another name"
+            why = f"the checkpoint after {self.steps_done} steps has {ranks} ranks"
+            remedy = f"continue with {ranks}, or choose another name"
             raise ConfigError("trainer.fit.devices", self.ranks.world, why, remedy)
         self._random, self._masters = checkpoint["random"][self.ranks.rank], checkpoint["masters"]
 
     def on_train_end(self) -> None:
-        """The model leaves training with all the precision it was trained in."""
+        """Give the model the fp32 weights it was trained with."""
         self.masters.unfold()
 
     def checkpoint_kept(self, oldest: int) -> None:
-        """Told after each checkpoint how many steps the oldest one kept has done: a resume begins there at most."""
+        """Called after each save with the steps done of the oldest kept checkpoint: no resume starts before it."""
 
     def set_random(self, seed: int) -> None:
-        """Before the first step of this process: the random states of the checkpoint, or seeded ones, a rank's own."""
+        """Set this rank's random states before the first step: from the checkpoint, or seeded."""
         if self._random is None:
             seed_random(seed + self.ranks.rank)
         else:

@@ -1,7 +1,7 @@
-"""How a module's weights lie on several ranks: a copy on each, or a piece.
+"""Lightning strategies for several ranks: a copy of the weights on each, or a shard.
 
-Both are Lightning's DDP strategy (processes, devices, who is first) without DDP's wrapper, which reduces within each
-backward pass. Here a loss is divided by counts over all ranks, and gradients are added up.
+Both are Lightning's DDP strategy (processes, devices, first rank) without DDP's wrapper, which would average gradients
+in every backward pass. Here losses are divided by global counts, and gradients are summed once per optimiser step.
 """
 
 from __future__ import annotations
@@ -17,75 +17,74 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from finr1.training.loop.masters import Bf16Weights
-from finr1.training.loop.sharding import copy, shard, whole_state
+from finr1.training.loop.sharding import cpu_copy, shard, whole_state
 
 
 class Replicas(DDPStrategy):
-    """A copy of the model on each rank; `StepModule.optimise` adds the gradients up.
+    """A copy of the model on each rank; `StepModule.optimise` sums the gradients.
 
-    A rank has as many rows as fall to it, or none, and one exchange an optimiser step is enough.
+    Ranks may have different numbers of rows, or none.
     """
 
     def __init__(self) -> None:
         super().__init__(cluster_environment=TorchElasticEnvironment())
 
     def configure_ddp(self) -> None:
-        """All ranks begin with the first one's weights."""
+        """Start all ranks with the first one's weights."""
         module: Any = self.lightning_module
         module.ranks.broadcast_parameters(p for p in module.model.parameters() if p.requires_grad)
 
 
 class Shards(Replicas):
-    """A piece of every weight, gradient and optimiser state on each rank (`data/sharding.py`).
+    """A shard of every weight, gradient and optimiser state on each rank (`sharding.py`).
 
-    A checkpoint is one file of the first rank, like that of copies: whole weights, and of each parameter the states of
-    all ranks. A resume loads it before the weights are divided.
+    The first rank writes a checkpoint as one file: full weights, and each parameter's optimiser states of all ranks.
+    A resume loads it before the weights are sharded.
     """
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """The weights stay fp32; in which type they are gathered is what `Bf16Weights` says."""
+        """Keep the weights in fp32, and gather them in bf16 if the trainer has `Bf16Weights`."""
         self.dtype = torch.float32
         if isinstance(self.precision_plugin, Bf16Weights):
             self.precision_plugin, self.dtype = Precision(), torch.bfloat16
         super().setup(trainer)
 
     def model_to_device(self) -> None:
-        """Only pieces go there."""
+        """Nothing to move: only shards go to the device."""
 
     def configure_ddp(self) -> None:
-        """Divide the weights. All ranks have read them from the same folder."""
+        """Shard the weights, which all ranks have read from the same folder."""
         module: Any = self.lightning_module
         shard(module.model, self.root_device, self.dtype)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole weights on the first rank, nothing on others."""
+        """Full weights on the first rank, nothing on the others."""
         assert self.lightning_module is not None
         return dict(whole_state(self.lightning_module, keep=self.is_global_zero))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """On the first rank: each parameter's state as a list over ranks. One parameter at a time is sent."""
+        """Gather each parameter's state as a list over ranks on the first rank, one parameter at a time."""
         module: Any = self.lightning_module
         state: dict[str, Any] = super().optimizer_state(optimizer)
         numbers = [number for group in state["param_groups"] for number in group["params"]]
-        sent = {number: module.ranks.to_first(copy(state["state"].get(number))) for number in numbers}
-        return {**state, "state": sent if self.is_global_zero else {}}
+        gathered = {number: module.ranks.to_first(cpu_copy(state["state"].get(number))) for number in numbers}
+        return {**state, "state": gathered if self.is_global_zero else {}}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """What is in the file, read where it is used: all ranks of a machine would hold all of it."""
+        """Memory-map the file, so that the ranks of a machine do not each hold all of it."""
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
         return checkpoint
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Each rank takes its own state."""
-        rank = self.global_rank
-        own = []
-        for state in checkpoint["optimizer_states"]:
-            mine = {number: copy(ranks[rank]) for number, ranks in state["state"].items() if ranks[rank] is not None}
-            own.append({**state, "state": mine})
-        super().load_optimizer_state_dict({"optimizer_states": own})
+        """Load this rank's part of the optimiser states."""
+        states = []
+        for saved in checkpoint["optimizer_states"]:
+            own = {number: cpu_copy(of_rank[self.global_rank]) for number, of_rank in saved["state"].items()}
+            states.append({**saved, "state": {number: state for number, state in own.items() if state is not None}})
+        super().load_optimizer_state_dict({"optimizer_states": states})
 
     def teardown(self) -> None:
-        """Nothing moves: the pieces are gathered once more, to be exported."""
+        """Leave the shards where they are: they are gathered once more for the export."""
         self.precision_plugin.teardown()
         assert self.accelerator is not None
         self.accelerator.teardown()

@@ -1,4 +1,4 @@
-"""Find a model, load it for training, and write it out so that transformers and `vllm serve` load it."""
+"""Load a model for training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any:
-    """The model for training: fp32 weights (the trainer's autocast chooses the computing type), caches off.
+    """Load the model for training: fp32 weights (autocast decides the compute dtype), key-value cache off.
 
-    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters train; with
-    `qlora` the linear layers below them are in 4 bits (NF4, double quantisation: QLoRA, arXiv 2305.14314 §3), the head
-    is not, and products are in bf16.
+    `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters are trained;
+    with `qlora` the linear layers below them, except the head, are stored in 4 bits and computed in bf16 (NF4 with
+    double quantisation: QLoRA, arXiv 2305.14314 §3). ConfigError for sliding-window attention.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -37,7 +37,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
         use_safetensors=True,
         quantization_config=_nf4() if settings.adapter == "qlora" else None,
     )
-    model.hf_quantizer = None  # else save_pretrained would write packed weights in place of merged ones
+    model.hf_quantizer = None  # else save_pretrained would write the 4-bit weights instead of the merged ones
     model.config.use_cache = False
     if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
         raise ConfigError("model.path", folder, "it uses sliding-window attention", "use a model with full attention")
@@ -69,7 +69,7 @@ def _nf4() -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    # On CPU it would ask for the package of faster kernels, which fetches them from the hub.
+    # On CPU it advises to install a package of faster kernels, which downloads them from the hub.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,

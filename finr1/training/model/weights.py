@@ -1,15 +1,13 @@
-"""The weights of a model as a checkpoint names them: merged with its adapters, or the adapter's alone."""
+"""Read a trained model's weights: merged with its adapters, the adapter alone, or exported to a folder."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError
-from finr1.core.files import read_json, write_json
+from finr1.core.files import read_json, replacing_folder, write_json
 from finr1.core.ranks import ALONE, Ranks
 from finr1.parts.engine.base import Adapter
 from finr1.settings.model import ModelSettings
@@ -20,15 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER = "adapter"  # below a model folder: what was trained, where that is an adapter
+ADAPTER = "adapter"  # subfolder of an exported model: the adapter that was trained
 
 
 def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """The weights as a checkpoint names them, adapters merged, tied copies left out, cast to `dtype`.
+    """Yield the weights under their checkpoint names, adapters merged, tied copies omitted, cast to `dtype`.
 
-    Weights in 4 bits leave as what they stand for; adapters are merged into that. With `merged=False` the weights leave
-    as they are below the adapters. Of weights in pieces every rank must walk this, and gets each one whole. The model
-    is left as it was, to the last bit.
+    4-bit weights are dequantised before the merge. With `merged=False` the base weights below the adapters are yielded.
+    If the weights are sharded, all ranks must iterate together; each gets full tensors. The model stays bit-identical.
     """
     import torch
 
@@ -42,16 +39,16 @@ def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[
         if name in tied or ".lora_" in name or (part and f"{weight}.weight" in packed):
             continue
         if name in packed:
-            found = _unpacked(packed[name], adapted.get(name)).to(kind)
+            full = _dequantised(packed[name], adapted.get(name)).to(kind)
         else:
-            found = _merged(adapted[name], kind) if name in adapted else whole(tensor.detach()).to(kind)
-        yield name.replace(".base_layer.", "."), found
+            full = _merged(adapted[name], kind) if name in adapted else whole(tensor.detach()).to(kind)
+        yield name.replace(".base_layer.", "."), full
 
 
 def adapter_of(model: Any, dtype: str) -> Adapter:
-    """A copy of the active adapter in `dtype`, on the CPU; ConfigError where it is more than pairs of matrices.
+    """Copy the active adapter in `dtype` to the CPU; ConfigError if it has more than pairs of LoRA matrices.
 
-    What peft adds for DoRA, for biases and for modules trained whole, and adapters of embeddings, are in no engine.
+    No engine takes what peft adds for DoRA, biases, fully trained modules and embeddings.
     """
     import torch
     from peft import get_peft_model_state_dict
@@ -60,7 +57,7 @@ def adapter_of(model: Any, dtype: str) -> Adapter:
     weights: dict[str, Tensor] = {}
     for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items():
         if not key.endswith((".lora_A.weight", ".lora_B.weight")):
-            why = f"only pairs of matrices of linear layers can be handed over apart, and here is {key}"
+            why = f"only LoRA matrices of linear layers can be synced as an adapter, and this one has {key}"
             raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged, or plain LoRA of linear layers")
         weights[key] = tensor.detach().to("cpu", kind, copy=True).contiguous()
     config = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config[name].to_dict().items()}
@@ -68,7 +65,7 @@ def adapter_of(model: Any, dtype: str) -> Adapter:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A weight that lies in pieces on several ranks as one tensor on each; others as they are."""
+    """The full tensor of a sharded weight, on every rank; any other tensor unchanged."""
     gather = getattr(tensor, "full_tensor", None)
     return gather() if gather else tensor
 
@@ -77,8 +74,8 @@ def _is_packed(layer: torch.nn.Module) -> bool:
     return type(getattr(layer, "weight", None)).__name__ == "Params4bit"
 
 
-def _unpacked(weight: Any, layer: Any | None) -> Tensor:
-    """A 4-bit weight as a matrix, with the layer's adapter if it has one: merging into 4 bits would round it away."""
+def _dequantised(weight: Any, layer: Any | None) -> Tensor:
+    """A 4-bit weight as a matrix, plus its layer's adapter if any: merged into 4 bits it would be rounded away."""
     from bitsandbytes.functional import dequantize_4bit
 
     full: Tensor = dequantize_4bit(weight.data, weight.quant_state)
@@ -89,7 +86,7 @@ def _unpacked(weight: Any, layer: Any | None) -> Tensor:
 
 
 def _adapted(inner: PreTrainedModel) -> dict[str, Any]:
-    """The layers with an adapter, by the name of the weight that it changes."""
+    """The layers with an adapter, by the name of the weight it changes."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     named = inner.named_modules()
@@ -98,44 +95,41 @@ def _adapted(inner: PreTrainedModel) -> dict[str, Any]:
 
 def _merged(layer: Any, kind: torch.dtype) -> Tensor:
     """A copy of a layer's weight with its adapter merged."""
-    kept = layer.get_base_layer().weight.detach().clone()
+    before = layer.get_base_layer().weight.detach().clone()
     layer.merge()
     merged: Tensor = layer.get_base_layer().weight.detach().to(kind, copy=True)
     layer.unmerge()
-    # Unmerging takes off what merging added, and rounds: step by step the frozen weights would drift.
-    layer.get_base_layer().weight.data.copy_(kept)
+    # Unmerging subtracts what merging added, with rounding: the frozen weights would drift step by step.
+    layer.get_base_layer().weight.data.copy_(before)
     return merged
 
 
 def export(
     model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: ModelSettings, ranks: Ranks = ALONE
 ) -> None:
-    """Write a model folder, whole or not at all: merged safetensors, config, tokenizer, chat template.
+    """Write a model folder atomically: merged safetensors, config, tokenizer, chat template.
 
-    Adapters lie apart in `adapter/` too, in the form of peft and the precision they were trained in. Below `qlora` they
-    belong to the weights in 4 bits, as `model.adapter=qlora` loads them. Every rank calls this; the first one writes.
+    Adapters are also saved alone in `adapter/`, in peft's format and the precision they were trained in; those of
+    `qlora` belong on the 4-bit weights. Every rank calls this; the first one writes.
     """
     weights: dict[str, Tensor] = {}
-    pieces = any(hasattr(weight, "full_tensor") for weight in base_model(model).parameters())
-    if not (ranks.first or pieces):
+    sharded = any(hasattr(weight, "full_tensor") for weight in base_model(model).parameters())
+    if not (ranks.first or sharded):
         return
     for name, weight in checkpoint_weights(model, settings.dtype):
         if ranks.first:
             weights[name] = weight.cpu()
     if not ranks.first:
         return
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     inner = base_model(model)
-    inner.save_pretrained(temporary, state_dict=weights)
-    # save_pretrained writes type, cache setting and quantisation of the model in memory: fp32, no cache, or 4 bits.
-    config = read_json(temporary / "config.json")
-    config.pop("quantization_config", None)
-    write_json(temporary / "config.json", {**config, "dtype": settings.dtype, "use_cache": True})
-    tokenizer.save_pretrained(temporary)
-    if inner is not model:
-        # Embeddings are not trained: "auto" would ask the hub whether they were.
-        model.save_pretrained(temporary / ADAPTER, save_embedding_layers=False)
-        (temporary / ADAPTER / "README.md").unlink()  # a card with nothing filled in
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with replacing_folder(folder) as temporary:
+        inner.save_pretrained(temporary, state_dict=weights)
+        # save_pretrained writes the dtype, cache setting and quantisation of the model in memory: fp32, off, or 4 bits.
+        config = read_json(temporary / "config.json")
+        config.pop("quantization_config", None)
+        write_json(temporary / "config.json", {**config, "dtype": settings.dtype, "use_cache": True})
+        tokenizer.save_pretrained(temporary)
+        if inner is not model:
+            # Embeddings are not trained; "auto" would query the hub about them.
+            model.save_pretrained(temporary / ADAPTER, save_embedding_layers=False)
+            (temporary / ADAPTER / "README.md").unlink()  # peft's empty model card

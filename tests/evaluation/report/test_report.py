@@ -118,7 +118,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
                 "format": 0.95,
                 "accuracy": share,
                 "entropy": 0.5 / (1 + step),
-                "clip_fraction": 1e-4,
+                "clip_ratio": 1e-4,
             }
             tracker.log("grpo", {**metrics, "mismatch": float("nan") if step == 3 else 0.004}, step)
             rewards = {"format": {"value": 1.0, "why": ""}, "accuracy": {"value": float(step % 2), "why": "by value"}}

@@ -135,7 +135,7 @@ def test_layers_that_vllm_does_not_take_end_in_one_line(result: dict[str, Any]) 
     assert result["head"].startswith(
         f"{start}the engine lacks 1 of the trainer's 31 adapted layers (lm_head …) and would silently"
     )
-    assert result["embedding"].startswith(f"{start}only pairs of matrices of linear layers can be handed over apart")
+    assert result["embedding"].startswith(f"{start}only LoRA matrices of linear layers can be synced as an adapter")
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_layers_that_vllm_does_not_take_end_in_one_line(result: dict[str, Any]) 
         ([], "model.adapter=full trains no adapter; use merged"),
         (
             ["model.adapter=lora", "model.lora.dora=true"],
-            r"vLLM has no DoRA .*; use merged, or model\.lora\.dora=false",
+            r"vLLM does not support DoRA .*; use merged, or model\.lora\.dora=false",
         ),
-        (["model.adapter=lora", "model.lora.r=513"], r"vLLM takes ranks up to 512, not model\.lora\.r=513; use merged"),
+        (["model.adapter=lora", "model.lora.r=513"], r"vLLM supports ranks up to 512, not model\.lora\.r=513"),
     ],
 )
 def test_what_cannot_be_synced_by_adapter_is_said_before_anything_starts(overrides: list[str], message: str) -> None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_synced_by_adapter_is_said_before_anything_starts(overrid
                 check.check_engine(node, "engine.policy")
         else:
             check.check_engine(node, "engine.policy")
-    with pytest.raises(ConfigError, match=r"engine\.policy\.lora_sync=both: no such way; use one of merged, adapter"):
+    with pytest.raises(ConfigError, match=r"engine\.policy\.lora_sync=both: no such value; use one of merged, adapter"):
         check.check_engine({**node, "lora_sync": "both"}, "engine.policy")
 
 
@@ -202,7 +202,7 @@ def test_an_engine_that_slept_gets_its_weights_before_the_adapter() -> None:
     engine._llm = llm
     pair = {f"base_model.model.model.layers.0.q_proj.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
     adapter = Adapter({"r": 2}, pair)
-    with pytest.raises(RuntimeError, match="an adapter without weights below it"):
+    with pytest.raises(RuntimeError, match="an adapter needs base weights"):
         engine.load_adapter(adapter, "step 0")
     files = ("adapter_config.json", "adapter_model.safetensors")
     for step in (1, 2):

@@ -37,7 +37,7 @@ def test_candidates_keep_the_filters_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("questions", "rl", "message"),
     [
-        (ROWS, LAST + "{oops\n", r"rl\.jsonl: broken JSON in line 2; mend"),
+        (ROWS, LAST + "{oops\n", r"rl\.jsonl: corrupt JSON in line 2; fix"),
         (ROWS, LAST + '{"question": "x"}\n', r"rl\.jsonl: line 2 has no `question_id`; run"),
         (ROWS, LAST + '{"question_id": "x"}\n', r"rl\.jsonl: line 2 has an unknown question x; run"),
         (ROWS, "", r"rl\.jsonl: no question for GRPO"),

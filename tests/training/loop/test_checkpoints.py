@@ -78,7 +78,7 @@ def test_the_disk_budget_holds_at_every_moment(tmp_path: Path, monkeypatch: pyte
     assert walk(tmp_path / "best", said, {2: 2}, keep_last=5, keep_best=True, disk_gib=3 * one / GIB) == [2, 5, 6]
     assert said == []
     assert walk(tmp_path / "small", said, disk_gib=one / 2 / GIB) == [6]  # never without one
-    assert len(said) == 1 and said[0].startswith("checkpoint.disk_gib=") and said[0].endswith("must stay; raise it")
+    assert len(said) == 1 and said[0].startswith("checkpoint.disk_gib=") and said[0].endswith("increase it")
 
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "everything", "nothing left"])
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     fit(module, 7, Checkpoints(tmp_path, CheckpointSettings(), said.append), TRAINER, every=10)
     assert module.walked == [5, 6]
     assert len(said) == 1 and "\n" not in said[0]
-    assert said[0].startswith("step-00000006.ckpt is damaged (") and said[0].endswith("goes on from step 5")
+    assert said[0].startswith("step-00000006.ckpt is corrupt (") and said[0].endswith("resumes from step 5")
 
 
 def test_with_none_left_training_begins_at_the_first_step(tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_with_none_left_training_begins_at_the_first_step(tmp_path: Path) -> Non
     said: list[str] = []
     module = Walk()
     fit(module, 7, Checkpoints(tmp_path, CheckpointSettings(), said.append), TRAINER, every=10)
-    assert module.walked == list(range(7)) and said[0].endswith("goes on from the first step")
+    assert module.walked == list(range(7)) and said[0].endswith("resumes from the first step")
 
 
 def test_what_a_kill_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, CheckpointSettings(), print)
     kept.folder.mkdir()
-    (kept.folder / ".writing.tmp").write_bytes(b"half")
+    (kept.folder / ".step-00000003.ckpt.part").write_bytes(b"half")
     assert kept.newest() is None and list(kept.folder.iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line_and_the_last_good_checkpoint_stays(small_disk: 
     line = explain(error.value, [])
     assert line is not None and "\n" not in line
     assert "step-00000004.ckpt: cannot be written (No space left on device;" in line
-    assert "free some space" in line and line.endswith("it goes on from step-00000003.ckpt")
+    assert "free some space" in line and line.endswith("it resumes from step-00000003.ckpt")
     assert sorted(path.name for path in kept.folder.iterdir()) == ["step-00000003.ckpt"]
     (small_disk / "other").unlink()
     module = Walk()

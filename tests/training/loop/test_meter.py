@@ -26,13 +26,13 @@ def test_work_by_hand() -> None:
     assert work_of([ROW]) == Work(1, 9, 5, 6 + 1 + 9 + 4 + 5, 12)
     assert work_of([ROW, ROW]) == Work(2, 18, 10, 50, 24)
     assert work_of([]) == Work(0, 0, 0, 0, 0)
-    assert work_of([ROW]).places == sum(x.numel() for x in make_row(ROW).layout.padded[:2])
+    assert work_of([ROW]).padded_tokens == sum(x.numel() for x in make_row(ROW).layout.padded[:2])
 
 
 def test_flops_by_hand(tmp_path: Path) -> None:
     """Hidden 32, inner 48, 3 layers, 4 heads of 8, 2 of keys and values; vocabulary 50."""
     linear = 3 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48)
-    work = Work(rows=1, tokens=10, targets=4, pairs=30, places=10)
+    work = Work(rows=1, tokens=10, targets=4, pairs=30, padded_tokens=10)
     expected = 6 * 10 * linear + 6 * 4 * 32 * VOCABULARY + 12 * 30 * 32 * 3
     assert Meter(tiny(), tmp_path).flops(work) == expected
 
@@ -50,7 +50,7 @@ def test_flops_of_the_forward_pass_are_those_that_torch_counts(tmp_path: Path) -
 
 def test_frozen_weights_have_no_gradient_to_compute(tmp_path: Path) -> None:
     model = get_peft_model(tiny(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    work = Work(rows=1, tokens=10, targets=4, pairs=30, places=10)
+    work = Work(rows=1, tokens=10, targets=4, pairs=30, padded_tokens=10)
     linear, adapter = 3 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48), 3 * (32 * 2 + 2 * 32)
     expected = 10 * (4 * linear + 6 * adapter) + 4 * 4 * 32 * VOCABULARY + 12 * 30 * 32 * 3
     assert Meter(model, tmp_path).flops(work) == expected
@@ -66,7 +66,7 @@ def test_a_full_rows_utilisation_lies_between_nothing_and_everything(tmp_path: P
     work = work_of([groups])
     found = meter.metrics(work, time.perf_counter() - began, row_tokens=2 * work.tokens)
     assert 0 < found["mfu"] < 1
-    assert found["pack_efficiency"] == 0.5 and found["padding_waste"] == 0.0
+    assert found["packing_efficiency"] == 0.5 and found["padding_fraction"] == 0.0
     assert found["peak_memory_gib"] == pytest.approx(memory_gib("VmHWM"), rel=0.2) and found["peak_memory_gib"] > 0.1
     nothing = meter.metrics(work_of([]), 0.0, 100)
     assert nothing.keys() == {"peak_memory_gib"}

@@ -97,7 +97,7 @@ def test_the_variants_are_what_they_say(trained: Path) -> None:
     left = torch.load(trained / "grpo.1.pt")
     found = {variant: [row for _, row in left[variant]["metrics"]] for variant in left}
     assert [row["groups_with_spread"] for row in found["dapo"]] == pytest.approx([0.5, 0.25, 0.75])
-    assert any(row["undecided"] > 0 for row in found["dapo"]) and any(row["clip_fraction"] > 0 for row in found["dapo"])
+    assert any(row["undecided"] > 0 for row in found["dapo"]) and any(row["clip_ratio"] > 0 for row in found["dapo"])
     assert len(left["dapo, two updates"]["gradients"]) > 3
     assert all(row["corrected"] > 0 for row in found["token_mask"])
     assert max(row["groups_asked"] for row in found["asked anew"]) > 4

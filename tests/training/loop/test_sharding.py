@@ -134,7 +134,7 @@ def test_a_killed_rank_is_said_in_one_line_and_a_resume_ends_as_if_nothing_had_b
         two, one = (tmp_path / "killed" / f"{case}.{ranks}.rank0" for ranks in (2, 1))
         two.rename(one)
         other = start(1, SEVERAL, case, tmp_path / "killed")
-        assert "trainer.fit.devices=1: the checkpoint after 2 steps is of 2 ranks; go on with 2" in other.stderr
+        assert "trainer.fit.devices=1: the checkpoint after 2 steps has 2 ranks; continue with 2" in other.stderr
         one.rename(two)
     resumed = start(2, SEVERAL, case, tmp_path / "killed")
     assert resumed.returncode == 0, resumed.stderr[-3000:]

@@ -130,5 +130,5 @@ def test_bf16_weights_leave_the_packed_ones_alone(folder: Path) -> None:
 
 
 def test_flops_count_the_weights_not_their_bytes(folder: Path, tmp_path: Path) -> None:
-    work = Work(rows=1, tokens=15, targets=7, pairs=99, places=15)
+    work = Work(rows=1, tokens=15, targets=7, pairs=99, padded_tokens=15)
     assert Meter(load(folder), tmp_path).flops(work) == Meter(load(folder, "lora"), tmp_path).flops(work)

@@ -52,7 +52,7 @@ TRACE = Trace(stages.question("one").id, 0, "t", "because", "1", "").to_json()
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("{oops", r"good\.jsonl: broken JSON in line 2; mend"),
+        ("{oops", r"good\.jsonl: corrupt JSON in line 2; fix"),
         (json.dumps({"traces": TRACE}), r"good\.jsonl: line 2 has no `trace\.question_id`; run"),
         (json.dumps({"trace": {**TRACE, "question_id": "x"}}), r"good\.jsonl: line 2 has an unknown question x; run"),
         (json.dumps({"trace": {k: v for k, v in TRACE.items() if k != "answer"}}), r"line 2 has no `trace\.answer`"),

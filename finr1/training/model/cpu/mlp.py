@@ -1,8 +1,8 @@
-"""The gated MLP of Llama, Qwen2 and Qwen3 with less kept for the backward pass.
+"""The gated MLP of Llama, Qwen2 and Qwen3 with fewer activations saved for the backward pass.
 
-down(silu(gate) up), where gate and up are the widest activations of a layer (Shazeer, arXiv 2002.05202 Eq. 6). torch
-keeps gate, silu(gate), up and their product; here silu(gate) and the product are computed anew in the backward pass, by
-the same operations, once for both of its uses: results and gradients are the same to the last bit.
+down(silu(gate) * up), where gate and up are the widest activations of a layer (Shazeer, arXiv 2002.05202 Eq. 6). torch
+saves gate, up, silu(gate) and their product. Here silu(gate) and the product are recomputed in the backward pass by the
+same operations: outputs and gradients are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ KNOWN = ("LlamaMLP", "Qwen2MLP", "Qwen3MLP")
 
 
 def lean_mlps(model: torch.nn.Module) -> int:
-    """Have every gated MLP of a known class keep less; returns how many. Weights keep their names."""
-    found = [m for m in model.modules() if type(m).__name__ in KNOWN and _is_silu(m)]
-    for module in found:
-        module.forward = MethodType(_forward, module)
-    return len(found)
+    """Patch every gated MLP of a known class; returns their number. Weights keep their names."""
+    mlps = [m for m in model.modules() if type(m).__name__ in KNOWN and _is_silu(m)]
+    for mlp in mlps:
+        mlp.forward = MethodType(_forward, mlp)
+    return len(mlps)
 
 
 def _is_silu(module: Any) -> bool:
@@ -34,11 +34,11 @@ def _forward(module: Any, x: Tensor) -> Tensor:
     apply: Any = Gated.apply
     activated: list[Tensor] = []
     product = apply(gate, up, activated)
-    # What is saved keeps `pack` alive, which therefore must not hold the product itself.
-    parts, place = (gate.detach(), up.detach()), _place(product)
+    # A saved tensor keeps `pack` alive, so `pack` must not hold the product: it recognises it by its memory.
+    inputs, place = (gate.detach(), up.detach()), _place(product)
 
     def pack(saved: Tensor) -> Any:
-        return Kept(*parts, saved.shape, activated) if _place(saved) == place and saved.is_contiguous() else saved
+        return Recompute(*inputs, saved.shape, activated) if _place(saved) == place and saved.is_contiguous() else saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
         return module.down_proj(product)  # type: ignore[no-any-return]
@@ -48,28 +48,28 @@ def _place(x: Tensor) -> tuple[int, int, torch.dtype]:
     return x.data_ptr(), x.numel(), x.dtype
 
 
-class Kept(NamedTuple):
-    """What a product is computed from, in place of the product."""
+class Recompute(NamedTuple):
+    """Saved instead of the product: what to recompute it from."""
 
     gate: Tensor
     up: Tensor
     shape: torch.Size
-    activated: list[Tensor]  # silu(gate), between its two uses of a backward pass
+    activated: list[Tensor]  # silu(gate), handed from `_unpack` to `Gated.backward`
 
 
 def _unpack(saved: Any) -> Tensor:
-    if not isinstance(saved, Kept):
+    if not isinstance(saved, Recompute):
         return saved  # type: ignore[no-any-return]
     saved.activated[:] = [silu(saved.gate)]
     return (saved.activated[0] * saved.up).view(saved.shape)
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate) up; `activated` may hold silu(gate) when the backward pass comes, which takes it."""
+    """silu(gate) * up; the backward pass takes silu(gate) from `activated` if `_unpack` has put it there."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, activated: list[Tensor]) -> Tensor:
-        """The shape of both."""
+        """The product, in the shape of both inputs."""
         ctx.save_for_backward(gate, up)
         ctx.activated = activated
         return silu(gate) * up

@@ -1,8 +1,8 @@
-"""RMSNorm of Llama, Qwen2 and Qwen3 in fewer passes over memory, on CPU, where it is memory that its time goes to.
+"""RMSNorm of Llama, Qwen2 and Qwen3 with fewer passes over memory, its bottleneck on CPU.
 
-y = x w / sqrt(mean(x^2) + eps) (Zhang and Sennrich, arXiv 1910.07467 Eq. 4). transformers' own module leaves, under
-autocast, fp32 results that every linear layer after it casts anew and keeps; this one gives the type that they compute
-in, and keeps its input and one number a token for the backward pass.
+y = x w / sqrt(mean(x^2) + eps) (Zhang and Sennrich, arXiv 1910.07467 Eq. 4). Under autocast transformers' module
+returns fp32, which every following linear layer casts again and saves. This one returns the autocast dtype, and saves
+its input and one number per token for the backward pass.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ KNOWN = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 def fuse_norms(model: torch.nn.Module) -> int:
-    """Have every RMSNorm of a known class go through `RmsNorm` on CPU; returns how many. Weights keep their names."""
-    found = [module for module in model.modules() if type(module).__name__ in KNOWN]
-    for module in found:
-        module.forward = MethodType(_forward, module)
-    return len(found)
+    """Patch every RMSNorm of a known class to use `RmsNorm` on CPU; returns their number. Weights keep their names."""
+    norms = [module for module in model.modules() if type(module).__name__ in KNOWN]
+    for norm in norms:
+        norm.forward = MethodType(_forward, norm)
+    return len(norms)
 
 
 def _forward(module: Any, x: Tensor) -> Tensor:
@@ -33,11 +33,11 @@ def _forward(module: Any, x: Tensor) -> Tensor:
 
 
 class RmsNorm(torch.autograd.Function):
-    """Over the last dimension, in at least fp32; the result has the type asked for."""
+    """RMSNorm over the last dimension, computed in at least fp32, returned in dtype `kind`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float, kind: torch.dtype) -> Tensor:
-        """The shape of `x`."""
+        """The normed input, in the shape of `x`."""
         wide = x.to(_wide(x))
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight_D, scale)
@@ -51,7 +51,7 @@ class RmsNorm(torch.autograd.Function):
         kind = _wide(x)
         normed, grad, wide_D = x * scale, gradients[0].to(kind), weight_D.to(kind)
         product = (grad * normed).flatten(0, -2)
-        # A sum over d of g w n for every token: a product with the weight, and as such kept out of autocast.
+        # The sum over d of g w n of every token, as a matrix-vector product; autocast would round it.
         with torch.autocast("cpu", enabled=False):
             mean = product.mv(wide_D).div_(-x.shape[-1]).view_as(scale)
         d_x = (grad * wide_D).addcmul_(normed, mean).mul_(scale)
