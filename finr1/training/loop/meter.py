@@ -97,7 +97,7 @@ class Meter:
         )
 
     def metrics(self, work: Work, seconds: float, row_tokens: int) -> dict[str, float]:
-        """Metrics of a step: all ranks trained on these rows, of up to `row_tokens` tokens each, in this many seconds."""
+        """Metrics of a step in which all ranks trained on this work, in rows of up to `row_tokens` tokens."""
         cuda = next(self.model.parameters()).device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else memory_gib("VmHWM")
         metrics = {"peak_memory_gib": max(self.ranks.gather(memory))}

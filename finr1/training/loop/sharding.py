@@ -4,7 +4,7 @@ Uses torch's `fully_shard` (FSDP2; stage 3 of ZeRO, Rajbhandari et al., arXiv 19
 every weight, split along its first dimension. A layer is gathered before its forward and backward pass and freed
 after it, and its gradients are reduced to shards. All ranks must therefore run the same passes (`StepModule.divide`).
 
-The shards are fp32, as the master copies of `masters.py` are; with `Bf16Weights` they are gathered in bf16. No rank ever
+The shards are fp32, like the master copies of `masters.py`; with `Bf16Weights` they are gathered in bf16. No rank ever
 holds all weights. The optimiser, of any kind, updates the shards as plain tensors.
 """
 

@@ -1,8 +1,8 @@
-"""Rows: how several pieces of text share one forward pass without seeing each other.
+"""Packed rows: several prompts and completions in one forward pass, without attending to each other.
 
-A row is one sequence of tokens made of *groups*. A group is a prompt and the completions that follow it; every
-completion sees its prompt and itself, never another completion nor another group. SFT packs groups of one completion;
-GRPO puts a prompt once and its G completions after it, which saves computing the prompt G times.
+A row is one sequence of tokens made of *groups*. A group is a prompt followed by its completions; every completion
+attends to its prompt and to itself, never to another completion or group. SFT packs groups of one completion; GRPO
+packs a prompt once with its G completions, which saves computing the prompt G times.
 
 Shape letters: T tokens of the row, N completion tokens that carry the loss, K groups, C completions of the row,
 P the longest prompt, L the longest completion.
@@ -21,10 +21,10 @@ from finr1.training.rows.layout import Layout
 
 
 class RowGroup(NamedTuple):
-    """Token ids of one prompt and of its completions, and the number of each completion in the batch.
+    """Token ids of a prompt and its completions, and the number of each completion in the batch.
 
-    `masks` says of each completion which of its tokens carry the loss; without masks all do. A chat of several turns is
-    one completion whose mask leaves out what the user says.
+    `masks` marks the tokens of each completion that carry the loss (default: all). A multi-turn chat is one completion
+    whose mask excludes the user's turns.
     """
 
     prompt: Sequence[int]
@@ -34,12 +34,12 @@ class RowGroup(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """Tokens the group takes in a row."""
+        """Number of tokens in a row."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
     def n_targets(self) -> int:
-        """Tokens that carry the loss."""
+        """Number of tokens that carry the loss."""
         return sum(map(sum, self.masks)) if self.masks else sum(map(len, self.completions))
 
 
@@ -51,16 +51,16 @@ class Row:
     positions_T: Tensor
     predict_N: Tensor  # the position whose hidden state predicts completion token n
     target_N: Tensor  # that token
-    number_N: Tensor  # which completion of the batch it belongs to
+    number_N: Tensor  # the number of its completion in the batch
     layout: Layout
 
     @property
     def n_tokens(self) -> int:
-        """Tokens in the row."""
+        """Number of tokens in the row."""
         return len(self.ids_T)
 
     def to(self, device: torch.device) -> Row:
-        """The same on a device; itself where it is there."""
+        """The row on this device; itself if it is there already."""
         if self.ids_T.device == device:
             return self
         return Row(
@@ -74,7 +74,7 @@ class Row:
 
 
 def make_row(groups: Sequence[RowGroup]) -> Row:
-    """Lay groups out one after the other: prompt, then its completions. Positions restart after the prompt."""
+    """Concatenate groups into a row: each prompt, then its completions, whose positions all continue the prompt's."""
     ids: list[int] = []
     positions: list[int] = []
     prompts: list[range] = []
@@ -116,10 +116,10 @@ def make_row(groups: Sequence[RowGroup]) -> Row:
 
 
 def pack(groups: Sequence[RowGroup], row_tokens: int) -> list[list[RowGroup]]:
-    """Best-fit decreasing: put groups into as few rows of at most `row_tokens` tokens as that rule finds.
+    """Pack groups into rows of at most `row_tokens` tokens, by best-fit decreasing.
 
-    A group longer than the budget is split by completions where it has several (its prompt is then computed once a
-    row); a single completion longer than the budget gets a row of its own. Every completion comes out exactly once.
+    A group that exceeds the budget is split between completions (its prompt is then computed once per row); a single
+    completion that exceeds it gets its own row. Every completion is packed exactly once.
     """
     pieces = [piece for group in groups for piece in _split(group, row_tokens)]
     rows: list[list[RowGroup]] = []

@@ -1,11 +1,12 @@
-"""Attention of a row's pieces on CPU, in tiles: every product a plain matrix product over several tiles at once.
+"""Attention over a row on CPU in tiles, as plain batched matrix products.
 
-torch's flash kernel takes longer on such rows, most of it in its backward pass (`experiments/benchmarks/attention.py`).
-Tiles of about the same size make one batch, so that a product is large enough for several threads and a layer takes few
-calls. Which tokens a batch takes, and where its results go, are index tensors, made once a row.
+Faster than torch's flash kernel on such rows, above all in the backward pass (`experiments/benchmarks/attention.py`).
+Tiles of similar size are computed as one batch, so that a product occupies several threads and a layer needs few calls.
+Index tensors, computed once per row, say which tokens a batch reads and where its results go.
 
-Shape letters: B tiles of a batch, N queries and X keys of the longest of them, J key heads, R query heads that share
-one, H = J R. Rows of an index are (token, head) pairs, the head the faster one: that is how transformers has them.
+Shape letters: B tiles of a batch, N queries and X keys of its largest tile, J key heads, R query heads per key head,
+H = J R query heads, T tokens, D head size. Index tensors number (token, head) pairs as `token * heads + head`, the
+memory order of transformers.
 """
 
 from __future__ import annotations
@@ -17,57 +18,57 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-SCORES = 3 << 19  # of a batch of several tiles: 3 MB in bf16, which a processor's cache holds
-WASTE = 1.2  # places of a batch, to pairs of a query and a key in it
+MAX_SCORES = 3 << 19  # attention scores of a batch of several tiles: 3 MB in bf16, to fit the processor's cache
+MAX_PADDING = 1.2  # padded size of a batch / its real (query, key) pairs
 
 
 class Tile(NamedTuple):
-    """Queries `first … stop - 1` of a piece: they see the whole context and, causally, the piece from its start."""
+    """Queries `first … stop - 1` of a segment: they attend to all of `context` and, causally, to the segment."""
 
     context: range  # the prompt before a completion; empty for a prompt
-    start: int  # of the piece
+    start: int  # of the segment
     first: int
     stop: int
 
     @property
     def queries(self) -> int:
-        """How many."""
+        """Number of queries."""
         return self.stop - self.first
 
     @property
     def keys(self) -> int:
-        """How many the last query sees."""
+        """Number of keys that the last query attends to."""
         return len(self.context) + self.stop - self.start
 
 
 class TileBatch(NamedTuple):
-    """Index tensors of tiles of about the same size."""
+    """Index tensors of a batch of tiles of similar size."""
 
-    tiles: int
-    query_JBRN: Tensor  # rows of [T H, D], padding names one after the last; flat
-    key_JBX: Tensor  # rows of [T J, D], padding names those of the first token; flat
-    mask_B1NX: Tensor  # of the last keys, those that not all queries see: 0 where one is seen, else -inf
+    tiles: int  # B
+    query_JBRN: Tensor  # index into [T H, D], flattened; padding points past the end
+    key_JBX: Tensor  # index into [T J, D], flattened; padding points to the first token
+    mask_B1NX: Tensor  # 0 or -inf, for the last keys only: all queries attend to the keys before them
 
 
 class Plan(NamedTuple):
-    """How the tiles of a row are computed by a model with so many heads."""
+    """How to compute the tiles of a row for a given number of heads."""
 
     batches: list[TileBatch]
-    place_TH: Tensor  # of each query, its row in all batches' results
-    padded: bool  # whether there are queries that are none
-    used: Tensor  # rows of all batches' keys, token by token: those that are copies of one row of [T J, D] …
-    start_TJ: Tensor  # … begin here
+    place_TH: Tensor  # the index of each query's result in the concatenated outputs of all batches
+    padded: bool  # whether any batch has padding queries
+    key_copies: Tensor  # indices into the concatenated keys of all batches, sorted by the key that they copy
+    start_TJ: Tensor  # where the copies of each key start in `key_copies`
 
 
 class Tiles:
-    """The tiles of a row of `n_tokens` tokens; plans are kept."""
+    """The tiles of a row of `n_tokens` tokens; plans are cached."""
 
     def __init__(self, tiles: Sequence[Tile], n_tokens: int) -> None:
         self.tiles, self.n_tokens = list(tiles), n_tokens
         self._plans: dict[tuple[int, int, torch.dtype], Plan] = {}
 
     def plan(self, groups: int, repeats: int, dtype: torch.dtype) -> Plan:
-        """For J groups of R query heads."""
+        """The plan for J = `groups` key heads with R = `repeats` query heads each."""
         key = groups, repeats, dtype
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
@@ -75,28 +76,27 @@ class Tiles:
 
     def _plan(self, groups: int, repeats: int, dtype: torch.dtype) -> Plan:
         heads = groups * repeats
-        parts = divide(self.tiles, SCORES // heads)
+        parts = divide(self.tiles, MAX_SCORES // heads)
         batches = [_batch(tiles, groups, repeats, self.n_tokens, dtype) for tiles in parts]
         queries, keys = torch.cat([b.query_JBRN for b in batches]), torch.cat([b.key_JBX for b in batches])
         real = queries < self.n_tokens * heads
         place_TH = torch.empty(self.n_tokens * heads, dtype=torch.long)
         place_TH[queries[real]] = real.nonzero()[:, 0]
-        seen = torch.cat([_real_keys(tiles, groups) for tiles in parts])
-        used = seen.nonzero()[:, 0]
-        order = keys[used].argsort(stable=True)
-        counts_TJ = keys[used].bincount(minlength=self.n_tokens * groups)
-        return Plan(batches, place_TH, not bool(real.all()), used[order], counts_TJ.cumsum(0) - counts_TJ)
+        copies = torch.cat([_real_keys(tiles, groups) for tiles in parts]).nonzero()[:, 0]
+        order = keys[copies].argsort(stable=True)
+        counts_TJ = keys[copies].bincount(minlength=self.n_tokens * groups)
+        return Plan(batches, place_TH, not bool(real.all()), copies[order], counts_TJ.cumsum(0) - counts_TJ)
 
 
-def divide(tiles: Sequence[Tile], most: int) -> list[list[Tile]]:
-    """Batches of at most `most` places (of a query and a key), or of one tile; little of it is padding."""
+def divide(tiles: Sequence[Tile], max_pairs: int) -> list[list[Tile]]:
+    """Batch tiles by size: at most `max_pairs` (query, key) pairs per batch, padding included, or a single tile."""
     batches: list[list[Tile]] = []
     pairs = n_queries = n_keys = 0
     for tile in sorted(tiles, key=lambda tile: (tile.keys, tile.queries)):
         size = tile.queries * tile.keys
         n, x = max(n_queries, tile.queries), max(n_keys, tile.keys)
-        places = n * x * (len(batches[-1]) + 1) if batches else 0
-        if batches and places <= most and places <= WASTE * (pairs + size):
+        padded = n * x * (len(batches[-1]) + 1) if batches else 0
+        if batches and padded <= max_pairs and padded <= MAX_PADDING * (pairs + size):
             batches[-1].append(tile)
             pairs, n_queries, n_keys = pairs + size, n, x
         else:
@@ -110,7 +110,7 @@ def _batch(tiles: Sequence[Tile], groups: int, repeats: int, n_tokens: int, dtyp
     n, x = max(tile.queries for tile in tiles), max(tile.keys for tile in tiles)
     query_BN = torch.full((len(tiles), n), n_tokens)
     key_BX = torch.zeros(len(tiles), x, dtype=torch.long)
-    sees_BN = torch.full((len(tiles), n), x)  # so many of its tile's keys; padding may see any
+    sees_BN = torch.full((len(tiles), n), x)  # each query attends to this many of its tile's keys; padding to all
     for b, tile in enumerate(tiles):
         query_BN[b, : tile.queries] = torch.arange(tile.first, tile.stop)
         own = torch.arange(tile.start, tile.stop)
@@ -127,21 +127,20 @@ def _batch(tiles: Sequence[Tile], groups: int, repeats: int, n_tokens: int, dtyp
 
 
 def _real_keys(tiles: Sequence[Tile], groups: int) -> Tensor:
-    """Which of a batch's keys are no padding."""
+    """Which keys of a batch are not padding (bool, flattened)."""
     keys_B1 = torch.tensor([[tile.keys] for tile in tiles])
     return (torch.arange(int(keys_B1.max())) < keys_B1).expand(groups, -1, -1).flatten()
 
 
 class TiledAttention(torch.autograd.Function):
-    """softmax(Q K^T scale + mask) V, batch by batch; the backward pass computes the probabilities anew.
+    """softmax(Q K^T scale + mask) V, batch by batch; the backward pass recomputes the probabilities from Q, K and V.
 
-    The queries of the heads that share a key head lie one below the other, so that no key is repeated for them. What is
-    kept for the backward pass is Q, K and V.
+    Queries of heads that share a key head are stacked along N, so that keys need not be repeated.
     """
 
     @staticmethod
     def forward(ctx: Any, query_HTD: Tensor, key_JTD: Tensor, value_JTD: Tensor, tiles: Tiles, scale: float) -> Tensor:
-        """[T, H, D]."""
+        """The attention output [T, H, D]."""
         heads, n_tokens, size = query_HTD.shape
         groups = len(key_JTD)
         plan = tiles.plan(groups, heads // groups, query_HTD.dtype)
@@ -156,7 +155,7 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Gradients of query, key and value; sums over the tiles that see a key are in fp32."""
+        """Gradients of query, key and value; a key's gradient is summed over tiles in fp32."""
         query, key, value = ctx.saved_tensors
         plan, (heads, groups, n_tokens, size) = ctx.plan, ctx.shape
         grad = _rows(gradients[0].transpose(0, 1), plan.padded)
@@ -171,23 +170,23 @@ class TiledAttention(torch.autograd.Function):
             d_keys.append(torch.bmm(d_scores.transpose(1, 2), query_of).view(-1, size))
             d_values.append(torch.bmm(probs.transpose(1, 2), grad_of).view(-1, size))
         d_query = _joined(d_queries).index_select(0, plan.place_TH).mul_(ctx.scale).view(n_tokens, heads, size)
-        # Several tiles see a prompt's key. A bag adds its rows in fp32, always in the same order.
+        # Several tiles attend to a prompt's key. embedding_bag sums in fp32 and in a fixed order.
         d_key, d_value = (
-            embedding_bag(plan.used, _joined(parts), plan.start_TJ, mode="sum").view(n_tokens, groups, size)
+            embedding_bag(plan.key_copies, _joined(parts), plan.start_TJ, mode="sum").view(n_tokens, groups, size)
             for parts in (d_keys, d_values)
         )
         return *(x.transpose(0, 1) for x in (d_query, d_key, d_value)), None, None
 
 
 def _rows(x_HTD: Tensor, with_padding: bool = False) -> Tensor:
-    """[T H, D], and a row of zeros for queries that are none."""
+    """Flatten to [T H, D], with one more row of zeros for padding queries."""
     x_THD = x_HTD.transpose(0, 1)
     rows = x_THD.reshape(-1, x_THD.shape[-1])
     return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]) if with_padding else rows
 
 
 def _take(rows: Tensor, index: Tensor, many: int) -> Tensor:
-    """[J B, …, D]: the rows that the index names, in so many parts."""
+    """Select rows by index, as `many` equal parts: [J B, …, D]."""
     return rows.index_select(0, index).view(many, -1, rows.shape[1])
 
 
@@ -196,7 +195,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _probabilities(query: Tensor, key: Tensor, batch: TileBatch, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one batch: its queries [J B, R N, D], the keys they see [J B, X, D], and the attention [J B, R N, X]."""
+    """Queries [J B, R N, D], keys [J B, X, D] and attention probabilities [J B, R N, X] of a batch."""
     many = groups * batch.tiles
     query_of, key_of = _take(query, batch.query_JBRN, many), _take(key, batch.key_JBX, many)
     scores = torch.bmm(query_of, key_of.transpose(1, 2))

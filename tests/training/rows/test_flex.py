@@ -56,7 +56,7 @@ def masked(on: Layout) -> Tensor:
     """[T, T]: what the mask function says of each pair."""
     place_T = torch.arange(on.n_tokens)
     nothing = torch.zeros((), dtype=torch.long)
-    return flex.sees(on.pieces)(nothing, nothing, place_T[:, None], place_T[None])
+    return flex.sees(on.segments)(nothing, nothing, place_T[:, None], place_T[None])
 
 
 @given(ANY)

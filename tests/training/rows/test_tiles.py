@@ -31,7 +31,7 @@ def test_a_plan_by_hand() -> None:
     assert plan.batches[0].mask_B1NX.tolist() == [[[[-torch.inf], [0.0]]]]
     assert plan.place_TH.tolist() == [0, 2, 1, 3, 4, 5, 6, 8, 7, 9] and not plan.padded
     # Token 0 is a key in all three batches, token 2 in one: rows of the joined keys, token by token.
-    assert plan.used.tolist() == [0, 2, 5, 1, 3, 6, 4, 7, 8] and plan.start_TJ.tolist() == [0, 3, 6, 7, 8]
+    assert plan.key_copies.tolist() == [0, 2, 5, 1, 3, 6, 4, 7, 8] and plan.start_TJ.tolist() == [0, 3, 6, 7, 8]
     assert tiles.plan(1, 2, torch.float32) is plan
 
 
@@ -46,7 +46,7 @@ def test_every_tile_is_in_one_batch_of_little_padding(shape: list[tuple[int, lis
     for part in parts:
         places = len(part) * max(tile.queries for tile in part) * max(tile.keys for tile in part)
         assert len(part) == 1 or places <= most
-        assert places <= tiled.WASTE * sum(tile.queries * tile.keys for tile in part)
+        assert places <= tiled.MAX_PADDING * sum(tile.queries * tile.keys for tile in part)
 
 
 @pytest.mark.parametrize(("scores", "waste"), [(1, 1.0), (10**9, 100.0)])
@@ -60,8 +60,8 @@ def test_the_division_changes_nothing(scores: int, waste: float, monkeypatch: py
     found = []
     for change in (False, True):
         if change:
-            monkeypatch.setattr(tiled, "SCORES", scores)
-            monkeypatch.setattr(tiled, "WASTE", waste)
+            monkeypatch.setattr(tiled, "MAX_SCORES", scores)
+            monkeypatch.setattr(tiled, "MAX_PADDING", waste)
         inputs = [x.clone().requires_grad_() for x in (query, key, value)]
         tiles = tiles_of(shape)
         out = TiledAttention.apply(*inputs, tiles, 0.3)
