@@ -79,17 +79,17 @@ class QuestionIndex:
         return place < len(self._numbers) and bool(self._numbers[place] == number)
 
     def __getitem__(self, question_id: str) -> Question:
-        found = self.find(question_id)
-        if found is None:
+        entry = self.find(question_id)
+        if entry is None:
             raise DataError(self.path, f"has no question {question_id}", "run stage=questions again")
-        return found[1]
+        return entry[1]
 
     def mark(self, question_id: str, solved: bool) -> None:
         """Record that a question has a trace, and whether that trace is good."""
-        found = self.find(question_id)
-        if found:
-            self.asked[found[0]] = 1
-            self.solved[found[0]] |= solved
+        entry = self.find(question_id)
+        if entry:
+            self.asked[entry[0]] = 1
+            self.solved[entry[0]] |= solved
 
     def unsolved(self) -> Iterator[Question]:
         """The questions that have traces, none of them good."""

@@ -1,4 +1,4 @@
-"""Versioned prompt texts (`<name>.v<n>.txt` beside this file) and the chat that a question becomes."""
+"""Versioned prompt texts (`<name>.v<n>.txt` beside this file), and the chat messages of a question."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 @cache
 def load(name: str, key: str = "prompt") -> str:
-    """The text of a prompt file; ConfigError lists the names there are."""
+    """Load a prompt text; ConfigError lists the known names."""
     path = FOLDER / f"{name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.name.removesuffix(".txt") for p in FOLDER.glob("*.txt")))
@@ -24,32 +24,32 @@ def load(name: str, key: str = "prompt") -> str:
 
 
 def fill(name: str, **values: str) -> str:
-    """A prompt text with its `{key}` places filled."""
+    """Load a prompt text and fill in its `{key}` placeholders."""
     return fill_text(load(name), **values)
 
 
 def fill_text(template: str, **values: str) -> str:
-    """A text with its `{key}` places filled, all in one pass: braces inside the values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda place: values[place[1]] if place[1] in values else place[0], template)
+    """Fill in the `{key}` placeholders of a text in one pass: braces inside the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 @cache
 def _wordings() -> list[list[str]]:
-    """The fixed parts of every text with places, the wordiest text first."""
+    """The fixed parts of every text with placeholders, the longest text first."""
     texts = (load(path.name.removesuffix(".txt")) for path in FOLDER.glob("*.txt"))
     parts = [re.split(r"\{\w+\}", text) for text in texts]
     return sorted((p for p in parts if len(p) > 1), key=lambda p: (-sum(map(len, p)), p))
 
 
 def unfill(text: str) -> list[str]:
-    """What was filled into the places of a prompt text, the inverse of `fill`; the whole text where none fits."""
+    """Recover the values filled into a prompt text, the inverse of `fill`; the whole text if no template matches."""
     for first, *between, last in _wordings():
         if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
             continue
         rest, values = text[len(first) : len(text) - len(last)], []
         for part in between:
-            value, found, rest = rest.partition(part)
-            if not found:
+            value, separator, rest = rest.partition(part)
+            if not separator:
                 break
             values.append(value)
         else:
@@ -58,17 +58,17 @@ def unfill(text: str) -> list[str]:
 
 
 def scenarios() -> list[str]:
-    """The names of Fin-R1's seven applications: `scenario_<name>.v1` is a system prompt, `…_example.v1` a question."""
+    """Names of Fin-R1's seven applications: `scenario_<name>.v1` is a system prompt, `…_example.v1` a question."""
     names = (path.name.removeprefix("scenario_").removesuffix(".v1.txt") for path in FOLDER.glob("scenario_*.v1.txt"))
     return sorted(name for name in names if not name.endswith("_example"))
 
 
 def text_hash(name: str | None) -> str:
-    """12 hex digits of a prompt text, for the lineage; empty for no prompt."""
+    """Hash a prompt text to 12 hex digits, for the lineage; empty for no prompt."""
     return hashlib.sha256(load(name).encode()).hexdigest()[:12] if name else ""
 
 
 def chat(question: Question, system: str | None) -> list[Message]:
-    """The messages a model is asked with: the system prompt, if any, then the question's own."""
+    """The messages sent to a model: the system prompt, if any, then the question's messages."""
     head = [Message(role="system", content=load(system))] if system else []
     return [*head, *question.prompt]

@@ -15,7 +15,7 @@ import contextlib
 import ctypes
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,13 @@ from finr1.training.model.load import base_model
 
 
 class Steps(IterableDataset[int]):
-    """The numbers of the remaining steps, determined when training begins (after a checkpoint was loaded)."""
-
-    def __init__(self, first: Callable[[], int], n_steps: int) -> None:
-        self.first, self.n_steps = first, n_steps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first(), self.n_steps))
-
-
-class PlanData(pl.LightningDataModule):
-    """Step numbers as Lightning data, the same on every rank; the module knows the rows of each step."""
+    """The numbers of a module's remaining steps, the same on every rank; the module knows the rows of each step."""
 
     def __init__(self, module: StepModule, n_steps: int) -> None:
-        super().__init__()
-        self.steps = Steps(lambda: module.steps_done, n_steps)
+        self.module, self.n_steps = module, n_steps
 
-    def train_dataloader(self) -> DataLoader[int]:
-        """One step number per batch."""
-        return DataLoader(self.steps, batch_size=None)
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.module.steps_done, self.n_steps))  # read after a checkpoint has been loaded
 
 
 class StreamedCheckpoints(TorchCheckpointIO):
@@ -137,7 +125,7 @@ def fit(
         )
         trainer.strategy.checkpoint_io = StreamedCheckpoints()
         with lost_in_passes():
-            trainer.fit(module, datamodule=PlanData(module, n_steps), ckpt_path=newest)
+            trainer.fit(module, DataLoader(Steps(module, n_steps), batch_size=None), ckpt_path=newest)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if module.steps_done != n_steps:

@@ -4,8 +4,8 @@ Prompts attend causally to themselves; each completion attends to its prompt and
 that of a dense T x T mask (tests: 1e-5 in fp32) at a fraction of the work and memory, for any causal LM of transformers
 with rotary positions that passes extra keywords to the attention interface (Llama, Qwen2, Qwen3).
 
-Three kernels: `tiles` on CPU (`tiles.py`); `flex` on GPUs that torch can compile for (`flex.py`); else, with dropout and
-with `model.attention=padded`, torch's scaled dot-product attention over two padded batches (`padded`).
+Three kernels: `tiles` on CPU (`tiles.py`), `flex` on GPUs that torch can compile for (`flex.py`), and `padded`, torch's
+scaled dot-product attention over two padded batches: elsewhere, with dropout, and with `model.attention=padded`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ def kernel(device: torch.device, head_size: int, dropout: float = 0.0, flexible:
     """The kernel used on this device: tiles | flex | padded."""
     if device.type == "cpu" and not dropout:
         return "tiles"
-    return (
-        "flex" if flexible and not dropout and head_size >= flex.MIN_HEAD_SIZE and flex.compiles(device) else "padded"
-    )
+    fits = flexible and not dropout and head_size >= flex.MIN_HEAD_SIZE
+    return "flex" if fits and flex.compiles(device) else "padded"
 
 
 def attend(

@@ -65,8 +65,8 @@ def compiled() -> Callable[..., Tensor]:
     """Flex attention compiled for rows of any length: one kernel for rows of one block, one for longer rows."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Each dtype, number of heads and pass without gradients compiles once more. Beyond the limit (default: 8) an error is
-    # better than the unfused form, which needs memory for every pair of tokens.
+    # Each dtype, number of heads and pass without gradients compiles once more. Beyond the limit (default: 8) an error
+    # is better than the unfused form, which needs memory for every pair of tokens.
     compiler: Any = torch.compile  # its type stub lacks recompile_limit
     return compiler(flex_attention, dynamic=True, fullgraph=True, recompile_limit=64)  # type: ignore[no-any-return]
 

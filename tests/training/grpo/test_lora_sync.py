@@ -133,5 +133,7 @@ def test_layers_that_the_engine_lacks_are_an_error() -> None:
 @pytest.mark.filterwarnings("ignore")  # peft advises against some of these
 def test_adapters_other_than_plain_lora_are_refused(options: dict[str, Any], word: str) -> None:
     kind = "qwen2" if "bias" in word else "llama"  # which has biases
-    with pytest.raises(ConfigError, match=rf"engine\.policy\.lora_sync=adapter: only pairs.*{word}.*; use merged"):
+    with pytest.raises(
+        ConfigError, match=rf"engine\.policy\.lora_sync=adapter: only LoRA matrices.*{word}.*; use merged"
+    ):
         sampler(TinyEngine(lora_sync="adapter")).load_weights(adapted(kind, **options), "step 0")
