@@ -58,7 +58,7 @@ METRICS: Mapping[str, str] = {
     "grpo/eval_format": "fraction of well-formed answers to the held-out questions",
     "grpo/eval_undecided": "fraction of undecided answers to the held-out questions",
     "grpo/eval_truncated": "fraction of truncated answers to the held-out questions",
-    "grpo/eval_alarm": "1 while accuracy is grpo.eval.alarm_drop below its best, and the reward above its value then; else 0",
+    "grpo/eval_alarm": "1 while accuracy is grpo.eval.alarm_drop below its best, and the reward above its value then",
     "grpo/eval_s": "time of the held-out evaluation, seconds",
     "distil/traces": "traces on disk",
     "filter/good": "fraction of traces kept as good",
