@@ -8,7 +8,7 @@ names the fault; they do not tell whether an argument convinces. In the paper's 
 | internal consistency | `internal_consistency` | `120 - 100 = 30`; `0.3 is below 0.2` |
 | term overlap | `term_overlap` | asked for the operating margin, the reasoning only mentions taxes |
 | number of reasoning steps | `step_count` | one line with the answer |
-| logical consistency | `logical_consistency` | the last result is 7.5%, the answer 6.76%; `37 / 250` without a source of 37 |
+| logical consistency | `logical_consistency` | the last result is 7.5%, the answer 6.76%; an input without a source |
 | content diversity | `diversity` | the same line three times |
 | relevance to the task domain | `domain_relevance` | "Penguins swim faster than most people can run." |
 | consistency with the task instruction | `instruction_following` | no `\\boxed{}` though one is asked for |
