@@ -1,4 +1,4 @@
-"""Rows by id without holding them: the questions of a run, and whether an id is there twice, in a few bytes an id."""
+"""Questions by id without holding them in memory, and a check for repeated ids: a few bytes per id."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from finr1.core.errors import DataError
 from finr1.core.jsonl import raw_rows
 from finr1.core.types import Question
 
-RECENT = 2048  # questions kept as objects: traces stand in the order of their questions
+RECENT = 2048  # questions cached as objects: traces are in the order of their questions
 _HEX = re.compile("[0-9a-f]{16}")
 
 
 def number_of(name: str) -> int:
-    """64 bits of an id; an id of this program is just that in hexadecimal."""
+    """An id as 64 bits: `stable_id`s are parsed as hexadecimal, any other id is hashed."""
     if _HEX.fullmatch(name):
         return int(name, 16)
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
 def repeated(numbers: array[int]) -> int | None:
-    """One of the numbers that are there more than once; None where all differ. Sorts them where they stand."""
+    """A number that occurs more than once; None if all differ. Sorts the array in place."""
     ordered = np.frombuffer(numbers, dtype=np.uint64)
     ordered.sort()
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -38,10 +38,10 @@ def repeated(numbers: array[int]) -> int | None:
 
 
 class QuestionIndex:
-    """The questions of a file, found by their ids: 16 bytes a question are held, and the last ones read.
+    """The questions of a file by id. Holds 16 bytes per question and the most recently read questions.
 
-    `asked` and `solved` mark questions by number. Use as a context manager. DataError names the line of a question that
-    lacks something.
+    `asked` and `solved` are flags by position in this index. Use as a context manager. DataError names the line of an
+    incomplete question.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,7 @@ class QuestionIndex:
         self.find = lru_cache(RECENT)(self._find)
 
     def _find(self, question_id: str) -> tuple[int, Question] | None:
-        """The number of a question in this index, and the question; None for an id that is not here."""
+        """A question and its position in this index; None for an unknown id."""
         wanted = np.uint64(number_of(question_id))
         place = int(np.searchsorted(self._numbers, wanted))
         if place == len(self._numbers) or self._numbers[place] != wanted:
@@ -79,20 +79,20 @@ class QuestionIndex:
         return place < len(self._numbers) and bool(self._numbers[place] == number)
 
     def __getitem__(self, question_id: str) -> Question:
-        found = self.find(question_id)
-        if found is None:
-            raise DataError(self.path, f"there is no question {question_id}", "run stage=questions again")
-        return found[1]
+        position_and_question = self.find(question_id)
+        if position_and_question is None:
+            raise DataError(self.path, f"no question {question_id}", "run stage=questions again")
+        return position_and_question[1]
 
     def mark(self, question_id: str, solved: bool) -> None:
-        """Note that a question has a trace, and whether that is a good one."""
-        found = self.find(question_id)
-        if found:
-            self.asked[found[0]] = 1
-            self.solved[found[0]] |= solved
+        """Mark that a question has a trace, and whether a good one."""
+        if position_and_question := self.find(question_id):
+            position = position_and_question[0]
+            self.asked[position] = 1
+            self.solved[position] |= solved
 
     def unsolved(self) -> Iterator[Question]:
-        """The questions that have traces, and none that is good."""
+        """The questions that have traces but no good one."""
         for place, (asked, solved) in enumerate(zip(self.asked, self.solved, strict=True)):
             if asked and not solved:
                 yield self._read(place)

@@ -65,7 +65,7 @@ def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("checked", "words"),
-    [(None, "anything held out"), ({}, "benchmark worked"), ({"finqa": 5}, "benchmark worked"), ({"worked": 0}, "")],
+    [(None, "any benchmark"), ({}, "benchmark worked"), ({"finqa": 5}, "benchmark worked"), ({"worked": 0}, "")],
 )
 def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_told(
     tmp_path: Path, checked: dict[str, int] | None, words: str
@@ -261,5 +261,5 @@ def test_training_refuses_rows_checked_against_other_rows_of_the_benchmark(tmp_p
     write_json(path, {**read_json(path), "settings": {"benchmark": values["benchmark"]}})
     key_of(STAGES["sft"], cfg, values, run)
     cfg, values, run = real(tmp_path, "benchmark.worked.source.seed=5")
-    with pytest.raises(ConfigError, match="not checked against benchmark worked with the settings it has now; run"):
+    with pytest.raises(ConfigError, match="not checked against benchmark worked with its current settings; run"):
         key_of(STAGES["sft"], cfg, values, run)
