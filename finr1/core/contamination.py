@@ -38,7 +38,7 @@ def refuse_chats(path: Path) -> NoReturn:
 
 
 def covers(checked: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
-    """Whether a benchmark's questions at the time of the check include all of its current ones, judging by its settings.
+    """Whether, judging by its settings, a benchmark's questions when checked include all of its current ones.
 
     Paths do not matter; a check of all rows (`limit=null`) covers any selection of them (`limit`, `seed`).
     """
@@ -58,7 +58,7 @@ UNKNOWN = "unknown"
 
 
 class Leakage(NamedTuple):
-    """Whether a model was trained on benchmark questions: checked | not checked | shares documents | unknown; and why."""
+    """Whether a model saw benchmark questions (`state`: checked | not checked | shares documents | unknown) and why."""
 
     state: str
     note: str

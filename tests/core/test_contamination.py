@@ -30,7 +30,7 @@ def test_models_from_elsewhere_are_not_known(tmp_path: Path) -> None:
     stage = run_of(tmp_path, {"finqa": 10}, init_from="Qwen/Qwen2.5-7B")
     assert leakage(stage / "model", "finqa", ASKED).state == "unknown"
     stage = run_of(tmp_path, {"finqa": 10}, rows=str(tmp_path / "gone"))
-    assert leakage(stage / "model", "finqa", ASKED) == ("unknown", "its training rows are not found (gone)")
+    assert leakage(stage / "model", "finqa", ASKED) == ("unknown", "its training rows were not found (gone)")
 
 
 def test_rows_are_checked_against_as_many_questions_as_they_were(tmp_path: Path) -> None:

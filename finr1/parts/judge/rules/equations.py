@@ -62,7 +62,10 @@ _EXPRESSION = frozenset(("number", "op", "root", "open", "close", "percent"))
 
 
 def _equations_of(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterator[Equation]:
-    """The equations of one line, one for each equals sign (or word for it) between two expressions."""
+    """The equations of one line, one for each equals sign (or word for it) between two expressions.
+
+    A generator: the caller adds to `exact` what one equation rounds before the next one is compared.
+    """
     marks = [i for i, token in enumerate(tokens) if token.kind in _EQUAL]
     for n, mark in enumerate(marks):
         floor = marks[n - 1] + 1 if n else 0
@@ -91,7 +94,7 @@ def _equations_of(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iter
 
 def _inputs(tokens: Sequence[Token]) -> tuple[Token, ...]:
     found = []
-    by = False  # the token before multiplies, divides or raises
+    by = False  # whether the previous token multiplies, divides or is a power
     for token in tokens:
         if token.kind == "number":
             found.append(Token("by", token.text, token.value, token.half_unit, token.factor) if by else token)
