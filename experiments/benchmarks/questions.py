@@ -1,9 +1,9 @@
-"""The questions stage at Fin-R1's size: 60,000 generated rows in under 90 s and 1.5 GB, and what it finds among them.
+"""The questions stage at Fin-R1's size: 60,000 generated rows within 90 s and 1.5 GB, and its recall of planted rows.
 
     python experiments/benchmarks/questions.py [--rows 60000]
 
 Two kinds of rows: `worked` (short, all made from templates) and `Pages` below (250 words each, with duplicates,
-near-duplicates and contaminated rows planted, so that what is found can be counted).
+near-duplicates and contaminated rows planted, so that recall can be counted).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pages:
                 page = [word.upper() for word in rng.choice(pages)]
             elif kind == "near":
                 page = list(rng.choice(pages))
-                for _ in range(5):  # five other words of some 250: the pairs are 92% the same
+                for _ in range(5):  # five of some 250 words replaced: 92% of the bigrams stay
                     place = rng.choice([i for i, word in enumerate(page) if word.isalpha()])
                     page[place] = rng.choice(words)
             elif kind == "leak":
@@ -82,7 +82,7 @@ class Pages:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=60_000)
     rows = parser.parse_args().rows

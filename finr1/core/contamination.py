@@ -1,4 +1,4 @@
-"""Contamination: were training rows checked against the held-out rows of the benchmarks?"""
+"""Guards against training on benchmark questions, and tells whether an evaluated model may have seen them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from finr1.core.types import Question
 
 
 def check_rows(stage: str, benchmark: Mapping[str, Any], folder: Path) -> None:
-    """Raise ConfigError unless the questions stage of this folder has checked its rows against these benchmarks."""
+    """Raise ConfigError unless the questions stage in this folder checked its rows against these benchmarks."""
     manifest = read_json(folder / MANIFEST)
     checked = manifest["counts"].get("checked")
-    then = manifest.get("settings", {}).get("benchmark") or {}
+    checked_settings = manifest.get("settings", {}).get("benchmark") or {}
     missing = [f"benchmark {name}" for name in benchmark if name not in (checked or {})]
     missing += [
         f"benchmark {name} with its current settings"
         for name, node in benchmark.items()
-        if name in then and not covers(then[name], node)
+        if name in checked_settings and not covers(checked_settings[name], node)
     ]
     if checked is None:
         missing = ["any benchmark"]
@@ -31,28 +31,26 @@ def check_rows(stage: str, benchmark: Mapping[str, Any], folder: Path) -> None:
         raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or set {key}=true")
 
 
-def refuse_chats(place: Path) -> NoReturn:
-    """Raise ConfigError: chats from outside a run were not checked against any benchmark."""
-    key, why = "sft.allow_unchecked", f"the chats of {place} were not checked against any benchmark"
-    raise ConfigError(
-        key, "false", why, f"set {key}=true, and do not trust scores on benchmarks that these chats may contain"
-    )
+def refuse_chats(path: Path) -> NoReturn:
+    """Raise ConfigError: chats from outside a run are not checked against any benchmark."""
+    key, why = "sft.allow_unchecked", f"the chats in {path} were not checked against any benchmark"
+    raise ConfigError(key, "false", why, f"set {key}=true, and do not trust scores on rows that may be among them")
 
 
-def covers(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a benchmark's settings when rows were checked (`then`) cover all the rows that it has now.
+def covers(checked: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """Whether, judging by its settings, a benchmark's questions when checked include all of its current ones.
 
-    The location of its files does not matter; a subset of rows (`limit`, `seed`) is covered by all rows (`limit=null`).
+    Paths do not matter; a check of all rows (`limit=null`) covers any selection of them (`limit`, `seed`).
     """
-    chosen = ("limit", "seed") if "limit" in then and then["limit"] is None else ()
-    before, after = (_row_settings({k: v for k, v in node.items() if k not in chosen}) for node in (then, now))
+    selection = ("limit", "seed") if "limit" in checked and checked["limit"] is None else ()
+    before, after = (_deciding({k: v for k, v in node.items() if k not in selection}) for node in (checked, current))
     return canonical(before) == canonical(after)
 
 
-def _row_settings(node: Any) -> Any:
-    """The settings of a node that decide which rows there are."""
+def _deciding(node: Any) -> Any:
+    """The settings that decide which rows a benchmark has."""
     if isinstance(node, Mapping):
-        return {name: _row_settings(value) for name, value in node.items() if name not in ("path", "licence")}
+        return {name: _deciding(value) for name, value in node.items() if name not in ("path", "licence")}
     return node
 
 
@@ -60,43 +58,42 @@ UNKNOWN = "unknown"
 
 
 class Leakage(NamedTuple):
-    """Contamination of a model's training rows by a benchmark; `note` explains the state.
-
-    `state`: checked | not checked | shares documents | unknown.
-    """
+    """Whether a model saw benchmark questions (`state`: checked | not checked | shares documents | unknown) and why."""
 
     state: str
     note: str
 
 
 def leakage(folder: Path | None, benchmark: str, questions: Sequence[Question]) -> Leakage:
-    """Contamination of a model's training rows, from the manifests beside its folder (None: a model from outside).
+    """Look up in the manifests beside a model folder whether its training rows were checked against a benchmark.
 
-    The questions stage records which benchmarks its rows were checked against, and how many questions these had.
-    Unchecked rows are compared here by document.
+    `folder` is None for a model from elsewhere. The questions stage records which benchmarks its rows were checked
+    against, and how many questions those had. Unchecked rows are searched here for documents of the benchmark.
     """
     stage = None if folder is None else folder.parent
     if stage is None or not (stage / MANIFEST).is_file():
-        return Leakage(UNKNOWN, "its training rows are unknown")
+        return Leakage(UNKNOWN, "its training data is unknown")
     runs = _runs(stage)
     missing = [run for run in runs if not _manifest_of(run)]
     if missing or not runs:
-        return Leakage(UNKNOWN, f"its training rows are not available ({missing[0].name if missing else stage.name})")
+        return Leakage(UNKNOWN, f"its training rows were not found ({missing[0].name if missing else stage.name})")
     checked = [(_manifest_of(run)["counts"].get("checked") or {}).get(benchmark) for run in runs]
     if all(checked):
         least = min(n for n in checked if n)
         if least >= len(questions):
-            return Leakage("checked", "its training rows were checked against these questions and contain none of them")
+            return Leakage("checked", "its training rows were checked against these questions and share none")
         return Leakage("not checked", f"its training rows were checked against only {least:,} of its questions")
-    held_out = {question.document_id for question in questions}
+    asked = {question.document_id for question in questions}
     trained = {row.get("document_id") for run in runs for row in read_jsonl(_questions(run) / "questions.jsonl")}
-    if shared := len(held_out & trained):
-        return Leakage("shares documents", f"{shared:,} of its {len(held_out):,} documents are in the training rows")
-    return Leakage("not checked", "its training rows were not checked against it; they share no document with it")
+    if shared := len(asked & trained):
+        return Leakage(
+            "shares documents", f"{shared:,} of {len(asked):,} benchmark documents were in its training data"
+        )
+    return Leakage("not checked", "its training rows were not checked against it, but share no document with it")
 
 
 def _runs(stage: Path) -> list[Path]:
-    """The runs whose questions a training stage could see, the stage of its initial weights included."""
+    """The runs whose questions a training stage could see, with those of the stage that its weights come from."""
     settings: Mapping[str, Any] = read_json(stage / MANIFEST).get("settings", {})
     for name in ("grpo", "sft"):
         if name not in settings:
@@ -116,4 +113,5 @@ def _questions(run: Path) -> Path:
 
 def _manifest_of(run: Path) -> Mapping[str, Any]:
     path = _questions(run) / MANIFEST
-    return read_json(path) if path.is_file() else {}
+    manifest: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+    return manifest

@@ -1,4 +1,4 @@
-"""Random access to the questions of a file by id, and a check for duplicate ids, in a few bytes per question."""
+"""Questions by id without holding them in memory, and a check for repeated ids: a few bytes per id."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEX = re.compile("[0-9a-f]{16}")
 
 
 def number_of(name: str) -> int:
-    """Map an id to 64 bits; finr1's own ids are 64 bits in hexadecimal, others are hashed."""
+    """An id as 64 bits: `stable_id`s are parsed as hexadecimal, any other id is hashed."""
     if _HEX.fullmatch(name):
         return int(name, 16)
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big")
@@ -33,14 +33,14 @@ def repeated(numbers: array[int]) -> int | None:
     """A number that occurs more than once; None if all differ. Sorts the array in place."""
     ordered = np.frombuffer(numbers, dtype=np.uint64)
     ordered.sort()
-    duplicates = np.flatnonzero(ordered[1:] == ordered[:-1])
-    return int(ordered[duplicates[0]]) if len(duplicates) else None
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    return int(ordered[same[0]]) if len(same) else None
 
 
 class QuestionIndex:
-    """The questions of a file by id; 16 bytes per question are held in memory, and the questions read last.
+    """The questions of a file by id. Holds 16 bytes per question and the most recently read questions.
 
-    `asked` and `solved` are flags by question number. Use as a context manager. DataError names the line of an
+    `asked` and `solved` are flags by position in this index. Use as a context manager. DataError names the line of an
     incomplete question.
     """
 
@@ -59,7 +59,7 @@ class QuestionIndex:
         self.find = lru_cache(RECENT)(self._find)
 
     def _find(self, question_id: str) -> tuple[int, Question] | None:
-        """The question with its number in this index; None for an unknown id."""
+        """A question and its position in this index; None for an unknown id."""
         wanted = np.uint64(number_of(question_id))
         place = int(np.searchsorted(self._numbers, wanted))
         if place == len(self._numbers) or self._numbers[place] != wanted:
@@ -79,20 +79,20 @@ class QuestionIndex:
         return place < len(self._numbers) and bool(self._numbers[place] == number)
 
     def __getitem__(self, question_id: str) -> Question:
-        entry = self.find(question_id)
-        if entry is None:
-            raise DataError(self.path, f"has no question {question_id}", "run stage=questions again")
-        return entry[1]
+        position_and_question = self.find(question_id)
+        if position_and_question is None:
+            raise DataError(self.path, f"no question {question_id}", "run stage=questions again")
+        return position_and_question[1]
 
     def mark(self, question_id: str, solved: bool) -> None:
-        """Record that a question has a trace, and whether that trace is good."""
-        entry = self.find(question_id)
-        if entry:
-            self.asked[entry[0]] = 1
-            self.solved[entry[0]] |= solved
+        """Mark that a question has a trace, and whether a good one."""
+        if position_and_question := self.find(question_id):
+            position = position_and_question[0]
+            self.asked[position] = 1
+            self.solved[position] |= solved
 
     def unsolved(self) -> Iterator[Question]:
-        """The questions that have traces, none of them good."""
+        """The questions that have traces but no good one."""
         for place, (asked, solved) in enumerate(zip(self.asked, self.solved, strict=True)):
             if asked and not solved:
                 yield self._read(place)

@@ -134,7 +134,9 @@ def source_files(*modules: str) -> list[Path]:
         if path in found or name.startswith(INFRASTRUCTURE):
             continue
         found.add(path)
-        found.update(file for file in path.parent.iterdir() if file.suffix in (".txt", ".html", ".css", ".js"))
+        found.update(
+            file for file in path.parent.iterdir() if file.suffix in (".txt", ".jinja", ".html", ".css", ".js")
+        )
         todo += filter(None, map(path_of, imports(path)))
     return sorted(found)
 

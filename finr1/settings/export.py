@@ -11,19 +11,19 @@ SPLITS = {"good": "train", "bad": "bad", "undecided": "undecided"}  # outcome of
 
 @dataclass
 class ExportSettings:
-    """The data set that a run's traces become."""
+    """How a run's traces become a data set."""
 
-    outcomes: list[str] = field(default_factory=lambda: ["good"])  # good is the split `train`; also bad, undecided
-    shard_rows: int = 10_000  # rows a Parquet file
-    tokenizer: str | None = None  # folder or hub id that counts the tokens of each text; null: they stay empty
-    title: str | None = None  # of the card; null: the run's name
-    licences: dict[str, str] = field(default_factory=dict)  # of a source, in place of what its yaml said
+    outcomes: list[str] = field(default_factory=lambda: ["good"])  # good becomes the split `train`; also bad, undecided
+    shard_rows: int = 10_000  # rows per Parquet file
+    tokenizer: str | None = None  # folder or hub id, to fill the token counts; null: left empty
+    title: str | None = None  # of the card; null: name of the run
+    licences: dict[str, str] = field(default_factory=dict)  # by source; overrides the licence in its yaml
 
     def __post_init__(self) -> None:
         for outcome in self.outcomes:
             if outcome not in SPLITS:
-                raise ConfigError("export.outcomes", outcome, "no such outcome", f"use some of {', '.join(SPLITS)}")
+                raise ConfigError("export.outcomes", outcome, "unknown outcome", f"use some of {', '.join(SPLITS)}")
         if not self.outcomes:
-            raise ConfigError("export.outcomes", "[]", "nothing would be written", "use [good]")
+            raise ConfigError("export.outcomes", "[]", "nothing would be exported", "use [good]")
         if self.shard_rows < 1:
-            raise ConfigError("export.shard_rows", self.shard_rows, "a file holds rows", "use 1 or more")
+            raise ConfigError("export.shard_rows", self.shard_rows, "must be at least 1", "use 1 or more")

@@ -30,7 +30,7 @@ def test_models_from_elsewhere_are_not_known(tmp_path: Path) -> None:
     stage = run_of(tmp_path, {"finqa": 10}, init_from="Qwen/Qwen2.5-7B")
     assert leakage(stage / "model", "finqa", ASKED).state == "unknown"
     stage = run_of(tmp_path, {"finqa": 10}, rows=str(tmp_path / "gone"))
-    assert leakage(stage / "model", "finqa", ASKED) == ("unknown", "its training rows are not available (gone)")
+    assert leakage(stage / "model", "finqa", ASKED) == ("unknown", "its training rows were not found (gone)")
 
 
 def test_rows_are_checked_against_as_many_questions_as_they_were(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_unchecked_rows_are_looked_at(tmp_path: Path) -> None:
     for checked in ({"tfns": 5}, None, {}):
         stage = run_of(tmp_path, checked, ("x", "d3", "d4", "d4"))
         found = leakage(stage / "model", "finqa", ASKED)
-        assert found == ("shares documents", "2 of its 10 documents are in the training rows")
+        assert found == ("shares documents", "2 of 10 benchmark documents were in its training data")
     stage = run_of(tmp_path, None)
     assert leakage(stage / "model", "finqa", ASKED).state == "not checked"
 

@@ -1,12 +1,11 @@
-"""The layouts of the data set: what a row of each holds, as an Arrow schema and as a function of a judged trace.
+"""The layouts of the exported data set: Arrow schema and row function of each.
 
-- `messages`: chat rows, `[{role, content}, ...]`; the assistant's text is reasoning and answer in their tags, as
-  SFT trains on it.
-- `fin_r1`: the columns of Chinese-DeepSeek-R1-Distill-data-110k, whose rules Fin-R1's distillation repeats: `input,
+- `messages`: chats `[{role, content}, ...]`; the assistant message is tagged reasoning and answer, as in SFT.
+- `fin_r1`: the columns of Chinese-DeepSeek-R1-Distill-data-110k, whose distillation rules Fin-R1 follows: `input,
   reasoning_content, content, repo_name, *_tokens_len, score`.
-- `fin_r1_sft`: that set's `instruction, output, repo_name`, with the `conversation` that Fin-R1's README names.
+- `fin_r1_sft`: that data set's `instruction, output, repo_name`, and the `conversation` that Fin-R1's README names.
 
-Fin-R1 never published its own schema. Every layout carries ids that lead back to question, trace and verdicts.
+Fin-R1 has not published its own schema. Every layout carries the ids of question and trace, and the verdicts.
 """
 
 from __future__ import annotations
@@ -21,40 +20,40 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Record = dict[str, Any]
-Count = Callable[[str], int | None]  # tokens of a text; None where no tokenizer was named
+TokenCounter = Callable[[str], int | None]  # tokens of a text; None without `export.tokenizer`
 
-COLUMNS: Mapping[str, str] = {  # what a column holds, for the card
-    "messages": "the question as user, reasoning and answer in their tags as assistant; no system prompt",
+COLUMNS: Mapping[str, str] = {  # column -> its description on the card
+    "messages": "the question as user message, tagged reasoning and answer as assistant message; no system prompt",
     "conversation": "the same chat as `messages`",
-    "input": "the question, in its source's wording",
+    "input": "the prompt: the question in the wording of its source",
     "instruction": "the same as `input`",
     "reasoning_content": "the teacher's reasoning, without tags",
     "content": "the teacher's final answer, without tags",
-    "output": "reasoning and answer in their tags",
+    "output": "reasoning and answer, in their tags",
     "repo_name": "the source",
-    "prompt_tokens_len": "tokens of `input`; empty unless `export.tokenizer` was named",
+    "prompt_tokens_len": "tokens of `input`; empty without `export.tokenizer`",
     "reasoning_content_tokens_len": "tokens of `reasoning_content`",
     "content_tokens_len": "tokens of `content`",
-    "score": "answer verdict: 1 right, 0 wrong, empty undecided or not judged",
-    "reasoning_score": "how many of the seven criteria held; empty where they were not all decided",
-    "question_id": "row of 1_questions/questions.jsonl",
-    "trace_id": "row of 2_traces/traces.jsonl, and of 3_filtered/verdicts.jsonl with every verdict and its reason",
-    "sample": "number of this completion among those of its question",
-    "source": "data set of the question",
+    "score": "answer verdict: 1 right, 0 wrong, empty if undecided or not judged",
+    "reasoning_score": "number of the seven criteria that hold; empty unless all were decided",
+    "question_id": "id in 1_questions/questions.jsonl",
+    "trace_id": "id in 2_traces/traces.jsonl and 3_filtered/verdicts.jsonl, which has every verdict with its reason",
+    "sample": "index of this completion among those of its question",
+    "source": "source data set of the question",
     "module": "one of Fin-R1's four modules",
-    "language": "of the question",
-    "kind": "what the gold is: number, choice, yes_no, label, text or code",
-    "gold": "reference answer; empty where the source hides it",
-    "teacher": "who wrote the trace",
-    "teacher_tokens": "tokens of the whole completion as the teacher counted them",
-    "prompt_hash": "hash of the chat that the teacher was asked with",
+    "language": "language of the question: en or zh",
+    "kind": "type of the gold answer: number, choice, yes_no, label, text or code",
+    "gold": "gold answer; empty where the source withholds it",
+    "teacher": "model that wrote the trace",
+    "teacher_tokens": "tokens of the whole completion, as reported by the teacher",
+    "prompt_hash": "hash of the whole chat sent to the teacher",
     "outcome": "good, bad or undecided",
-    "verdicts": "answer (strict and scale-tolerant by rules, and the deciding judge's) and the seven criteria",
+    "verdicts": "answer verdicts (the deciding judge's; strict and scale-tolerant by rule) and the seven criteria",
 }
 
 
 class Judged(NamedTuple):
-    """A row of 3_filtered and its question."""
+    """A row of the filter stage and its question."""
 
     question: Question
     row: Mapping[str, Any]
@@ -64,7 +63,7 @@ def schema(layout: str) -> pa.Schema:
     """The Arrow schema of a layout."""
     import pyarrow as pa
 
-    text, whole, real = pa.string(), pa.int64(), pa.float64()
+    text, integer, real = pa.string(), pa.int64(), pa.float64()
     chat = pa.list_(pa.struct([("role", text), ("content", text)]))
     criteria = pa.struct([(name, real) for name in CRITERIA])
     verdicts = pa.struct(
@@ -82,10 +81,10 @@ def schema(layout: str) -> pa.Schema:
         "conversation": chat,
         "verdicts": verdicts,
         "score": real,
-        "reasoning_score": whole,
-        "sample": whole,
-        "teacher_tokens": whole,
-        **{f"{name}_tokens_len": whole for name in ("prompt", "reasoning_content", "content")},
+        "reasoning_score": integer,
+        "sample": integer,
+        "teacher_tokens": integer,
+        **{f"{name}_tokens_len": integer for name in ("prompt", "reasoning_content", "content")},
     }
     return pa.schema([(name, types.get(name, text)) for name in LAYOUTS[layout].columns])
 
@@ -132,28 +131,28 @@ def _output(judged: Judged) -> str:
     return render(trace["reasoning"], trace["answer"])
 
 
-def _messages(judged: Judged, count: Count) -> Record:
+def _messages(judged: Judged, count_tokens: TokenCounter) -> Record:
     return {"messages": _chat(judged), **_lineage(judged)}
 
 
-def _fin_r1(judged: Judged, count: Count) -> Record:
+def _fin_r1(judged: Judged, count_tokens: TokenCounter) -> Record:
     trace, lineage = judged.row["trace"], _lineage(judged)
-    held = [verdict["value"] for verdict in judged.row["criteria"].values()]
+    criteria = [verdict["value"] for verdict in judged.row["criteria"].values()]
     return {
         "input": judged.question.text,
         "reasoning_content": trace["reasoning"],
         "content": trace["answer"],
         "repo_name": judged.question.source,
-        "prompt_tokens_len": count(judged.question.text),
-        "reasoning_content_tokens_len": count(trace["reasoning"]),
-        "content_tokens_len": count(trace["answer"]),
+        "prompt_tokens_len": count_tokens(judged.question.text),
+        "reasoning_content_tokens_len": count_tokens(trace["reasoning"]),
+        "content_tokens_len": count_tokens(trace["answer"]),
         "score": judged.row["answer"]["value"],
-        "reasoning_score": sum(value == 1 for value in held) if held and None not in held else None,
+        "reasoning_score": criteria.count(1) if criteria and None not in criteria else None,
         **lineage,
     }
 
 
-def _fin_r1_sft(judged: Judged, count: Count) -> Record:
+def _fin_r1_sft(judged: Judged, count_tokens: TokenCounter) -> Record:
     return {
         "instruction": judged.question.text,
         "output": _output(judged),
@@ -164,10 +163,10 @@ def _fin_r1_sft(judged: Judged, count: Count) -> Record:
 
 
 class Layout(NamedTuple):
-    """Columns in their order, and what makes a row."""
+    """Column names in order, and the function that makes a row."""
 
     columns: tuple[str, ...]
-    row: Callable[[Judged, Count], Record]
+    row: Callable[[Judged, TokenCounter], Record]
 
 
 _LINEAGE = (

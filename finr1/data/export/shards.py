@@ -1,4 +1,4 @@
-"""Parquet files of one split of one layout, written as the rows come: memory does not grow with their number."""
+"""Parquet files of one split of one layout, streamed: memory does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-GROUP_ROWS = 256  # rows held at once, and a row group of the file
+GROUP_ROWS = 256  # rows of a row group, and the most that are buffered
 
 
 class Shards:
@@ -22,18 +22,18 @@ class Shards:
 
     def __init__(self, folder: Path, split: str, schema: pa.Schema, shard_rows: int) -> None:
         self.folder, self.split, self.schema, self.shard_rows = folder, split, schema, shard_rows
-        self.rows = 0  # written or held
+        self.rows = 0  # written or buffered
         self.files = 0
-        self._held: list[Mapping[str, Any]] = []
+        self._buffer: list[Mapping[str, Any]] = []
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
-        self._held.append(row)
+        self._buffer.append(row)
         self.rows += 1
         if self.rows % self.shard_rows == 0:
             self._end_file()
-        elif len(self._held) >= GROUP_ROWS:
+        elif len(self._buffer) >= GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -44,9 +44,9 @@ class Shards:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{self.split}-{self.files:05d}.parquet"
             self._writer = pq.ParquetWriter(path, self.schema, compression="zstd")
-        if self._held:  # `datasets` stumbles over a row group without rows
-            self._writer.write_table(pa.Table.from_pylist(self._held, schema=self.schema))
-        self._held.clear()
+        if self._buffer:  # `datasets` fails on an empty row group
+            self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=self.schema))
+        self._buffer.clear()
 
     def _end_file(self) -> None:
         self._flush()
@@ -61,5 +61,5 @@ class Shards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held or self._writer is not None or (kind is None and not self.files):
+        if self._buffer or self._writer is not None or (kind is None and not self.files):
             self._end_file()

@@ -1,7 +1,8 @@
-"""Which traces every answer judge is asked about, so that the report can say how far the judges agree.
+"""From judges' verdicts to an outcome: one row of `verdicts.jsonl` per trace.
 
-In a cascade a judge sees only what those before it left open: no two judges ever speak of the same trace. On an audited
-trace (`filter.audit_share`) those after the deciding one are asked too. What they say changes no outcome.
+In a cascade a judge sees only the traces that the judges before it left undecided, so no two judges decide the same
+trace. On audited traces (`filter.audit_share`) the judges after the deciding one are asked too, so that the report can
+show their agreement; their verdicts change no outcome.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from finr1.settings.filter import FilterSettings
 
 Outcome = Literal["good", "bad", "undecided"]
 OUTCOMES: tuple[Outcome, ...] = ("good", "bad", "undecided")
+CriteriaVerdicts = Mapping[str, tuple[Verdict, str]]  # criterion -> verdict and the judge that gave it
+
+_NO_JUDGE_DECIDED = (Verdict(None, why="no judge decided"), "")
 
 
 class Judges:
-    """The two cascades and the rule that makes an outcome of their verdicts."""
+    """The answer judges and the reasoning judges, each in cascade, and the rule from their verdicts to an outcome."""
 
     def __init__(
         self,
@@ -30,43 +34,44 @@ class Judges:
         self.answer, self.reasoning, self.settings = answer, reasoning, settings
 
     def judge(self, pairs: Sequence[tuple[Question, Trace]]) -> list[dict[str, Any]]:
-        """One row of `verdicts.jsonl` a trace. Only usable traces are judged, only right ones on reasoning."""
-        unfit = [unusable(trace) for _, trace in pairs]
+        """Judge the usable traces' answers, and the reasoning of those with a right answer; one verdict row each."""
         items = [JudgeItem(question, trace.reasoning, trace.answer) for question, trace in pairs]
-        fit = [i for i, why in enumerate(unfit) if not why]
+        defects = [unusable(trace) for _, trace in pairs]
+        usable = [i for i, defect in enumerate(defects) if not defect]
         share, seed = self.settings.audit_share, self.settings.audit_seed
-        audited = [n for n, i in enumerate(fit) if is_audited(pairs[i][1].id, share, seed)]
-        by_judge = dict(zip(fit, ask_all(self.answer, [items[i] for i in fit], audited), strict=True))
+        audited = [n for n, i in enumerate(usable) if is_audited(pairs[i][1].id, share, seed)]
+        by_judge = dict(zip(usable, ask_all(self.answer, [items[i] for i in usable], audited), strict=True))
         answers = {i: decided(verdicts) for i, verdicts in by_judge.items()}
-        right = [i for i in fit if self.settings.reasoning and answers[i][0].value == 1]
+        right = [i for i in usable if self.settings.reasoning and answers[i][0].value == 1]
         criteria = dict(zip(right, self._criteria([items[i] for i in right]), strict=True))
         rows = []
         for i, (question, trace) in enumerate(pairs):
-            verdict, judge = answers.get(i, (Verdict(None, why="not judged"), ""))
+            answer, judge = answers.get(i, (Verdict(None, why="not judged"), ""))
             of_reasoning = criteria.get(i, {})
-            outcome, why = ("bad", unfit[i]) if unfit[i] else self.outcome(verdict, of_reasoning)
-            strict, scaled = self._grades(items[i], bool(unfit[i]))
+            outcome, why = ("bad", defects[i]) if defects[i] else self.outcome(answer, of_reasoning)
+            strict, scaled = _rule_verdicts(items[i], bool(defects[i]))
             rows.append(
                 {
                     "trace_id": trace.id,
                     "question_id": question.id,
                     "outcome": outcome,
                     "why": why,
-                    "answer": {**_plain(verdict), "judge": judge},
-                    "answer_strict": _plain(strict),
-                    "answer_scaled": _plain(scaled),
+                    "answer": {**answer._asdict(), "judge": judge},
+                    "answer_strict": strict._asdict(),
+                    "answer_scaled": scaled._asdict(),
                     "criteria": {
-                        name: {"value": value, "why": why, "judge": by}
-                        for name, ((value, _, why), by) in of_reasoning.items()
+                        name: {"value": verdict.value, "why": verdict.why, "judge": by}
+                        for name, (verdict, by) in of_reasoning.items()
                     },
                 }
             )
-        for i in (fit[n] for n in audited):
+        for n in audited:
+            i = usable[n]
             rows[i]["answers"] = {name: verdict._asdict() for name, verdict in by_judge[i].items()}
         return rows
 
-    def outcome(self, answer: Verdict, criteria: Mapping[str, tuple[Verdict, str]]) -> tuple[Outcome, str]:
-        """Good, bad or undecided, and the reason in a few words (a key of the audit)."""
+    def outcome(self, answer: Verdict, criteria: CriteriaVerdicts) -> tuple[Outcome, str]:
+        """The outcome and its reason, a key of `filter_summary.json`; undecided while open criteria could turn it."""
         if answer.value is None:
             return "undecided", "answer undecided"
         if answer.value != 1:
@@ -74,52 +79,42 @@ class Judges:
         if not self.settings.reasoning:
             return "good", ""
         values = [verdict.value for verdict, _ in criteria.values()]
-        held, open_ = values.count(1), values.count(None)
-        if held >= self.settings.criteria_needed:
+        n_held, n_undecided = values.count(1), values.count(None)
+        if n_held >= self.settings.criteria_needed:
             return "good", ""
-        if held + open_ < self.settings.criteria_needed:
+        if n_held + n_undecided < self.settings.criteria_needed:
             return "bad", "reasoning fails"
         return "undecided", "reasoning undecided"
 
-    def _criteria(self, items: Sequence[JudgeItem]) -> list[dict[str, tuple[Verdict, str]]]:
-        """Each item's seven verdicts with the judge that gave them.
-
-        A later judge sees the items with a criterion open, unless what is known settles the outcome.
-        """
-        nobody = Verdict(None, why="no judge decided")
-        found = [] if self.reasoning else [dict.fromkeys(CRITERIA, (nobody, "")) for _ in items]
-        todo: Sequence[int] = range(len(items))
-        for n, (name, judge) in enumerate(self.reasoning.items()):
-            if n:
-                todo = [i for i in todo if self.outcome(Verdict(1.0), found[i])[0] == "undecided"]
-            if not todo:
+    def _criteria(self, items: Sequence[JudgeItem]) -> list[CriteriaVerdicts]:
+        """Ask the reasoning judges in order, each on the items whose outcome its predecessors left undecided."""
+        verdicts: list[CriteriaVerdicts] = [dict.fromkeys(CRITERIA, _NO_JUDGE_DECIDED) for _ in items]
+        for name, judge in self.reasoning.items():
+            undecided = [i for i, known in enumerate(verdicts) if self.outcome(Verdict(1.0), known)[0] == "undecided"]
+            if not undecided:
                 break
-            given = judge.judge([items[i] for i in todo])
-            rows = [{c: (v := row.get(c, nobody), "" if v.value is None else name) for c in CRITERIA} for row in given]
-            if not n:
-                found = rows
-                continue
-            for i, row in zip(todo, rows, strict=True):
-                found[i] = {c: row[c] if before[0].value is None else before for c, before in found[i].items()}
-        return found
-
-    @staticmethod
-    def _grades(item: JudgeItem, unfit: bool) -> tuple[Verdict, Verdict]:
-        """The rule's strict and scale-tolerant verdict, whoever decided: shown side by side in every report."""
-        if unfit or item.question.gold is None:
-            none = Verdict(None, why="no gold" if item.question.gold is None else "not judged")
-            return none, none
-        return item.grades
+            for i, given in zip(undecided, judge.judge([items[i] for i in undecided]), strict=True):
+                verdicts[i] = {c: _first(verdicts[i][c], given.get(c), name) for c in CRITERIA}
+        return verdicts
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    """A verdict by its fields."""
-    value, answer, why = verdict
-    return {"value": value, "answer": answer, "why": why}
+def _first(known: tuple[Verdict, str], given: Verdict | None, judge: str) -> tuple[Verdict, str]:
+    """The verdict that stands: the known one if it decides, else the one just given, with its judge if that decides."""
+    if known[0].value is not None or given is None:
+        return known
+    return given, "" if given.value is None else judge
+
+
+def _rule_verdicts(item: JudgeItem, unusable: bool) -> tuple[Verdict, Verdict]:
+    """The strict and the scale-tolerant verdict by rule, whichever judge decided: reports show both."""
+    if unusable or item.question.gold is None:
+        none = Verdict(None, why="no gold" if item.question.gold is None else "not judged")
+        return none, none
+    return item.grades
 
 
 def unusable(trace: Trace) -> str:
-    """Why a trace can be no training row whatever it says; empty if it can."""
+    """Why a trace cannot become a training row, whatever its content; empty if it can."""
     if trace.finish_reason == "error":
         return "call failed"
     if trace.finish_reason == "length":
@@ -128,11 +123,9 @@ def unusable(trace: Trace) -> str:
         return "no answer"
     if not trace.reasoning:
         return "no reasoning"
-    if "<" not in trace.reasoning + trace.answer and trace.reasoning.strip() and trace.answer.strip():
-        return ""  # nothing that could be a tag
     return "" if parse(render(trace.reasoning, trace.answer)).well_formed else "tags inside the text"
 
 
 def is_audited(trace_id: str, share: float, seed: int) -> bool:
-    """Whether a trace is among the audited share: by a hash, the same in every process and for every resume."""
+    """Whether a trace is in the audited share: decided by a hash, so the same in every process and resume."""
     return share > 0 and int(stable_id("audit", seed, trace_id), 16) < share * 16**16

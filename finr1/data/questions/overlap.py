@@ -1,8 +1,8 @@
-"""What questions have in common with each other: near-duplicates by MinHash, contamination by shared n-grams.
+"""Overlap between questions: near-duplicates by MinHash, and benchmark contamination by shared n-grams.
 
-Compared is what a prompt says beyond its wording: the values that a text of `finr1.core.prompt` was filled with,
-without links, and without phrases that a good share of a source's rows repeat (the instructions of a source whose
-prompts are its own). A token is a word, a number, or one Chinese character.
+Compared is what a prompt says beyond boilerplate: the values that were filled into a text of `finr1.core.prompt`,
+without links, and without phrases that many rows of a source repeat (its instructions). A token is a word, a number or
+one Chinese character.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ _CJK = "\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 _LINK = re.compile(r"https?://\S+")
 _DIGIT = re.compile(r"\d")
-_IS_CHARACTER = re.compile(f"[{_CJK}]").match
-_CHARACTER = np.uint32(1 << 31)  # this bit of a token says that it is a Chinese character
+_IS_CHINESE = re.compile(f"[{_CJK}]").match
+_CHINESE_BIT = np.uint32(1 << 31)  # set in the tokens of Chinese characters
+_NO_HASHES: Hashes = np.empty(0, np.uint64)
 
-
-# A phrase of this many tokens in this share of a source's rows (and in so many of those looked at) is its instructions.
-PHRASE, PHRASE_SHARE, PHRASE_ROWS, ROWS_LOOKED_AT = 8, 0.05, 20, 1000
-N_PERM, N_BANDS, SEED = 128, 32, 42  # pairs of similarity 0.8 meet in a band with probability 1 - (1 - 0.8**4)**32
-SHORT = 8  # held-out texts of SHORT words or more, yet shorter than an n-gram, count as one (Brown et al. 2020, App. C)
+# Boilerplate: a phrase of PHRASE_TOKENS tokens in PHRASE_SHARE of a source's sampled rows, and in PHRASE_ROWS at least.
+PHRASE_TOKENS, PHRASE_SHARE, PHRASE_ROWS, SAMPLED_ROWS = 8, 0.05, 20, 1000
+N_PERM, N_BANDS, SEED = 128, 32, 42  # pairs of similarity 0.8 share a band with probability 1 - (1 - 0.8**4)**32
+SHORT = 8  # held-out texts from this many words up to an n-gram count as one n-gram (Brown et al. 2020, App. C)
 
 
 def words_of(text: str) -> list[str]:
-    """Folded tokens of a text, links left out."""
+    """The case-folded tokens of a text, without links."""
     return _TOKEN.findall(_LINK.sub(" ", normalize("NFKC", text).casefold()))
 
 
 @lru_cache(1 << 20)
-def _number(word: str) -> int:
-    """31 bits that depend on the word alone, and the mark of a Chinese character."""
-    number = crc32(word.encode("utf-8", "surrogatepass")) & 0x7FFFFFFF
-    return number | (int(_CHARACTER) if _IS_CHARACTER(word) else 0)
+def _token_id(word: str) -> int:
+    """A 31-bit hash of the word, and the bit that marks a Chinese character."""
+    token_id = crc32(word.encode("utf-8", "surrogatepass")) & 0x7FFFFFFF
+    return token_id | (int(_CHINESE_BIT) if _IS_CHINESE(word) else 0)
 
 
 def tokens_of(text: str) -> Tokens:
     """The text's tokens as numbers."""
     words = words_of(text)
-    return np.fromiter(map(_number, words), np.uint32, len(words))
+    return np.fromiter(map(_token_id, words), np.uint32, len(words))
 
 
-def windows(tokens: Tokens, n: int) -> Hashes:
+def ngram_hashes(tokens: Tokens, n: int) -> Hashes:
     """A 64-bit hash of each run of `n` tokens, in order; empty for a shorter text."""
     size = len(tokens) - n + 1
     if size < 1:
-        return np.empty(0, np.uint64)
+        return _NO_HASHES
     spread = (tokens.astype(np.uint64) + np.uint64(n)) * np.uint64(0x9E3779B97F4A7C15)
     spread ^= spread >> np.uint64(29)
     hashes = np.zeros(size, np.uint64)
@@ -73,193 +73,195 @@ def windows(tokens: Tokens, n: int) -> Hashes:
     return hashes
 
 
-class Reader:
-    """Reads questions as pieces of tokens, without the phrases that the rows of their source share."""
+class TokenReader:
+    """Reads the tokens of questions without the boilerplate of their sources, which it learns from these questions."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         by_source: dict[str, list[Question]] = defaultdict(list)
         for question in questions:
             by_source[question.source].append(question)
-        phrases = [np.empty(0, np.uint64)]
+        boilerplate: set[int] = set()
         for rows in by_source.values():
-            sample = random.Random(0).sample(rows, min(len(rows), ROWS_LOOKED_AT))
+            sample = random.Random(0).sample(rows, min(len(rows), SAMPLED_ROWS))
             counts: Counter[int] = Counter()
             for question in sample:
-                counts.update({int(phrase) for piece in _pieces(question) for phrase in windows(piece, PHRASE)})
+                phrases = [ngram_hashes(piece, PHRASE_TOKENS) for piece in _pieces(question)]
+                counts.update(set(_joined(phrases).tolist()))
             needed = max(PHRASE_ROWS, PHRASE_SHARE * len(sample))
-            phrases.append(np.array([phrase for phrase, n in counts.items() if n >= needed], np.uint64))
-        self._phrases = np.unique(np.concatenate(phrases))
+            boilerplate.update(phrase for phrase, n in counts.items() if n >= needed)
+        self._boilerplate = np.array(sorted(boilerplate), np.uint64)
 
     def pieces(self, question: Question) -> list[Tokens]:
-        """The question's text, a piece a value of its wording."""
-        return [self._cut(piece) for piece in _pieces(question)]
+        """The prompt's tokens, one array per value of its wording."""
+        return [piece[self._is_content(piece)] for piece in _pieces(question)]
 
-    def parts(self, question: Question) -> list[Tokens]:
-        """The runs of tokens that n-grams are taken from: no run crosses a cut; the gold is one too."""
+    def runs(self, question: Question) -> list[Tokens]:
+        """The unbroken runs of tokens of prompt and gold: an n-gram never spans removed boilerplate."""
         gold = [tokens_of(question.gold)] if question.gold else []
-        return [run for piece in [*_pieces(question), *gold] for run in self._runs(piece)]
+        runs: list[Tokens] = []
+        for piece in [*_pieces(question), *gold]:
+            content = self._is_content(piece)
+            edges = np.flatnonzero(np.diff(content)) + 1
+            split = zip(np.split(piece, edges), np.split(content, edges), strict=True)
+            runs += [run for run, is_content in split if is_content.all()]
+        return runs
 
-    def _kept(self, piece: Tokens) -> NDArray[np.bool_]:
-        kept = np.ones(len(piece), bool)
-        for start in np.flatnonzero(_among(windows(piece, PHRASE), self._phrases)):
-            kept[start : start + PHRASE] = False
-        return kept
-
-    def _cut(self, piece: Tokens) -> Tokens:
-        return piece[self._kept(piece)]
-
-    def _runs(self, piece: Tokens) -> list[Tokens]:
-        kept = self._kept(piece)
-        if kept.all():
-            return [piece]
-        edges = np.flatnonzero(np.diff(kept)) + 1
-        return [run for run, keep in zip(np.split(piece, edges), np.split(kept, edges), strict=True) if keep[0]]
+    def _is_content(self, piece: Tokens) -> NDArray[np.bool_]:
+        is_content = np.ones(len(piece), bool)
+        for start in np.flatnonzero(_is_in(ngram_hashes(piece, PHRASE_TOKENS), self._boilerplate)):
+            is_content[start : start + PHRASE_TOKENS] = False
+        return is_content
 
 
 def _pieces(question: Question) -> list[Tokens]:
     return [tokens_of(value) for message in question.prompt for value in unfill(message["content"])]
 
 
-def _among(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
-    """Which values are in `known`, which is sorted."""
-    if not len(known) or not len(values):
+def _joined(hashes: Iterable[Hashes]) -> Hashes:
+    return np.concatenate([_NO_HASHES, *hashes])
+
+
+def _is_in(values: Hashes, ordered: Hashes) -> NDArray[np.bool_]:
+    """Which values are among `ordered`, a sorted array."""
+    if not len(ordered):
         return np.zeros(len(values), bool)
-    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values  # type: ignore[no-any-return]
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[places] == values  # type: ignore[no-any-return]
 
 
-def near_duplicates(questions: Sequence[Question], reader: Reader, threshold: float) -> dict[int, int]:
-    """Index of each question that nearly repeats another -> index of that other one, which stays.
+def near_duplicates(questions: Sequence[Question], reader: TokenReader, threshold: float) -> dict[int, int]:
+    """Index of each near-duplicate -> index of the question that it repeats, which is kept.
 
-    Nearly the same: the same figures in the same order, the same choices, the same gold (where both show one and a rule
-    can compare it), and a Jaccard similarity of at least `threshold` between their pairs of adjacent tokens. Where both
-    have the same wording, what they share whole, such as a report page, is left out of that.
+    Near-duplicates have the same figures in the same order, the same choices, the same gold (where both show one and a
+    rule can compare it), and a Jaccard similarity of at least `threshold` between their token bigrams. Pieces that both
+    share as a whole, such as a report page, are left out of the similarity.
     """
     from rensa import RMinHash, RMinHashLSH
 
     lsh = RMinHashLSH(threshold, N_PERM, N_BANDS)
-    found: dict[int, int] = {}
-    order = sorted(range(len(questions)), key=lambda i: questions[i].gold is None)  # those with gold stay
+    kept_by_duplicate: dict[int, int] = {}
+    order = sorted(range(len(questions)), key=lambda i: questions[i].gold is None)  # those with gold are kept
     pieces = {i: reader.pieces(questions[i]) for i in order}
     for start in range(0, len(order), 1000):
         chunk = order[start : start + 1000]
-        shingles = [_marked(pieces[i], _essentials(questions[i])) for i in chunk]
+        shingles = [_shingles(pieces[i], _figures_and_choices(questions[i])) for i in chunk]
         for i, sketch in zip(chunk, RMinHash.from_token_sets(shingles, N_PERM, SEED), strict=True):
             for j in sorted(lsh.query(sketch)):
                 if _same_gold(questions[i], questions[j]) and similarity(pieces[i], pieces[j]) >= threshold:
-                    found[i] = j
+                    kept_by_duplicate[i] = j
                     break
             else:
                 lsh.insert(i, sketch)
-    return found
+    return kept_by_duplicate
 
 
 def similarity(first: Sequence[Tokens], second: Sequence[Tokens]) -> float:
-    """Jaccard similarity of the pairs of adjacent tokens, over the pieces in which the two differ."""
+    """Jaccard similarity of the token bigrams, over the pieces in which the two differ; 1.0 if they differ in none."""
     if len(first) == len(second):
-        differ = [k for k, (a, b) in enumerate(zip(first, second, strict=True)) if not np.array_equal(a, b)]
-        first, second = [first[k] for k in differ], [second[k] for k in differ]
-    one, other = (set(_pairs(pieces).tolist()) for pieces in (first, second))
-    return len(one & other) / len(one | other) if one or other else 1.0
+        different = [(a, b) for a, b in zip(first, second, strict=True) if not np.array_equal(a, b)]
+        first, second = [a for a, _ in different], [b for _, b in different]
+    a, b = (set(_bigrams(pieces).tolist()) for pieces in (first, second))
+    return len(a & b) / len(a | b) if a or b else 1.0
 
 
-def _pairs(pieces: Sequence[Tokens]) -> Hashes:
-    """Pairs of adjacent tokens; the token itself in a piece of one."""
-    return np.concatenate([windows(piece, min(2, max(1, len(piece)))) for piece in pieces] or [np.empty(0, np.uint64)])
+def _bigrams(pieces: Sequence[Tokens]) -> Hashes:
+    """The hashes of all bigrams; the token itself for a piece of one token."""
+    return _joined(ngram_hashes(piece, min(2, max(1, len(piece)))) for piece in pieces)
 
 
-def _marked(pieces: Sequence[Tokens], mark: int) -> list[bytes]:
-    """The pairs as MinHash takes them, made to differ from those of questions with other essentials."""
-    data = (_pairs(pieces) ^ np.uint64(mark)).tobytes()
-    return [data[i : i + 8] for i in range(0, len(data), 8)] or [mark.to_bytes(8, "little")]
+def _shingles(pieces: Sequence[Tokens], salt: int) -> list[bytes]:
+    """The bigrams as MinHash takes them; questions of another salt share none."""
+    data = (_bigrams(pieces) ^ np.uint64(salt)).tobytes()
+    return [data[i : i + 8] for i in range(0, len(data), 8)] or [salt.to_bytes(8, "little")]
 
 
-def _essentials(question: Question) -> int:
-    """A number that differs where figures or choices do."""
+def _figures_and_choices(question: Question) -> int:
+    """A 64-bit hash of the question's figures and choices."""
     figures = [word for word in words_of(question.text) if _DIGIT.search(word)]
     choices = [(key, words_of(text)) for key, text in question.choices.items()]
     return int(stable_id(figures, choices), 16)
 
 
 def _same_gold(first: Question, second: Question) -> bool:
+    """Whether the golds agree, or cannot be compared."""
     if first.gold is None or second.gold is None or "text" in (first.kind, second.kind) or first.kind == "code":
         return True
     return words_of(first.gold) == words_of(second.gold)
 
 
-def shared_grams(
+def shared_ngrams(
     questions: Sequence[Question],
     held_out: Sequence[Question],
-    reader: Reader,
+    reader: TokenReader,
     words: int,
     characters: int,
     common: int,
 ) -> dict[int, int]:
-    """Index of each question that shares a telling n-gram with a held-out one -> index of that one.
+    """Index of each question that shares an n-gram with a held-out one -> index of that one.
 
-    An n-gram is a run of `words` tokens, or of `characters` if Chinese ones are among them, of prompt or gold; a
-    held-out text that is shorter, but not shorter than `SHORT` words, is one as a whole. Those in more than `common`
-    training documents are phrases that tell nothing (Brown et al. 2020, arXiv 2005.14165, App. C: more than ten). Rows
-    made from templates (`meta["template"]`) share them with their source's other rows by design, and are compared
-    with those of other sources only.
+    An n-gram is a run of `words` tokens, or of `characters` if Chinese ones are among them, in prompt or gold; a
+    shorter held-out text of at least `SHORT` words counts as one n-gram. N-grams in more than `common` training
+    documents are common phrases and are ignored (Brown et al. 2020, arXiv 2005.14165, App. C: more than ten). Rows made
+    from templates (`meta["template"]`) share them by design within a source, and are compared with other sources only.
     """
     families: dict[str, list[int]] = defaultdict(list)
     for i, question in enumerate(held_out):
-        families[_family(question)].append(i)
+        families[_template_source(question)].append(i)
     indexes = {
-        family: _Grams([(i, reader.parts(held_out[i])) for i in rows], words, characters)
+        family: _NgramIndex([(i, reader.runs(held_out[i])) for i in rows], words, characters)
         for family, rows in families.items()
     }
-    documents = {q.document_id: n for n, q in enumerate(questions)}
-    hits: dict[str, list[tuple[int, list[int]]]] = {family: [] for family in indexes}
+    hits: dict[str, list[tuple[int, list[int]]]] = {family: [] for family in indexes}  # (question, n-grams it shares)
     for i, question in enumerate(questions):
-        parts, own = reader.parts(question), _family(question)
+        runs, own_family = reader.runs(question), _template_source(question)
         for family, index in indexes.items():
-            if (not own or family != own) and (places := index.places(parts)):
-                hits[family].append((i, places))
-    found: dict[int, int] = {}
+            if (not own_family or family != own_family) and (ngrams := index.shared(runs)):
+                hits[family].append((i, ngrams))
+    partners: dict[int, int] = {}
     for family, rows in hits.items():
-        spread = Counter(k for k, _ in {(k, documents[questions[i].document_id]) for i, places in rows for k in places})
-        for i, places in rows:
-            if telling := [k for k in places if spread[k] <= common]:
-                found.setdefault(i, indexes[family].owner[telling[0]])
-    return found
+        pairs = {(ngram, questions[i].document_id) for i, ngrams in rows for ngram in ngrams}
+        n_documents = Counter(ngram for ngram, _ in pairs)
+        for i, ngrams in rows:
+            if rare := [ngram for ngram in ngrams if n_documents[ngram] <= common]:
+                partners.setdefault(i, indexes[family].owners[rare[0]])
+    return partners
 
 
-def _family(question: Question) -> str:
+def _template_source(question: Question) -> str:
+    """The source of a row made from a template; "" for any other row."""
     return question.source if "template" in question.meta else ""
 
 
-class _Grams:
-    """The n-grams of held-out rows, sorted, each with the first row that has it."""
+class _NgramIndex:
+    """The n-grams of held-out rows, each with the first row that has it (`owners`)."""
 
     def __init__(self, rows: Sequence[tuple[int, Sequence[Tokens]]], words: int, characters: int) -> None:
         self.words, self.characters = words, characters
-        self.short = sorted({len(parts[0]) for _, parts in rows if self._is_short(parts)})
-        grams, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for i, parts in rows:
-            whole = [windows(parts[0], len(parts[0]))] if self._is_short(parts) else []
-            for found in (*self._long(parts), *whole):
-                grams.append(found)
-                owners.append(np.full(len(found), i))
-        self.keys, first = np.unique(np.concatenate(grams), return_index=True)
-        self.owner: list[int] = np.concatenate(owners)[first].tolist()
+        self.short_lengths = sorted({len(runs[0]) for _, runs in rows if self._is_short(runs)})
+        ngrams: list[Hashes] = []
+        for _, runs in rows:
+            whole = [ngram_hashes(runs[0], len(runs[0]))] if self._is_short(runs) else []
+            ngrams.append(_joined([*self._long(runs), *whole]))
+        row_of_ngram = np.repeat(np.array([i for i, _ in rows], np.int64), [len(hashes) for hashes in ngrams])
+        self.ngrams, first = np.unique(_joined(ngrams), return_index=True)
+        self.owners: list[int] = row_of_ngram[first].tolist()
 
-    def _is_short(self, parts: Sequence[Tokens]) -> bool:
-        """One run of English beside short ones, too short for an n-gram, long enough to tell."""
-        if not parts or not SHORT <= len(parts[0]) < self.words or (parts[0] >= _CHARACTER).any():
+    def _is_short(self, runs: Sequence[Tokens]) -> bool:
+        """Whether the first run is English, shorter than an n-gram, long enough to tell, and the others are not."""
+        if not runs or not SHORT <= len(runs[0]) < self.words or (runs[0] >= _CHINESE_BIT).any():
             return False
-        return all(len(part) < SHORT for part in parts[1:])
+        return all(len(run) < SHORT for run in runs[1:])
 
-    def _long(self, parts: Sequence[Tokens]) -> Iterator[Hashes]:
-        for part in parts:
-            chinese = np.concatenate([[0], np.cumsum(part >= _CHARACTER)])
-            for n, wanted in ((self.words, False), (self.characters, True)):
-                if len(part) >= n:
-                    yield windows(part, n)[(chinese[n:] - chinese[:-n] > 0) == wanted]
+    def _long(self, runs: Sequence[Tokens]) -> Iterator[Hashes]:
+        for run in runs:
+            n_chinese = np.concatenate([[0], np.cumsum(run >= _CHINESE_BIT)])
+            for n, with_chinese in ((self.words, False), (self.characters, True)):
+                if len(run) >= n:
+                    yield ngram_hashes(run, n)[(n_chinese[n:] > n_chinese[:-n]) == with_chinese]
 
-    def places(self, parts: Sequence[Tokens]) -> list[int]:
-        """Which of the keys are in a text, as indices."""
-        grams = [*self._long(parts), *(windows(part, n) for part in parts for n in self.short)]
-        mine = np.unique(np.concatenate([np.empty(0, np.uint64), *grams]))
-        places: list[int] = np.searchsorted(self.keys, mine[_among(mine, self.keys)]).tolist()
-        return places
+    def shared(self, runs: Sequence[Tokens]) -> list[int]:
+        """The index of each n-gram that a text has too."""
+        short = (ngram_hashes(run, n) for run in runs for n in self.short_lengths)
+        ngrams = np.unique(_joined([*self._long(runs), *short]))
+        shared: list[int] = np.searchsorted(self.ngrams, ngrams[_is_in(ngrams, self.ngrams)]).tolist()
+        return shared

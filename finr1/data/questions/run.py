@@ -1,11 +1,11 @@
-"""Stage `questions`: read every source, drop repeated and contaminated rows, choose, write `1_questions`.
+"""Stage `questions`: read every source, remove duplicates and benchmark overlap, apply the limit, write `1_questions`.
 
-Splits go by document across sources: what any source of the run holds out, no other may train on. `checked` among the
-counts names the benchmarks that the rows were checked against; training refuses rows without it.
+Splits go by document across sources: no source may train on a document that another one holds out. The count `checked`
+names the benchmarks that the rows were checked against; training refuses rows without it.
 
-Every row taken out for a fault stays in `removed.jsonl` with its reason and partner, rows that a source could not
-read with their place in its files; rows merely not chosen (`questions.limit_per_source`) are counted. Rows whose
-source hides the gold stay: they can be asked, never scored.
+`removed.jsonl` has every removed row with its reason and the question it clashed with, and every row that a source
+could not parse with its place in the file. Rows beyond `questions.limit_per_source` are only counted. Rows whose source
+withholds the gold are kept: they can be asked, never scored.
 """
 
 from __future__ import annotations
@@ -26,113 +26,114 @@ if TYPE_CHECKING:
 
 
 class Removal(NamedTuple):
-    """Why a question was taken out, and the id of the question it clashed with."""
+    """A removed question, the reason, and the id of the question that it clashed with."""
 
     question: Question
     reason: str
     partner: str
 
+    def to_json(self) -> dict[str, str]:
+        """A row of `removed.jsonl`."""
+        question = self.question
+        return {"id": question.id, "reason": self.reason, "partner": self.partner, "source": question.source}
+
 
 def run(ctx: Context) -> dict[str, Any]:
     """Write `questions.jsonl` and `removed.jsonl`; returns the counts. DataError when nothing is left."""
     from finr1.core.build import build_all
-    from finr1.data.questions.overlap import Reader, near_duplicates, shared_grams
+    from finr1.data.questions.overlap import TokenReader, near_duplicates, shared_ngrams
 
-    cfg = ctx.cfg
+    cfg, settings = ctx.cfg, ctx.cfg.questions
     if not cfg.source:
-        raise ConfigError("source", "[]", "there is nothing to ask", "name a source, such as source=[worked]")
-    settings = cfg.questions
+        raise ConfigError("source", "[]", "there are no questions", "name a source, such as source=[worked]")
     sources = build_all(cfg.source)
-    every, held_documents = _read(ctx, sources)
-    set_aside = [
+    read, held_out_documents = _read(ctx, sources)
+    unparsed = [
         {"source": source.name, "reason": reason, "place": place, "why": why}
         for source in sources.values()
         for place, reason, why in getattr(source, "set_aside", ())
     ]
-    # the very same row twice is never kept: everything after this goes by the question's id
-    questions, removals = drop_duplicates(every, wording if settings.drop_duplicates else attrgetter("id"))
-    held_out: dict[str, Sequence[Question]] = {}
-    if settings.decontaminate:
-        held_out = {name: benchmark.load() for name, benchmark in build_all(cfg.benchmark).items()}
-    asked = [question for rows in held_out.values() for question in rows]
-    reader = Reader([*questions, *asked])
+    # an identical row is always a duplicate: later steps rely on unique question ids
+    questions, removals = drop_duplicates(read, wording if settings.drop_duplicates else attrgetter("id"))
+    benchmarks = build_all(cfg.benchmark) if settings.decontaminate else {}
+    held_out = {name: benchmark.load() for name, benchmark in benchmarks.items()}
+    benchmark_questions = [question for rows in held_out.values() for question in rows]
+    reader = TokenReader([*questions, *benchmark_questions])
     if settings.drop_duplicates and settings.near_duplicates is not None:
         pairs = near_duplicates(questions, reader, settings.near_duplicates)
-        questions, out = take_out(questions, "near_duplicate", {i: questions[j].id for i, j in pairs.items()})
-        removals += out
+        questions, removed = remove(questions, "near_duplicate", {i: questions[j].id for i, j in pairs.items()})
+        removals += removed
     if settings.decontaminate:
-        questions, out = decontaminate(questions, asked, held_documents)
-        removals += out
+        questions, removed = decontaminate(questions, benchmark_questions, held_out_documents)
+        removals += removed
         sizes = (settings.overlap_words, settings.overlap_characters, settings.overlap_common)
-        pairs = shared_grams(questions, asked, reader, *sizes)
-        questions, out = take_out(questions, "benchmark_overlap", {i: asked[j].id for i, j in pairs.items()})
-        removals += out
-    n_clean = len(questions)
-    questions = choose(questions, cfg.questions.limit_per_source, cfg.seed)
-    if not questions:
-        why = f"no question left of {len(every)} read, {len(removals)} taken out"
+        pairs = shared_ngrams(questions, benchmark_questions, reader, *sizes)
+        partners = {i: benchmark_questions[j].id for i, j in pairs.items()}
+        questions, removed = remove(questions, "benchmark_overlap", partners)
+        removals += removed
+    if len(questions) + len(removals) != len(read):
+        raise AssertionError(f"{len(questions)} kept and {len(removals)} removed of {len(read)}: one was lost")
+    selected = choose(questions, settings.limit_per_source, cfg.seed)
+    if not selected:
+        why = f"no question left of {len(read)} read, {len(removals)} removed"
         raise DataError(f"source=[{','.join(cfg.source)}]", why, "name other sources or benchmarks")
-    write_jsonl(ctx.folder / "questions.jsonl", (question.to_json() for question in questions))
-    rows = (
-        {"id": r.question.id, "reason": r.reason, "partner": r.partner, "source": r.question.source} for r in removals
-    )
-    write_jsonl(ctx.folder / "removed.jsonl", (*set_aside, *rows))
-    assert n_clean + len(removals) == len(every), "a question was lost"
+    write_jsonl(ctx.folder / "questions.jsonl", (question.to_json() for question in selected))
+    write_jsonl(ctx.folder / "removed.jsonl", (*unparsed, *(removal.to_json() for removal in removals)))
     return {
-        "read": len(every),
-        "questions": len(questions),
-        "not_chosen": n_clean - len(questions),
-        "without_gold": sum(question.gold is None for question in questions),
-        "set_aside": len(set_aside),
-        "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in set_aside])),
-        "distribution": distribution(every, questions),
+        "read": len(read),
+        "questions": len(selected),
+        "not_chosen": len(questions) - len(selected),
+        "without_gold": sum(question.gold is None for question in selected),
+        "set_aside": len(unparsed),
+        "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in unparsed])),
+        "distribution": distribution(read, selected),
         "licences": {source.name: getattr(source, "licence", None) for source in sources.values()},
         "checked": {name: len(rows) for name, rows in held_out.items()} if settings.decontaminate else None,
         **{
-            f"by_{key}": dict(Counter(getattr(q, key) for q in questions))
+            f"by_{key}": dict(Counter(getattr(question, key) for question in selected))
             for key in ("source", "language", "kind", "module")
         },
-        "by_domain": dict(Counter(str(q.meta.get("domain", "")) for q in questions)),
+        "by_domain": dict(Counter(str(question.meta.get("domain", "")) for question in selected)),
     }
 
 
 def distribution(read: Sequence[Question], kept: Sequence[Question]) -> list[dict[str, Any]]:
-    """Rows read and kept by source, module and language: the first columns of the data set's card."""
+    """Rows read and kept per source, module and language: the first columns of the dataset card's table."""
     keys = ("source", "module", "language")
-    n_read, n_kept = (Counter(tuple(getattr(q, key) for key in keys) for q in rows) for rows in (read, kept))
+    n_read, n_kept = (Counter(map(attrgetter(*keys), rows)) for rows in (read, kept))
     return [{**dict(zip(keys, cell, strict=True)), "read": n, "kept": n_kept[cell]} for cell, n in n_read.items()]
 
 
 def _read(ctx: Context, sources: Mapping[str, Source]) -> tuple[list[Question], dict[str, str]]:
-    """All training questions, and each document that a source holds out with the id of a question on it."""
+    """All training questions; and each held-out document with the id of a question on it."""
     train: list[Question] = []
-    held: dict[str, str] = {}
+    held_out_documents: dict[str, str] = {}
     with ctx.progress("sources", len(sources)) as bar:
         for source in sources.values():
             for question in source.load():
                 if question.split == "train":
                     train.append(question)
                 else:
-                    held.setdefault(question.document_id, question.id)
+                    held_out_documents.setdefault(question.document_id, question.id)
             bar.advance(text=f"{len(train)} read")
-    return train, held
+    return train, held_out_documents
 
 
-def take_out(
+def remove(
     questions: Sequence[Question], reason: str, partners: Mapping[int, str]
 ) -> tuple[list[Question], list[Removal]]:
-    """Divide the questions: those at the indices of `partners` (id of the other one) are removed."""
+    """Split off the questions at the indices of `partners`, which names the question that each clashed with."""
     removals = [Removal(questions[i], reason, partner) for i, partner in sorted(partners.items())]
     return [question for i, question in enumerate(questions) if i not in partners], removals
 
 
 def normalised(text: str) -> str:
-    """Compatibility forms unified, case and white space folded: what counts as the same wording."""
+    """The text with Unicode compatibility forms, case and white space folded: equal for the same wording."""
     return " ".join(normalize("NFKC", text).casefold().split())
 
 
 def wording(question: Question) -> str:
-    """A key that is equal for equally worded questions with the same choices."""
+    """A key that is equal for questions of the same wording and choices."""
     choices = sorted((key, normalised(text)) for key, text in question.choices.items())
     return stable_id(normalised(question.text), choices)
 
@@ -140,10 +141,10 @@ def wording(question: Question) -> str:
 def drop_duplicates(
     questions: Sequence[Question], key_of: Callable[[Question], str] = wording
 ) -> tuple[list[Question], list[Removal]]:
-    """Keep one question of each key: the first that shows its gold.
+    """Keep one question per key: the first with a gold.
 
-    Equally worded questions with different golds are all taken out, since no one can say which gold is right; but free
-    text may be right in many words.
+    If golds contradict each other, all questions of the key are removed, since any of them may be wrong; golds of free
+    text or code may differ.
     """
     groups: Mapping[str, list[Question]] = _grouped((key_of(question), question) for question in questions)
     kept: dict[str, Question] = {}
@@ -163,27 +164,27 @@ def drop_duplicates(
 
 
 def decontaminate(
-    questions: Sequence[Question], held_out: Sequence[Question], held_documents: Mapping[str, str] | None = None
+    questions: Sequence[Question], held_out: Sequence[Question], source_documents: Mapping[str, str] | None = None
 ) -> tuple[list[Question], list[Removal]]:
-    """Take out questions that a benchmark asks too, and those on a document that a benchmark or a source holds out."""
-    asked = {normalised(question.text): question.id for question in reversed(held_out)}
+    """Remove questions that a benchmark asks too, and those on a document that a benchmark or source holds out."""
+    wordings = {normalised(question.text): question.id for question in reversed(held_out)}
     documents = {question.document_id: question.id for question in reversed(held_out)}
     kept: list[Question] = []
     removals: list[Removal] = []
     for question in questions:
-        if (text := normalised(question.text)) in asked:
-            removals.append(Removal(question, "in_benchmark", asked[text]))
+        if (text := normalised(question.text)) in wordings:
+            removals.append(Removal(question, "in_benchmark", wordings[text]))
         elif question.document_id in documents:
             removals.append(Removal(question, "benchmark_document", documents[question.document_id]))
-        elif held_documents and question.document_id in held_documents:
-            removals.append(Removal(question, "held_out_document", held_documents[question.document_id]))
+        elif source_documents and question.document_id in source_documents:
+            removals.append(Removal(question, "held_out_document", source_documents[question.document_id]))
         else:
             kept.append(question)
     return kept, removals
 
 
 def choose(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """At most `limit` questions of each source, in their order; the choice depends on seed and questions alone."""
+    """At most `limit` random questions per source, in their order; depends on the seed and the questions alone."""
     if limit is None:
         return list(questions)
     chosen: set[int] = set()

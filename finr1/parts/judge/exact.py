@@ -1,4 +1,4 @@
-"""The rule judge of answers: compares with the gold, and leaves what rules cannot read to the next judge."""
+"""The rule-based answer judge: grades against the gold; what the rules cannot read stays undecided."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from finr1.parts.judge.base import JudgeItem
 class Exact:
     """`finr1.answer.grade.grade` as an answer judge.
 
-    `scale_tolerant` takes 11.8 for 11.8% and 1.2 for 1.2亿, as Fin-R1's own judge prompt does ("0.2 and 20% are
-    equivalent"; README at 0a1c357); false asks for the strict verdict.
+    `scale_tolerant` accepts 11.8 for 11.8% and 1.2 for 1.2亿, as Fin-R1's own judge prompt does ("0.2 and 20% are
+    equivalent"; README at 0a1c357); false takes the strict verdict.
     """
 
     name = "exact"

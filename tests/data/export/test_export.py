@@ -17,7 +17,7 @@ from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.stage_folder import Spent, StageKey, begin, finish
 from finr1.core.types import Question, Trace
-from finr1.data.export.card import cell_text, size_category, without_places
+from finr1.data.export.card import cell_text, size_category, without_folders
 from finr1.data.export.layouts import COLUMNS, LAYOUTS, schema
 from finr1.data.export.run import run
 from finr1.data.export.shards import GROUP_ROWS, Shards
@@ -213,14 +213,25 @@ def test_the_distribution_adds_up(small: Path) -> None:
     export(small)
     block = card(small).split("## Distribution\n\n")[1].split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in block]
-    assert cells[0] == ["source", "module", "language", "read", "asked", "traces", "good", "bad", "undecided", "out"]
+    assert cells[0] == [
+        "source",
+        "module",
+        "language",
+        "read",
+        "selected",
+        "traces",
+        "good",
+        "bad",
+        "undecided",
+        "rows",
+    ]
     assert cells[2:] == [
         ["finqa", "reasoning business", "en", "2", "1", "3", "2", "1", "0", "2"],
         ["tfns", "professional knowledge", "en", "1", "1", "2", "0", "0", "2", "0"],
         ["tfns", "reasoning business", "zh", "1", "1", "1", "1", "0", "0", "1"],
         ["**all**", "", "", "4", "3", "6", "3", "1", "2", "3"],
     ]
-    beside = card(small).split("Beside Fin-R1's own data")[1]
+    beside = card(small).split("Compared with Fin-R1's data")[1]
     assert "| finqa | 2 | 2 | 8.28k | 2,948 |" in beside and "| tfns | 2 | 1 | 11.93k | 2,451 |" in beside
 
 
@@ -229,12 +240,12 @@ def test_the_card_says_how_it_was_made_and_names_no_folder_of_this_machine(small
 
     export(small)
     text = card(small)
-    assert f"| finqa.v1 | {text_hash('finqa.v1')} | 1 |" in text
-    assert "| the same wording and choices as a row that was kept | 1 |" in text
+    assert f"| finqa.v1 | {text_hash('finqa.v1')} | question prompts (1) |" in text
+    assert "| same wording and choices as a kept question | 1 |" in text
     assert "Every row was checked against finqa (12 held-out questions)" in text
     assert (
         "| answer | exact | Exact | 4 |" in text
-        and "| answer | nobody could tell |  | 2 |" in text
+        and "| answer | undecided |  | 2 |" in text
         and "| not judged |" not in text
     )
     assert "| teacher | r1 (6 traces) |" in text and "| completion tokens | 42 |" in text
@@ -260,7 +271,7 @@ def test_what_was_not_checked_is_said_in_bold(tmp_path: Path) -> None:
     make_run(tmp_path, [(of, [trace(of, "\\boxed{1}")])], checked=None, removed={})
     export(tmp_path)
     assert "**These rows were not checked against any benchmark**" in card(tmp_path)
-    assert "Nothing was taken out." in card(tmp_path)
+    assert "No question was removed." in card(tmp_path)
 
 
 def test_it_can_be_written_again_over_what_a_kill_left(small: Path) -> None:
@@ -291,9 +302,9 @@ def test_lost_and_unknown_rows_are_one_line(small: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"outcomes": ["great"]}, r"export\.outcomes=great: no such outcome; use some of good, bad, undecided"),
-        ({"outcomes": []}, r"export\.outcomes=\[\]: nothing would be written"),
-        ({"shard_rows": 0}, r"export\.shard_rows=0: a file holds rows"),
+        ({"outcomes": ["great"]}, r"export\.outcomes=great: unknown outcome; use some of good, bad, undecided"),
+        ({"outcomes": []}, r"export\.outcomes=\[\]: nothing would be exported"),
+        ({"shard_rows": 0}, r"export\.shard_rows=0: must be at least 1"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None:
@@ -308,7 +319,7 @@ def test_small_parts_of_the_card() -> None:
     sizes = {999: "n<1K", 1_000: "1K<n<10K", 60_091: "10K<n<100K", 999_999: "100K<n<1M", 1_000_000: "1M<n<10M"}
     assert {n: size_category(n) for n in sizes} == sizes
     places = {"path": "/a/b/finqa", "x": [{"path": "hub:o/n"}, {"path": "../c/d"}], "model": {"path": "org/name"}}
-    assert without_places(places) == {
+    assert without_folders(places) == {
         "path": "finqa", "x": [{"path": "hub:o/n"}, {"path": "d"}], "model": {"path": "org/name"},
     }  # fmt: skip
 
@@ -339,5 +350,5 @@ def test_what_was_not_judged_is_not_called_undecided(tmp_path: Path) -> None:
     make_run(tmp_path, [(of, traces)])
     export(tmp_path)
     text = card(tmp_path)
-    assert "| answer | not judged |  | 2 |" in text and "nobody could tell" not in text
+    assert "| answer | not judged |  | 2 |" in text and "| answer | undecided |" not in text
     assert "| truncated | 1 |" in text and "| call failed | 1 |" in text

@@ -15,8 +15,8 @@ from finr1.core.errors import ConfigError, DataError
 from finr1.core.files import read_json
 from finr1.core.jsonl import JsonlWriter, read_jsonl
 from finr1.core.types import CRITERIA, Question, Trace, Verdict
-from finr1.data.filter.audit import confusion
 from finr1.data.filter.run import run
+from finr1.data.filter.summary import confusion
 from finr1.data.filter.verdicts import Judges, unusable
 from finr1.parts.judge.base import JudgeItem
 from finr1.parts.judge.exact import Exact
@@ -234,9 +234,7 @@ def test_verdict_rows_are_json_and_hold_no_text_of_the_trace(tmp_path: Path, que
 def test_a_verdict_that_belongs_to_no_trace_is_one_line(tmp_path: Path, questions: list[Question]) -> None:
     traces = [_trace(q, "\\boxed{25%}") for q in questions]
     _run(tmp_path, questions, traces, FilterSettings())
-    with pytest.raises(
-        DataError, match=r"does not stand where it stood in .*; delete .*3_filtered and run stage=filter"
-    ):
+    with pytest.raises(DataError, match=r"is out of step with .*; delete .*3_filtered and run stage=filter"):
         _run(tmp_path, questions, traces[::-1], FilterSettings())
 
 

@@ -11,7 +11,14 @@ import pytest
 
 from finr1.core.prompt import fill, unfill
 from finr1.core.types import Question
-from finr1.data.questions.overlap import Reader, near_duplicates, shared_grams, similarity, tokens_of, windows
+from finr1.data.questions.overlap import (
+    TokenReader,
+    near_duplicates,
+    ngram_hashes,
+    shared_ngrams,
+    similarity,
+    tokens_of,
+)
 from tests.helpers.stages import question
 
 WORDS = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(600)]
@@ -23,11 +30,11 @@ def words(n: int, seed: int) -> list[str]:
 
 
 def near(rows: Sequence[Question], threshold: float = 0.8) -> dict[int, int]:
-    return near_duplicates(rows, Reader(rows), threshold)
+    return near_duplicates(rows, TokenReader(rows), threshold)
 
 
 def shared(rows: Sequence[Question], held: Sequence[Question], common: int = 10) -> dict[int, int]:
-    return shared_grams(rows, held, Reader([*rows, *held]), 13, 20, common)
+    return shared_ngrams(rows, held, TokenReader([*rows, *held]), 13, 20, common)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +68,10 @@ def test_only_chinese_characters_are_marked_as_such() -> None:
 
 
 def test_windows_are_equal_for_equal_runs_alone() -> None:
-    runs = windows(tokens_of("a b c a b d"), 2)
+    runs = ngram_hashes(tokens_of("a b c a b d"), 2)
     assert len(runs) == 5 and runs[0] == runs[3] and len(set(runs.tolist())) == 4  # ab twice; bc ca bd
-    assert windows(tokens_of("a b"), 3).size == 0
-    assert not np.intersect1d(windows(tokens_of("a"), 1), windows(tokens_of("a b"), 2)).size
+    assert ngram_hashes(tokens_of("a b"), 3).size == 0
+    assert not np.intersect1d(ngram_hashes(tokens_of("a"), 1), ngram_hashes(tokens_of("a b"), 2)).size
 
 
 def test_a_few_other_words_and_links_make_a_near_duplicate_and_the_row_with_gold_stays() -> None:

@@ -117,14 +117,14 @@ def test_nothing_left_is_one_clear_line(tmp_path: Path) -> None:
     node = _tweets(tmp_path / "tfns", ["Up 5%,1", "Up 5%,0"], ["x,2"])
     with (
         stage_context(tmp_path / "run", "questions", source={"tfns": node}) as ctx,
-        pytest.raises(DataError, match=r"source=\[tfns\]: no question left of 2 read, 2 taken out; ") as error,
+        pytest.raises(DataError, match=r"source=\[tfns\]: no question left of 2 read, 2 removed; ") as error,
     ):
         run(ctx)
     assert "\n" not in str(error.value)
 
 
 def test_no_source_and_a_limit_of_zero_are_refused(tmp_path: Path) -> None:
-    with stage_context(tmp_path, "questions") as ctx, pytest.raises(ConfigError, match="there is nothing to ask"):
+    with stage_context(tmp_path, "questions") as ctx, pytest.raises(ConfigError, match="there are no questions"):
         run(ctx)
     with pytest.raises(ConfigError, match=r"questions\.limit_per_source=0"):
         QuestionsSettings(limit_per_source=0)

@@ -17,7 +17,7 @@ from finr1.core.files import read_json, write_json
 from finr1.core.jsonl import write_jsonl
 from finr1.core.tracking import Tracker
 from finr1.core.types import Completion, Question, Trace
-from finr1.data.filter.audit import confusion
+from finr1.data.filter.summary import confusion
 from finr1.evaluation.report import samples
 from finr1.evaluation.report.run import run as run_report
 from finr1.evaluation.scores.figures import compare

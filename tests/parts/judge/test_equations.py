@@ -4,6 +4,8 @@ import math
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finr1.parts.judge.rules.comparisons import comparisons
 from finr1.parts.judge.rules.equations import equations
@@ -112,7 +114,7 @@ def test_inputs_and_results() -> None:
     ],
 )
 def test_comparisons(text: str, holds: bool) -> None:
-    assert [found for _, found, _ in comparisons(text)] == [holds]
+    assert [comparison.holds for comparison in comparisons(text)] == [holds]
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,11 @@ def test_deep_brackets_do_not_exhaust_the_stack() -> None:
     tokens = [Token("open", "(")] * 50_000 + [Token("number", "1", 1.0)] + [Token("close", ")")] * 50_000
     result = evaluate(tokens)
     assert result is not None and math.isclose(result, 1.0)
+
+
+@given(st.floats(-1e9, 1e9), st.sampled_from("+-*/"), st.one_of(st.just(0.0), st.floats(-1e9, 1e9)))
+def test_two_numbers_compute_as_they_do_in_brackets(left: float, op: str, right: float) -> None:
+    numbers = [Token("number", "", value) for value in (left, right)]
+    plain = [numbers[0], Token("op", op), numbers[1]]
+    bracketed = [Token("open", "("), *plain, Token("close", ")")]
+    assert evaluate(plain) == evaluate(bracketed)

@@ -152,7 +152,7 @@ def test_after_the_rules_the_model_is_asked_only_where_it_can_turn_the_outcome()
     assert (good["outcome"], bad["outcome"]) == ("good", "bad")
     assert {v["judge"] for v in good["criteria"].values()} == {"model"}
     assert bad["criteria"]["internal_consistency"]["judge"] == "rules"
-    assert bad["criteria"]["step_count"] == {"value": None, "why": "3 steps", "judge": ""}
+    assert bad["criteria"]["step_count"] == {"value": None, "why": "3 distinct steps", "judge": ""}
 
 
 @pytest.mark.parametrize(
@@ -166,5 +166,5 @@ def test_after_the_rules_the_model_is_asked_only_where_it_can_turn_the_outcome()
 def test_settings_that_cannot_work_are_one_line(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         ReasoningLlm(**settings)
-    with pytest.raises(ConfigError, match=r"only_faults=x: no such criterion"):
+    with pytest.raises(ConfigError, match=r"only_faults=x: unknown criterion"):
         ReasoningRules(only_faults=["x"])

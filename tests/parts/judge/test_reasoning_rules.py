@@ -1,6 +1,5 @@
 """The seven criteria on hand-written traces, and on the planted faults of the worked teacher."""
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -12,11 +11,8 @@ from finr1.parts.engine.base import Request
 from finr1.parts.engine.worked.engine import WorkedEngine
 from finr1.parts.judge.base import JudgeItem
 from finr1.parts.judge.reasoning_rules import ReasoningRules
-from finr1.parts.judge.rules import comparisons as _comparisons
-from finr1.parts.judge.rules import equations as _equations
-from finr1.parts.judge.rules import trace as _reading
-from finr1.parts.judge.rules.trace import Reading, asked_part
-from finr1.parts.judge.rules.words import is_financial, is_working, steps, touches, words
+from finr1.parts.judge.rules.trace import asked_part
+from finr1.parts.judge.rules.words import steps, words
 from finr1.parts.source.worked.source import Worked
 from finr1.settings.sampling import Sampling
 
@@ -223,51 +219,6 @@ def worked_items() -> list[JudgeItem]:
             for c in cs
         ]
     return items
-
-
-def all_known(item: JudgeItem, reading: Reading) -> list[str]:
-    """`Reading.unsourced` as one would write it: everything that is known, in all its forms, at every input."""
-    given = _reading.read(item.question.text + "\n" + "\n".join(item.question.choices.values()))
-    inputs = {_reading.key(token.value) for equation in reading.equations for token in equation.inputs}
-    known = set(_reading.CONSTANTS) | reading.asked.restated
-    for number in given:
-        known |= _reading.forms(number.value, inputs) | _reading.forms(number.figure, inputs)
-    prose = "\n".join(step for step in reading.steps if not _reading._CALCULATES.search(step))
-    known |= {_reading.key(number.value) for number in _reading.read(prose) if number.factor == 0.01}
-    strangers = []
-    for equation in reading.equations:
-        for token in equation.inputs:
-            name, figure = _reading.key(token.value), _reading.key(token.value / token.factor)
-            counts = token.kind == "by" and name in _reading.COUNTS
-            if not (name in known or figure in reading.asked.shown or counts):
-                strangers.append(token.text)
-        for value in (equation.left, *(token.value for token in equation.results)):
-            known |= _reading.forms(value, inputs)
-    return strangers
-
-
-def test_what_is_looked_at_only_when_needed_would_change_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The short cuts of speed against the long way."""
-    everything = re.compile("")
-    strangers = linked = 0
-    for item in worked_items():
-        asked = _reading.Asked(item.question)
-        reading = Reading(item, asked)
-        assert not reading.comparisons or reading.comparisons == _comparisons.comparisons(item.reasoning)
-        if not reading.comparisons:
-            assert reading.unsourced() == all_known(item, reading)
-        strangers += bool(reading.unsourced())
-        for step in reading.steps:
-            on_topic = any(w in asked.topic or is_financial(w) for w in words(step) if not is_working(w))
-            assert touches(step, asked.topic) == on_topic
-        with monkeypatch.context() as patch:
-            patch.setattr(_equations, "_LINKING", everything)
-            patch.setattr(_equations, "_DIGIT", everything)
-            patch.setattr(_comparisons, "_may_start", lambda text: 0)
-            assert _equations.equations(item.reasoning) == reading.equations
-            assert _comparisons.comparisons(item.reasoning) == reading.comparisons
-        linked += len(reading.equations)
-    assert strangers > 5 and linked > 100
 
 
 def test_a_question_s_facts_are_shared_by_its_traces_and_change_no_verdict() -> None:

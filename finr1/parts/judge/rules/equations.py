@@ -1,34 +1,28 @@
-"""Finds the equations of a reasoning trace and recomputes them; no `eval`, time linear in the trace.
+"""The equations of a reasoning trace, recomputed without `eval`, in time linear in the trace.
 
-`growth = (120 - 100) / 100 = 0.2 = 20%` gives the links `(120 - 100) / 100 = 0.2` and `0.2 = 20%`; names are skipped. A
-link that cannot be computed is no evidence either way and is left out. Where a reading is open (a leading dash may be a
-bullet, a bracket after a number an aside), a link is wrong only if every reading fails.
+`growth = (120 - 100) / 100 = 0.2 = 20%` has the equations `(120 - 100) / 100 = 0.2` and `0.2 = 20%`; names are skipped.
+An equation that cannot be computed is left out. Where a side can be read in several ways (a leading dash may be a
+bullet, a bracket after a number an aside), the equation is wrong only if every reading fails.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from finr1.answer.clean import clean
 from finr1.parts.judge.rules.expressions import Token, evaluate, tokens_of
 
-MAX_TOKENS = 200  # of one side
+MAX_TOKENS = 200  # per side of an equation
 _RELATIVE = 1e-6
-# What can begin a link, and what it needs on both sides: a line without them is not taken apart.
-_LINKING = re.compile(
-    r"[=≈]|\b(?:equals?|or|i\.e|that is|is|gives|makes|comes to|yields)\b|等于|即|也就是|得|为", re.IGNORECASE
-)
-_DIGIT = re.compile(r"\d")
 
 
 class Equation(NamedTuple):
-    """One link `left = right` that could be computed.
+    """One `left = right` that could be computed.
 
-    `inputs` are the numbers on the left, as shown, of kind "by" where one divides, multiplies or raises by it;
-    `results` the numbers on the right, usually one; `line` counts the trace's lines from 0.
+    `inputs` are the numbers on the left as shown, of kind "by" where one divides, multiplies or is an exponent;
+    `results` are the numbers on the right, usually one; `line` is the index of the trace's line.
     """
 
     text: str
@@ -40,45 +34,22 @@ class Equation(NamedTuple):
     line: int
 
 
-def equations(text: str, cleaned: bool = False) -> list[Equation]:
-    """Every link of a trace that can be computed, in order."""
+def equations(text: str) -> list[Equation]:
+    """Every equation of a trace that can be computed, in order."""
     found: list[Equation] = []
     exact: dict[float, float] = {}  # a rounded result as shown -> the value before rounding, which may be carried on
-    for number, line in enumerate(lines(text, cleaned)):
-        values, alone = _alone(line)
-        known = alone if exact.keys().isdisjoint(values) else _walk(tokens_of(line), exact)
-        for equation in known:
-            found.append(Equation(*equation[:-1], number))
-            _note(equation, exact)
+    for number, line in enumerate(lines(text)):
+        for equation in _equations_of(tokens_of(line), exact):
+            found.append(equation._replace(line=number))
+            if equation.holds and equation.left != equation.right:
+                exact[equation.results[0].value] = equation.left
     return found
 
 
-@lru_cache(1 << 13)  # the samples of a question calculate much the same
-def _alone(line: str) -> tuple[Set[float], Sequence[Equation]]:
-    """The numbers of a line that may hold a link, and its links where none of these was rounded before."""
-    if not (_DIGIT.search(line) and ("=" in line or _LINKING.search(line))):
-        return frozenset(), ()
-    tokens = tokens_of(line)
-    return frozenset([token.value for token in tokens if token.kind == "number"]), tuple(_walk(tokens, {}))
-
-
-def _walk(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterator[Equation]:
-    """The links of one line; what one of them rounds, the next ones know before rounding."""
-    known = dict(exact)
-    for equation in _links(tokens, known):
-        yield equation
-        _note(equation, known)
-
-
-def _note(equation: Equation, exact: dict[float, float]) -> None:
-    if equation.holds and equation.left != equation.right:
-        exact[equation.results[0].value] = equation.left
-
-
-def lines(text: str, cleaned: bool = False) -> list[str]:
-    """The cleaned lines of a trace; a line that begins with `=` goes on with the one before."""
+def lines(text: str) -> list[str]:
+    """The cleaned lines of a trace; a line that begins with `=` continues the one before."""
     joined: list[str] = []
-    for line in (text if cleaned else clean(text)).splitlines():
+    for line in clean(text).splitlines():
         if joined and line.lstrip(" &").startswith(("=", "≈")):
             joined[-1] += " " + line.strip()
         elif line.strip():
@@ -90,7 +61,11 @@ _EQUAL = frozenset(("equals", "alias", "says"))
 _EXPRESSION = frozenset(("number", "op", "root", "open", "close", "percent"))
 
 
-def _links(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterable[Equation]:
+def _equations_of(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterator[Equation]:
+    """The equations of one line, one for each equals sign (or word for it) between two expressions.
+
+    A generator: the caller adds to `exact` what one equation rounds before the next one is compared.
+    """
     marks = [i for i, token in enumerate(tokens) if token.kind in _EQUAL]
     for n, mark in enumerate(marks):
         floor = marks[n - 1] + 1 if n else 0
@@ -105,7 +80,7 @@ def _links(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterable[Eq
         if len(left) > MAX_TOKENS or len(right) > MAX_TOKENS or not left or not right:
             continue
         computes = _computes(left)
-        chained = n > 0 and start == floor  # `a = 0.2 = 20%`: a number stated again in other form
+        chained = n > 0 and start == floor  # `a = 0.2 = 20%`: a number restated in another format
         plain = tokens[mark].kind == "equals"
         if not computes and not chained and not (plain and any(t.kind == "op" for t in right[1:])):
             continue
@@ -119,7 +94,7 @@ def _links(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iterable[Eq
 
 def _inputs(tokens: Sequence[Token]) -> tuple[Token, ...]:
     found = []
-    by = False  # the token before multiplies, divides or raises
+    by = False  # whether the previous token multiplies, divides or is a power
     for token in tokens:
         if token.kind == "number":
             found.append(Token("by", token.text, token.value, token.half_unit, token.factor) if by else token)
@@ -128,7 +103,7 @@ def _inputs(tokens: Sequence[Token]) -> tuple[Token, ...]:
 
 
 def _computes(tokens: Sequence[Token]) -> bool:
-    """More than one signed number."""
+    """Whether an expression is more than a signed number."""
     kinds = [token.kind for token in tokens]
     return "op" in kinds[1:] or "root" in kinds
 
@@ -146,7 +121,7 @@ def _compare(left: Sequence[Token], right: Sequence[Token], exact: Mapping[float
         for left_side in _left_readings(left):
             if calculated and left_side is not left and not _computes(left_side):
                 continue
-            # a value that was rounded before is tried as shown, then as it was before
+            # a value that was rounded earlier is tried as shown, then unrounded
             carried = [left_side]
             if exact and not exact.keys().isdisjoint([t.value for t in left_side]):
                 carried.append([t._replace(value=exact.get(t.value, t.value)) for t in left_side])
@@ -170,7 +145,10 @@ _BEFORE_FIGURE = re.compile(r"^[^1-9]*|[^\d]")
 
 
 def _same(left: float, right: float, shown: Token | None, inputs: Sequence[Token]) -> bool:
-    """Equal to the last digit shown on the right, within 1% if it is the only one; expressions to their rounding."""
+    """Whether both sides agree, up to the rounding that the right side shows (at most 1%).
+
+    `shown` is the right side's number; None where that is an expression, which must agree up to its inputs' rounding.
+    """
     if shown is None:
         rounding = max(
             (t.half_unit / abs(t.value) for t in inputs if t.value and t.half_unit < 0.5 * t.factor), default=0.0
@@ -179,7 +157,7 @@ def _same(left: float, right: float, shown: Token | None, inputs: Sequence[Token
 
     if _near(left, right, shown.half_unit, shown.text):
         return True
-    # `0.2 * 100 = 20%`, `120 - 100 = 20 million`, `12% - 10% = 2`: the unit is written on one side only
+    # the unit may be written on one side only: `0.2 * 100 = 20%`, `120 - 100 = 20 million`, `12% - 10% = 2`
     factors = {token.factor for token in inputs}
     if len(factors) != 1 or shown.factor in factors or 1.0 not in (shown.factor, *factors):
         return False
@@ -192,11 +170,11 @@ def _near(left: float, right: float, half_unit: float, text: str) -> bool:
         return False
     if gap <= min(half_unit, 0.01 * abs(left)) * (1 + 1e-6) + slack:
         return True
-    return len(_BEFORE_FIGURE.sub("", text.replace(".", ""))) >= 2  # 7 for 7.2 would hide a slip
+    return len(_BEFORE_FIGURE.sub("", text.replace(".", ""))) >= 2  # accepting 7 for 7.2 would hide a slip
 
 
 def _left_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
-    """The whole side; without a leading sign (it may be a bullet or a dash); after a bracket that may be an aside."""
+    """The whole side; without a leading sign, which may be a bullet; from after a bracket that may be an aside."""
     readings = [tokens]
     if tokens[0].kind == "op":
         readings.append(tokens[1:])
@@ -211,7 +189,7 @@ def _left_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
 
 
 def _right_readings(tokens: Sequence[Token]) -> list[Sequence[Token]]:
-    """The whole side; up to a bracket that follows a number (an aside); without what is left open at the end."""
+    """The whole side; up to a bracket after a number, which may be an aside; without operators dangling at the end."""
     readings: list[Sequence[Token]] = [tokens]
     if len(tokens) == 1:
         return readings

@@ -1,4 +1,4 @@
-"""The arithmetic of one line: its tokens, and the value of an expression of them; no `eval`, linear in time."""
+"""Tokens of one line, and the value of an arithmetic expression (`(120 - 100) / 100` is 0.2), in linear time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,13 @@ _HEAD = re.compile(
     re.I,
 )
 _AHEAD = r"(?=\s?[\d.($¥€£(])"
-
-
-# The guards `(?=[…])` name what an alternative can begin with: most characters are none of it.
 _TOKEN = re.compile(
-    r"(?P<number>(?=[\s\d.$€£¥₹₩A-Z人美港欧英日])"
-    rf"(?:{CURRENCY})?\s?(?P<digits>{DIGITS})(?P<power>[eE][-+]?\d{{1,3}}(?!\w))?"
+    rf"(?P<number>(?:{CURRENCY})?\s?(?P<digits>{DIGITS})(?P<power>[eE][-+]?\d{{1,3}}(?!\w))?"
     rf"(?:\s?(?P<unit>{one_of(UNITS)})|(?P<letter>[kmbKMB])(?![A-Za-z]))?)"
     r"|(?P<equals>[=≈]+|\bequals?\b|等于)"
-    r"|(?P<alias>(?=[,oit即也])(?:,\s?)?(?:\bor\b|\bi\.e\.|\bthat is\b|即|也就是)(?=[\s,:]{0,2}[-\d.,]+\s?%))"
-    r"|(?P<says>(?=[igmcy得约为])"
-    r"(?:\b(?:is|gives|makes|comes to|yields)\b(?:\s(?:about|approximately|roughly))?|得到|得出|约为|得|为))"
-    r"|(?P<op>(?=[-+*^×·÷/pmtdox加减乘除的\s])"
+    r"|(?P<alias>(?:,\s?)?(?:\bor\b|\bi\.e\.|\bthat is\b|即|也就是)(?=[\s,:]{0,2}[-\d.,]+\s?%))"
+    r"|(?P<says>(?:\b(?:is|gives|makes|comes to|yields)\b(?:\s(?:about|approximately|roughly))?|得到|得出|约为|得|为))"
+    r"|(?P<op>"
     rf"(?:\*\*|[-+*^×·÷]|/(?![A-Za-z\u3400-\u9fff])|\b(?:plus|minus|times|divided by|multiplied by|over)\b{_AHEAD}"
     rf"|(?:加上|加|减去|减|乘以|乘|除以){_AHEAD}|(?<=[\d)%\s])[xX](?=\s?[\d($])|(?<=%)\s?of\b{_AHEAD}|的(?=\s?[\d.]+\s?%)))"
     r"|(?P<root>sqrt|√)|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<percent>%)"
@@ -44,7 +39,7 @@ _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4, "root": 5}
 
 
 class Token(NamedTuple):
-    """`kind` is the group of the pattern; numbers carry value, half of the last digit shown, and the unit's factor."""
+    """`kind` is the group of the pattern; a number has its value, half its last shown digit, and its unit's factor."""
 
     kind: str
     text: str
@@ -53,6 +48,7 @@ class Token(NamedTuple):
     factor: float = 1.0
 
 
+@lru_cache(1 << 12)  # a question's samples share many lines
 def tokens_of(line: str) -> Sequence[Token]:
     """The tokens of a line without its bullet or number, and without names and units inside expressions."""
     head = _HEAD.match(line)
@@ -73,7 +69,7 @@ def tokenise(line: str) -> list[Token]:
 
 @lru_cache(1 << 12)
 def _mark(kind: str, text: str) -> Token:
-    """A token that is no number."""
+    """A token other than a number."""
     text = text.strip()
     return Token(kind, _OPS.get(text.lower(), text) if kind == "op" else text)
 
@@ -87,7 +83,7 @@ def _number(text: str, digits: str, exponent: str | None, unit: str | None, lett
 
 
 def _without_names(tokens: Sequence[Token]) -> list[Token]:
-    """Drop the words that stand for a unit (`20 shares -`) or name a quantity (`- cost 100`) inside an expression."""
+    """Drop words inside an expression that are a unit (`20 shares -`) or name a quantity (`- cost 100`)."""
     if "word" not in [token.kind for token in tokens]:
         return list(tokens)
     kept: list[Token] = []
@@ -111,17 +107,7 @@ def _without_names(tokens: Sequence[Token]) -> list[Token]:
 
 
 def evaluate(tokens: Sequence[Token]) -> float | None:
-    """The value of an expression by two stacks; None if it is no whole expression or leaves the finite numbers."""
-    if len(tokens) == 1:
-        value = tokens[0].value
-        return value if tokens[0].kind == "number" and math.isfinite(value) else None
-    if len(tokens) == 3:  # by far the most frequent
-        first, op, second = tokens
-        if first.kind == second.kind == "number" and op.kind == "op" and op.text in _ARITHMETIC:
-            if op.text == "/" and second.value == 0:
-                return None
-            value = _ARITHMETIC[op.text](first.value, second.value)
-            return value if math.isfinite(value) else None
+    """The value of an expression, computed on two stacks; None if it is incomplete or not finite."""
     values: list[float] = []
     pending: list[str] = []
     operand_next = True
@@ -159,7 +145,7 @@ def evaluate(tokens: Sequence[Token]) -> float | None:
             if token.text == "-":
                 pending.append("neg")
         else:
-            # powers bind to the right: 2^3^2 keeps the first one pending
+            # powers are right-associative: in 2^3^2 the first one stays pending
             if not reduce(_RANK[token.text] + (token.text == "^")):
                 return None
             pending.append(token.text)
