@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from finr1.cli.compose import CONF
+from finr1.core.build import build
+from finr1.parts.source.files import FileSource
+
 Rows = Sequence[Any]
 
 
@@ -34,6 +40,13 @@ def parquet(path: Path, rows: Rows) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows)), path)
     return path
+
+
+def source_of_yaml(name: str, path: str | None, **settings: Any) -> FileSource:
+    """The source of `conf/source/<name>.yaml` on these rows."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "source" / f"{name}.yaml"), resolve=False)
+    source: FileSource = build({**node[name], "path": path, **settings})
+    return source
 
 
 def exam(stem: str, options: Sequence[str], answer: str, why: str = "") -> dict[str, Any]:
