@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
-from finr1.answer.units import Number, first_of
+from finr1.answer.units import Number, starts_with_any
 
 LETTERS = "ABCDEFGH"
 MARK = re.compile(
@@ -263,7 +263,7 @@ _SHORT = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "y
 _SHORT |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
 
 _POLAR = re.compile(
-    first_of(_POLAR_NAMES)
+    starts_with_any(_POLAR_NAMES)
     + "(?:"
     + "|".join(
         rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _GUARDS.get(name, "")

@@ -84,7 +84,7 @@ def _value(name: str, text: str) -> int:
         return _MONTHS[plain]
     if name[0] in "qh":
         return _ORDER[plain]
-    value = int(plain) if plain.isdecimal() else number_words.integer(plain) or 0
+    value = int(plain) if plain.isdecimal() else number_words.chinese_integer(plain) or 0
     return 2000 + value if name[0] == "y" and value < 100 else value
 
 

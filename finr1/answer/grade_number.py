@@ -12,13 +12,13 @@ from finr1.answer import number_words
 from finr1.answer.choices import MARK, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
-from finr1.answer.number import lone_number, read_numbers, unit_factor
+from finr1.answer.number import single_number, read_numbers, unit_factor
 from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
-MOST = 40  # numbers read of an answer
-TOO_MANY = f"more than {MOST} numbers"  # why such an answer is undecided
+MAX_NUMBERS = 40  # numbers read of an answer
+TOO_MANY = f"more than {MAX_NUMBERS} numbers"  # why such an answer is undecided
 LONGEST_SENTENCE = 1000  # characters in which asides are told from what is said
 _RELATIVE = 1e-14  # of floating point, not of rounding
 _SCALED_RELATIVE = 0.005
@@ -105,7 +105,7 @@ class _Gold(NamedTuple):
 def _read_gold(text: str) -> _Gold:
     plain = clean(text).strip()
     numbers = read_numbers(plain, cleaned=True, most=3)
-    lone = lone_number(plain) if len(numbers) != 1 or plain.startswith("0,") else None
+    lone = single_number(plain) if len(numbers) != 1 or plain.startswith("0,") else None
     numbers = [lone] if lone else numbers
     if len(numbers) == 2 and not _is_range(numbers, plain):
         numbers = []
@@ -131,7 +131,7 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
     tolerance = float(question.meta.get("tolerance", 0.0))
     if len(gold.numbers) == 2:
         return _grade_range(read, numbers, gold.numbers, unit, tolerance)
-    if len(numbers) > MOST:
+    if len(numbers) > MAX_NUMBERS:
         many = Verdict(None, read, TOO_MANY)
         return many, many
     wanted = gold.numbers[0]
@@ -215,7 +215,7 @@ def _grade_range(
             Verdict(float(scaled), read, "the same range up to scale" if scaled else "another range"),
         )
     inside = any(gold[0].value <= number.value <= gold[1].value for number in numbers)
-    open_ = Verdict(None, read, TOO_MANY if len(numbers) > MOST else "inside the range")
+    open_ = Verdict(None, read, TOO_MANY if len(numbers) > MAX_NUMBERS else "inside the range")
     verdict = open_ if inside else Verdict(0.0, read, "not the range")
     return verdict, verdict
 
@@ -247,7 +247,7 @@ def _is_hedge(numbers: Sequence[Number], text: str) -> bool:
 
 
 def candidates(text: str) -> tuple[str, list[Number]]:
-    """The numbers that an answer may mean, and the part of it they were read in; of very many the first `MOST` + 1.
+    """The numbers that an answer may mean, and the part of it they were read in; of very many the first `MAX_NUMBERS` + 1.
 
     What the last "answer is" or `答案是` says counts, and there what follows the last `=`, if it holds a number; years,
     dates, ordinals and the numbers of names (S&P 500) beside other numbers do not.
@@ -266,7 +266,7 @@ def _candidates(text: str) -> tuple[str, Sequence[Number]]:
     if _NO_AMOUNT.fullmatch(text):
         return text, [Number(0.0, 0.5, 1.0, 0, len(text))]
     if "FY" in text:
-        return text, read_numbers(text.replace("FY", " "), cleaned=True, most=MOST + 1)
+        return text, read_numbers(text.replace("FY", " "), cleaned=True, most=MAX_NUMBERS + 1)
     return text, []
 
 
@@ -289,21 +289,21 @@ def _parts(text: str) -> list[str]:
 
 
 def _one_or_more(part: str) -> list[Number]:
-    numbers = read_numbers(part, cleaned=True, most=MOST + 1)
+    numbers = read_numbers(part, cleaned=True, most=MAX_NUMBERS + 1)
     if len(numbers) == 1 and numbers[0].start == 0 and numbers[0].end >= len(part) - 1 and part[:2] != "0,":
         return numbers
     outside = part[: numbers[0].start] + part[numbers[0].end :] if len(numbers) == 1 else part
     if len(numbers) != 1 or part[:2] == "0," or _DIGIT.search(outside):
-        lone = lone_number(part)
+        lone = single_number(part)
         if lone:
             return [lone]
     han = not part.isascii() and number_words.HAN.search(part) is not None
-    if (len(numbers) == 1 and not han) or len(numbers) > MOST or len(part) > LONGEST_SENTENCE:
+    if (len(numbers) == 1 and not han) or len(numbers) > MAX_NUMBERS or len(part) > LONGEST_SENTENCE:
         return numbers
     spans = date_spans(part)
     apart = [number for number in numbers if not _is_aside(number, part, spans)]
     if not apart and han:  # 2019年为五千
-        apart = [n for n in number_words.written(part, True, MOST) if not _is_aside(n, part, spans)]
+        apart = [n for n in number_words.chinese_numbers(part, True, MAX_NUMBERS) if not _is_aside(n, part, spans)]
     if all(map(_may_be_year, apart)) and len(numbers) > 1:
         apart = [number for number in numbers if _may_be_year(number)]  # "2019 and 2018": years are what is said
     return apart or numbers

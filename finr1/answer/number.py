@@ -19,12 +19,12 @@ from finr1.answer.units import (
     CURRENCY,
     DIGITS,
     LETTER,
-    PER,
+    DENOMINATORS,
     PERCENT,
     SCALE,
     UNITS,
     Number,
-    first_of,
+    starts_with_any,
     fraction_half_unit,
     one_of,
 )
@@ -38,16 +38,16 @@ __all__ = [
     "UNITS",
     "Number",
     "clean",
-    "lone_number",
+    "single_number",
     "one_of",
-    "only_figures",
+    "is_only_numbers",
     "read_numbers",
     "unit_factor",
 ]
 
 _LONGEST_DIGITS = 400
 _TENTH = r"[成折](?![本功立为为长長員员交都熟分果效就旧舊扣算现現合])"
-_UNIT_WORD = f"{first_of((*UNITS, *'成折'))}(?:{one_of(UNITS)}|{_TENTH})"
+_UNIT_WORD = f"{starts_with_any((*UNITS, *'成折'))}(?:{one_of(UNITS)}|{_TENTH})"
 _CURRENCY = rf"(?-i:(?=[$€£¥₹₩A-Z人美港欧英日])(?:{CURRENCY}))"
 _NUMBER = re.compile(
     r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
@@ -127,7 +127,7 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         if most is not None and len(numbers) >= most:
             return numbers
     if han:
-        numbers = _merged(numbers, list(number_words.written(text, not numbers, tries)))
+        numbers = _merged(numbers, list(number_words.chinese_numbers(text, not numbers, tries)))
     if "角" in text or "毛" in text or "块" in text:
         numbers = _joined_coins(numbers, text)
     return numbers if most is None else numbers[:most]
@@ -232,17 +232,17 @@ def _in_accounting_brackets(start: int, end: int, text: str) -> bool:
 
 def _divided(number: Number, fraction: re.Match[str]) -> Number | None:
     """`百分之3.5`, `16分之5`."""
-    divided = number_words.per(fraction["under"])
+    divided = number_words.denominator_factor(fraction["under"])
     if divided is None:
         return None
     sign = -1.0 if fraction["minus"] else 1.0
     divided *= sign
-    if fraction["under"] in PER:
+    if fraction["under"] in DENOMINATORS:
         scaled = number.times(divided)
         return scaled._replace(factor=number.factor * abs(divided), start=fraction.start())
     value = number.value * divided
     if fraction["whole"]:
-        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else number_words.integer(fraction["whole"])
+        whole = float(fraction["whole"]) if fraction["whole"].isdecimal() else number_words.chinese_integer(fraction["whole"])
         if whole is None:
             return None
         value += sign * whole
@@ -275,7 +275,7 @@ def _tenths_said(number: Number, text: str) -> bool:
     return number.bare and number.end - number.start == 1 and not text[number.end : number.end + 1].isalnum()
 
 
-def lone_number(text: str) -> Number | None:
+def single_number(text: str) -> Number | None:
     """The number that a cleaned text consists of, where it is written in words or with other separators.
 
     `twenty percent`; `1 234 567`, `1.234.567`, `1'234`, `12,34,567`; and with a comma before the decimals where it
@@ -285,7 +285,7 @@ def lone_number(text: str) -> Number | None:
         return None
     match = _LONE.fullmatch(text)
     if not match:
-        return number_words.spoken(text) if text.isascii() else None
+        return number_words.english_number(text) if text.isascii() else None
     shown, decimals, point = match["whole"], match["decimals"] or "", match["point"]
     separators = {c for c in shown if not c.isdigit()}
     plain = "".join(c for c in shown if c.isdigit())
@@ -302,7 +302,7 @@ def lone_number(text: str) -> Number | None:
     return Number(-value if negative else value, 0.5 * 10.0 ** -len(decimals), 1.0, 0, len(text)).times(factor)
 
 
-def only_figures(text: str) -> bool:
+def is_only_numbers(text: str) -> bool:
     """Whether a text is one number or several and says nothing besides: `1800`, `1,800元`, `(5.3%)`, `3, 4`, `1.2x`.
 
     Not a comparison (`1.2 > 1`), nor the bare `1` and `0`, by which yes and no are written too.
@@ -312,7 +312,7 @@ def only_figures(text: str) -> bool:
         return False
     numbers = read_numbers(plain, cleaned=True)
     if not numbers:
-        return lone_number(plain) is not None
+        return single_number(plain) is not None
     begins, ends = [*(n.start for n in numbers), len(plain)], [0, *(n.end for n in numbers)]
     return _BESIDE_FIGURES.fullmatch("|".join(plain[a:b] for a, b in zip(ends, begins, strict=True))) is not None
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from finr1.answer.units import PER, PERCENT, Number, fraction_half_unit
+from finr1.answer.units import DENOMINATORS, PERCENT, Number, fraction_half_unit
 
 _DIGIT = dict(
     zip(
@@ -39,34 +39,34 @@ _AFTER_ONE = "元块圆角毛个個倍年月日天次家只股份人名位项項
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 
 
-def written(text: str, also_plain: bool, most: int | None = None) -> Iterator[Number]:
+def chinese_numbers(text: str, also_plain: bool, most: int | None = None) -> Iterator[Number]:
     """The Chinese numerals of a cleaned text; without `also_plain` only those that are divided (百分之二十).
 
     `most` bounds the runs of numerals that are looked at.
     """
     for match in islice(_WRITTEN.finditer(text), most):
         if also_plain or match["under"]:
-            number = _number(match, text)
+            number = _number_from_match(match, text)
             if number:
                 yield number
     if also_plain and _HALF.fullmatch(text):
         yield Number(0.5, fraction_half_unit(0.5), 1.0, 0, len(text))
 
 
-def per(under: str) -> float | None:
+def denominator_factor(under: str) -> float | None:
     """What `<under>分之` multiplies by: 0.01 for 百, 0.2 for 五, 0.0625 for 16."""
-    if under in PER:
-        return PER[under]
-    value = float(under) if under.isdecimal() and len(under) < 300 else integer(under)
+    if under in DENOMINATORS:
+        return DENOMINATORS[under]
+    value = float(under) if under.isdecimal() and len(under) < 300 else chinese_integer(under)
     return 1 / value if value else None
 
 
-def _number(match: re.Match[str], text: str) -> Number | None:
+def _number_from_match(match: re.Match[str], text: str) -> Number | None:
     body, tail, tenth = match["body"], (match["tail"] or "")[:15], match["tenth"]
     marked = match["under"] or match["unit"] or tenth or tail or match["whole"]
-    if len(body) == 1 and not marked and not _alone(match, text):
+    if len(body) == 1 and not marked and not _counts_something(match, text):
         return None
-    whole = float(_MULTIPLIER[body]) if match["under"] and body in _MULTIPLIER else integer(body)
+    whole = float(_MULTIPLIER[body]) if match["under"] and body in _MULTIPLIER else chinese_integer(body)
     if whole is None or (match["big"] and not (tail or match["some"])):
         return None
     value = whole + sum(_DIGIT[c] * 10.0 ** -(i + 1) for i, c in enumerate(tail))
@@ -81,16 +81,16 @@ def _number(match: re.Match[str], text: str) -> Number | None:
         half_unit = 0.05 if more else half_unit
         factor = 0.1 if value <= 10 or tenth == "成" else 0.01
     if match["under"]:
-        divided = per(match["under"])
+        divided = denominator_factor(match["under"])
         if divided is None:
             return None
-        if match["under"] in PER:
+        if match["under"] in DENOMINATORS:
             factor *= divided
         else:
             value *= divided
             half_unit = fraction_half_unit(value)
     if match["whole"]:
-        added = float(match["whole"]) if match["whole"].isdecimal() else integer(match["whole"])
+        added = float(match["whole"]) if match["whole"].isdecimal() else chinese_integer(match["whole"])
         if added is None:
             return None
         value += added
@@ -100,7 +100,7 @@ def _number(match: re.Match[str], text: str) -> Number | None:
     return Number(-value if negative else value, half_unit, 1.0, match.start(), match.end()).times(factor)
 
 
-def _alone(match: re.Match[str], text: str) -> bool:
+def _counts_something(match: re.Match[str], text: str) -> bool:
     """Whether a single numeral counts something, and is no part of a word (一切, 第一, 十分)."""
     before, after = text[max(match.start() - 8, 0) : match.start()].strip(), text[match.end() : match.end() + 1]
     if match["body"] not in _DIGIT and match["body"] not in "十拾":
@@ -114,7 +114,7 @@ def _alone(match: re.Match[str], text: str) -> bool:
     return not before or match["minus"] is not None or _BEFORE_ONE.match(text[match.start() - 1]) is not None
 
 
-def integer(body: str) -> int | None:
+def chinese_integer(body: str) -> int | None:
     """一百二十三 is 123, 二〇二四 is 2024, 三万五千 is 35000, 一万三 is 13000; None for what is no number, or too long.
 
     Two figures side by side among units (二三十) are an estimate, not a number.
@@ -158,19 +158,19 @@ _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarte
 
 _PARTS |= {"tenth": 10, "tenths": 10}
 
-_SPOKEN_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
+_ENGLISH_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
 _LEAD = re.compile(r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+")
 _TRAIL = re.compile(
     r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
-_SPEAKS = re.compile(r"\b(?:" + "|".join((*_WORDS, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
-_LONGEST_SPOKEN = 200
+_ANY_NUMBER_WORD = re.compile(r"\b(?:" + "|".join((*_WORDS, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
+_MAX_ENGLISH_CHARS = 200
 
 
-def spoken(text: str) -> Number | None:
+def english_number(text: str) -> Number | None:
     """The number that an English text consists of: `minus five percent`, `two and a half million dollars`."""
-    if len(text) > _LONGEST_SPOKEN or not _SPEAKS.search(text):
+    if len(text) > _MAX_ENGLISH_CHARS or not _ANY_NUMBER_WORD.search(text):
         return None
     plain = text.casefold().strip(" .!$")
     plain = _TRAIL.sub("", _LEAD.sub("", plain))
@@ -179,7 +179,7 @@ def spoken(text: str) -> Number | None:
         if plain.startswith(word):
             plain, sign = plain.removeprefix(word), -1.0
     factor = 1.0
-    for unit, size in _SPOKEN_UNITS.items():
+    for unit, size in _ENGLISH_UNITS.items():
         if plain.endswith(f" {unit}"):
             plain, factor = plain.removesuffix(f" {unit}"), size
             break
@@ -191,14 +191,14 @@ def spoken(text: str) -> Number | None:
         factor *= size
         tokens.pop()
     tokens = ["one"] if tokens in (["a"], ["an"]) and factor > 1 else tokens  # a million
-    found = _spoken_value(tokens)
+    found = _english_value(tokens)
     if found is None:
         return None
     value, half_unit = found
     return Number(sign * value, half_unit, 1.0, 0, len(text)).times(factor)
 
 
-def _spoken_value(tokens: list[str]) -> tuple[float, float] | None:
+def _english_value(tokens: list[str]) -> tuple[float, float] | None:
     """The value of number words, and half of its last digit; None where another word is among them."""
     if tuple(tokens) in _HALF_OF:  # of a million
         return _HALF_OF[tuple(tokens)], fraction_half_unit(0.25)
@@ -206,7 +206,7 @@ def _spoken_value(tokens: list[str]) -> tuple[float, float] | None:
     last = ""
     if "point" in tokens:
         at = tokens.index("point")
-        whole, decimals = _spoken_value(tokens[:at] or ["zero"]), [_WORDS.get(word, 99.0) for word in tokens[at + 1 :]]
+        whole, decimals = _english_value(tokens[:at] or ["zero"]), [_WORDS.get(word, 99.0) for word in tokens[at + 1 :]]
         if whole is None or not decimals or max(decimals) > 9:
             return None
         places = enumerate(decimals, 1)

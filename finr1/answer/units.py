@@ -26,7 +26,7 @@ SCALE = {
 }  # fmt: skip
 LETTER = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}  # straight after the digits: "5m", or capital after a space: "5 M"
 UNITS = PERCENT | SCALE
-PER = {"百": 1e-2, "千": 1e-3, "万": 1e-4, "萬": 1e-4}  # 百分之, 千分之, 万分之
+DENOMINATORS = {"百": 1e-2, "千": 1e-3, "万": 1e-4, "萬": 1e-4}  # 百分之, 千分之, 万分之
 CURRENCY = (
     r"(?:US|HK|NT|AU?|CA?|S|R)?\$|[€£¥₹₩]|USD|EUR|GBP|JPY|CNY|RMB|HKD|CHF|INR|AUD|CAD|SGD|Rs\.?"
     r"|人民币|美元|港元|港币|欧元|英镑|日元"
@@ -68,7 +68,7 @@ class Number(NamedTuple):
         return self.factor == 1.0
 
 
-def first_of(words: Iterable[str]) -> str:
+def starts_with_any(words: Iterable[str]) -> str:
     """A look-ahead for the first characters of words, so that few places try them all."""
     return "(?=[" + re.escape("".join(sorted({word[0] for word in words}))) + "])"
 
