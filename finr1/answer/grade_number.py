@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from finr1.answer import number_words
-from finr1.answer.choices import MARK, last_match
+from finr1.answer.choices import ANSWER_IS, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.number import single_number, read_numbers, unit_factor
@@ -292,7 +292,7 @@ def _candidates(text: str) -> tuple[str, Sequence[Number]]:
 def _likeliest_parts(text: str) -> list[str]:
     """The parts of a text that may hold the answer, likeliest first."""
     parts = [text]
-    mark = last_match(MARK, text)
+    mark = last_match(ANSWER_IS, text)
     if mark:
         rest = text[mark.end() :].strip()
         end = _CLAUSE_END.search(rest, 1)
