@@ -1,13 +1,13 @@
 """Which option letters, labels, or yes/no an answer gives; and the normal form of free text.
 
-    >>> options = {"A": "bonds", "B": "stocks", "C": "cash"}
-    >>> texts = ("B", "stocks", "The answer is (C).", "故选AC", "C: cash", "not A but B")
-    >>> [sorted(letters_named(text, "ABC", options)[0]) for text in texts]
-    [['B'], ['B'], ['C'], ['A', 'C'], ['C'], ['B']]
-    >>> labels_named("Outlook: positive", {"0": "Bearish", "1": "Bullish"})[0]
-    {'1'}
-    >>> polarity("Yes, because it is not correct that costs rose"), polarity("yes or no"), yes_or_no("有")
-    ('yes', None, 'yes')
+>>> options = {"A": "bonds", "B": "stocks", "C": "cash"}
+>>> texts = ("B", "stocks", "The answer is (C).", "故选AC", "C: cash", "not A but B")
+>>> [sorted(letters_named(text, "ABC", options)[0]) for text in texts]
+[['B'], ['B'], ['C'], ['A', 'C'], ['C'], ['B']]
+>>> labels_named("Outlook: positive", {"0": "Bearish", "1": "Bullish"})[0]
+{'1'}
+>>> polarity("Yes, because it is not correct that costs rose"), polarity("yes or no"), yes_or_no("有")
+('yes', None, 'yes')
 """
 
 from __future__ import annotations
@@ -279,7 +279,12 @@ _NO = (
     "不可以", "不符合", "并非", "没有", "不能",
 )  # fmt: skip
 _POLARITY_OF = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
-_NOT_FOLLOWED_BY = {"会": "(?![计計议議员費费])", "对": "(?![于应象外方手比冲价公私账])", "真": "(?![实正])", "是": "(?!非)"}
+_NOT_FOLLOWED_BY = {
+    "会": "(?![计計议議员費费])",
+    "对": "(?![于应象外方手比冲价公私账])",
+    "真": "(?![实正])",
+    "是": "(?!非)",
+}
 _WHOLE_ANSWERS = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
 
 _WHOLE_ANSWERS |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")

@@ -1,8 +1,8 @@
 r"""Grade an answer against the gold answer of its question, by rules alone.
 
-A verdict is 1 (correct), 0 (wrong) or None (undecided: left to a judge model). Each answer gets two verdicts, which differ
-only for numbers: *strict* compares values, *scaled* also accepts a missing unit or another power of ten. The rules, with
-examples (`-` is None; tests/answer/test_rule_table.py grades every row):
+A verdict is 1 (correct), 0 (wrong) or None (undecided: left to a judge model). Each answer gets two verdicts, which
+differ only for numbers: *strict* compares values, *scaled* also accepts a missing unit or another power of ten. The
+rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every row):
 
     kind    gold         answer                  strict  scaled  rule
     number  25%          0.25                    1       1       equal by value, in any notation
@@ -35,12 +35,13 @@ examples (`-` is None; tests/answer/test_rule_table.py grades every row):
 
 Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
-- strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold of
-  0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) says that a bare figure is in that unit.
-  FinQA's own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate clearly.
-- scaled: also a factor of 100, or, if gold, answer or question shows a unit, of 1e3, 1e4, 1e6, 1e8, 1e9 or 1e12, either way.
-  A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would otherwise accept almost anything.
-- a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one number.
+- strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold
+  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure. FinQA's
+  own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate clearly.
+- scaled: also a factor of 100 either way; if gold, answer or question shows a unit, also 1e3, 1e4, 1e6, 1e8, 1e9, 1e12.
+  A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would else accept almost anything.
+- a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
+  number.
 
 Only the last `\boxed{}` is read, if there is one; and of more than `LONGEST_ANSWER` characters only the end.
 """
@@ -63,7 +64,7 @@ from finr1.answer.choices import (
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
 from finr1.answer.grade_number import grade_number, is_number, same_number
-from finr1.answer.number import single_number, is_only_numbers, read_numbers
+from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.tags import last_box
 from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict

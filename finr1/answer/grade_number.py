@@ -1,7 +1,7 @@
 r"""Grade a numeric answer: find the numbers it may mean (`candidates`), and compare each with the gold (`same_number`).
 
-The rules, with an example of each, are the table in `finr1.answer.grade`. An answer's numbers, as far as they may be what
-it concludes:
+The rules, with an example of each, are the table in `finr1.answer.grade`. Only numbers that the answer may conclude with
+are compared:
 
     >>> [number.value for number in candidates("In 2019 revenue was 120 - 80 = $40 million")[1]]
     [40000000.0]
@@ -19,7 +19,7 @@ from finr1.answer import number_words
 from finr1.answer.choices import ANSWER_IS, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
-from finr1.answer.number import single_number, read_numbers, unit_factor
+from finr1.answer.number import read_numbers, single_number, unit_factor
 from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
 
@@ -64,7 +64,9 @@ _EXPRESSION = re.compile(
 _DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero
 _RANGE_JOINT = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
-_HEDGE_JOINT = re.compile(r"[\s$€£¥(),]*(?:\bor\b(?:\s(?:maybe|perhaps|possibly|even|about))?|或者?|还是)[\s$€£¥(约]*", re.I)
+_HEDGE_JOINT = re.compile(
+    r"[\s$€£¥(),]*(?:\bor\b(?:\s(?:maybe|perhaps|possibly|even|about))?|或者?|还是)[\s$€£¥(约]*", re.I
+)
 _LIST_JOINT = re.compile(r"[\s$€£¥]*[,、][\s$€£¥]*")
 _HEDGE_END = re.compile(r"\W*+\w{0,20}+\W*+")  # at most a unit: "12 or 13, the former" is not a hedge
 _CURRENCIES = (
@@ -211,7 +213,7 @@ def _why_doubtful(part: str, numbers: Sequence[Number], matches: Sequence[bool],
 
 
 def _is_in_brackets(number: Number, text: str) -> bool:
-    """`growth (20%)`: accountants' minus or a side remark; brackets that certainly mean minus are read as such before."""
+    """`growth (20%)`: accountants' minus or a side remark; where it can only be a minus it was read as one."""
     return number.value > 0 and text[: number.start].endswith("(") and text[number.end :].lstrip().startswith(")")
 
 
@@ -334,7 +336,7 @@ def _looks_like_year(number: Number) -> bool:
 
 
 def _is_incidental(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bool:
-    """Whether a number is a year, part of a date, an ordinal, or part of a name: not what an answer with others means."""
+    """Whether a number is a year, part of a date, an ordinal, or part of a name."""
     before = text[max(number.start - 12, 0) : number.start]
     if _NAME_WITH_NUMBER.search(before) or _ORDINAL.match(text, number.end):
         return True

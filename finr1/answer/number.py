@@ -14,7 +14,7 @@ r"""Read the numbers of a text, in the notations of English and Chinese reports.
     5-7% [0.05, 0.07]
 
 A `Number` keeps its value, half of the last digit shown, and the factor of its unit, so that comparison can respect the
-precision shown and tell `25%` from a bare `25`. Patterns have no nested repetition: reading takes time linear in the text.
+precision shown and tell `25%` from a bare `25`. Patterns have no nested repetition: reading is linear in the text.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         most: read at most this many.
 
     Chinese numerals are read only in a text without digits, except for fractions: `百分之二十` and `五分之一` always.
-    Brackets mean minus only in an accountant's place: `(1,234)` alone, after a currency sign, or after `=` or `:`; not in
-    `0.2 (20%)`. The first number of a range takes the unit of the second: `5-7%`.
+    Brackets mean minus only where accountants write them: `(1,234)` alone, after a currency sign, or after `=` or `:`;
+    not in `0.2 (20%)`. The first number of a range takes the unit of the second: `5-7%`.
     """
     text = text if cleaned else clean(text)
     has_numerals = not text.isascii() and number_words.HAN.search(text) is not None

@@ -1,15 +1,15 @@
 """Numbers in words.
 
-    >>> for text in ("一百二十三", "三点五亿", "百分之二十", "三成半", "五分之一", "负三分之二"):
-    ...     print(text, [round(number.value, 4) for number in chinese_numbers(text, True)])
-    一百二十三 [123.0]
-    三点五亿 [350000000.0]
-    百分之二十 [0.2]
-    三成半 [0.35]
-    五分之一 [0.2]
-    负三分之二 [-0.6667]
-    >>> [english_number(text).value for text in ("twenty-five percent", "two and a half million", "minus three quarters")]
-    [0.25, 2500000.0, -0.75]
+>>> for text in ("一百二十三", "三点五亿", "百分之二十", "三成半", "五分之一", "负三分之二"):
+...     print(text, [round(number.value, 4) for number in chinese_numbers(text, True)])
+一百二十三 [123.0]
+三点五亿 [350000000.0]
+百分之二十 [0.2]
+三成半 [0.35]
+五分之一 [0.2]
+负三分之二 [-0.6667]
+>>> [english_number(text).value for text in ("twenty-five percent", "two and a half million", "minus three quarters")]
+[0.25, 2500000.0, -0.75]
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ _CHINESE_NUMBER = re.compile(
 FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
     rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
-_BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")  # what may stand before a single numeral that counts something: not 第一
+_BEFORE_SINGLE = re.compile(
+    r"[约為为是共计達达有：:=\s,、(]"
+)  # what may stand before a single numeral that counts something: not 第一
 _AFTER_SINGLE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 
@@ -181,13 +183,23 @@ _FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "qu
 
 _FRACTIONS |= {"tenth": 10, "tenths": 10}
 
-_ENGLISH_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
-_BEFORE_NUMBER = re.compile(r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+")
+_ENGLISH_UNITS = {
+    "percent": 1e-2,
+    "per cent": 1e-2,
+    "percentage points": 1e-2,
+    "basis points": 1e-4,
+    "percentage": 1e-2,
+}
+_BEFORE_NUMBER = re.compile(
+    r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+"
+)
 _AFTER_NUMBER = re.compile(
     r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
-_ANY_NUMBER_WORD = re.compile(r"\b(?:" + "|".join((*_SMALL, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
+_ANY_NUMBER_WORD = re.compile(
+    r"\b(?:" + "|".join((*_SMALL, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I
+)
 _MAX_ENGLISH_CHARS = 200
 
 

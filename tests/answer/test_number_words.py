@@ -105,4 +105,10 @@ def test_spoken_values_and_precision(text: str, value: float, half_unit: float) 
 
 
 def test_what_is_divided_by() -> None:
-    assert [denominator_factor(under) for under in ("百", "五", "16", "零", "九九九")] == [0.01, 0.2, 1 / 16, None, 1 / 999]
+    assert [denominator_factor(under) for under in ("百", "五", "16", "零", "九九九")] == [
+        0.01,
+        0.2,
+        1 / 16,
+        None,
+        1 / 999,
+    ]
