@@ -36,8 +36,8 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
 Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
 - strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold
-  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure. FinQA's
-  own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate clearly.
+  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure.
+  FinQA's own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate.
 - scaled: also a factor of 100 either way; if gold, answer or question shows a unit, also 1e3, 1e4, 1e6, 1e8, 1e9, 1e12.
   A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would else accept almost anything.
 - a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one

@@ -1,7 +1,7 @@
 r"""Grade a numeric answer: find the numbers it may mean (`candidates`), and compare each with the gold (`same_number`).
 
-The rules, with an example of each, are the table in `finr1.answer.grade`. Only numbers that the answer may conclude with
-are compared:
+The rules, with an example of each, are the table in `finr1.answer.grade`. Only numbers that an answer may conclude
+with are compared:
 
     >>> [number.value for number in candidates("In 2019 revenue was 120 - 80 = $40 million")[1]]
     [40000000.0]

@@ -24,8 +24,8 @@ class Parsed(NamedTuple):
     Attributes:
         think: text inside the only think block; None unless there is exactly one.
         answer: text inside the only answer block; None unless there is exactly one, after the thinking.
-        well_formed: Fin-R1's format reward (arXiv 2503.16252 v5, §4.2): exactly one think block, then exactly one answer
-            block, neither empty, and only white space outside.
+        well_formed: Fin-R1's format reward (arXiv 2503.16252 v5, §4.2): exactly one think block, then exactly one
+            answer block, neither empty, and only white space outside.
         why: the first reason why it is not well-formed; empty if it is.
     """
 
@@ -43,8 +43,8 @@ def render(reasoning: str, answer: str) -> str:
 def parse(text: str) -> Parsed:
     """Split a completion into reasoning and answer.
 
-    An answer block inside the thinking, or with a think tag in it, does not count: `answer` is None. A `</think>` without
-    `<think>` closes thinking that content_start with the text: chat templates may put `<think>` into the prompt.
+    An answer block inside the thinking, or with a think tag in it, does not count: `answer` is None. A `</think>`
+    without `<think>` closes thinking that began with the text: chat templates may put `<think>` into the prompt.
     """
     think, think_at = _only_block(text, "think")
     answer, answer_at = _only_block(text, "answer")
