@@ -154,7 +154,7 @@ def test_bad_utf8_sets_its_row_aside(kind: Kind, tmp_path: Path) -> None:
     data = kind.write([kind.row(FIRST), kind.row("MARK of the second"), kind.row(LAST)]).replace(b"MARK", b"M\xffRK")
     texts, aside = kind.load(tmp_path, data)
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
-    assert len(aside) == 1 and f"{kind.place}: no UTF-8 text" in aside[0]
+    assert len(aside) == 1 and f"{kind.place}: invalid UTF-8" in aside[0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.lacks is not None], ids=lambda kind: kind.name)
