@@ -1,9 +1,9 @@
 """Read the rows of CSV, JSON, JSONL (also `.gz`) and Parquet files, from a folder or, through `datasets`, from the hub.
 
 A row that cannot be read is returned with its `fault`, so that the source can set it aside with file and line; a file
-that cannot be read at all raises one DataError. Lines are read one at a time, hub files as a stream. A JSON array is held
-as text and decoded row by row: ijson, which streams, refuses NaN, refuses the whole file for one byte of bad UTF-8, and
-does not say on which line a row stands.
+that cannot be read at all raises one DataError. Lines are read one at a time, hub files as a stream. A JSON array is
+held as text and decoded row by row: ijson, which streams, refuses NaN, refuses the whole file for one byte of invalid
+UTF-8, and does not say on which line a row stands.
 """
 
 from __future__ import annotations

@@ -82,11 +82,11 @@ class TableSource(FileSource):
         return [*(("test", pattern) for pattern in self._test), *train]
 
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
-        names = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
-        places = {name: text_of(row, column) for name, column in names.items()}
+        columns = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
+        places = {name: text_of(row, column) for name, column in columns.items()}
         choices = self._choices(row)
         if not any(places.values()):
-            raise RowError(row.place, f"nothing in {', '.join(names.values())}")
+            raise RowError(row.place, f"empty {', '.join(columns.values())}")
         document = str(need(row, self.fields["document"])) if "document" in self.fields else stable_id(places)
         document = f"{self.name}/{document}"
         tags = self.rules.tags({**row.values, **places, "file": file.name})
@@ -114,11 +114,11 @@ class TableSource(FileSource):
         if isinstance(value, Mapping):
             return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):
-            raise RowError(row.place, f"`{given}` is no list of up to {len(_LETTERS)} choices")
+            raise RowError(row.place, f"`{given}` is not a list of up to {len(_LETTERS)} choices")
         return {letter: str(text).strip() for letter, text in zip(_LETTERS, value, strict=False)}
 
     def _letters(self, columns: Sequence[str]) -> Sequence[str]:
-        """What the options in these columns are called: the columns' names where they are letters, else A, B, …"""
+        """The options' letters: the names of their columns if all are letters, else A, B, …"""
         if all(re.fullmatch("[A-Za-z]", column) for column in columns):
             return [column.upper() for column in columns]
         if len(columns) > len(_LETTERS):
@@ -128,18 +128,18 @@ class TableSource(FileSource):
 
     def _gold(self, row: SourceRow, kind: Kind, choices: Mapping[str, str]) -> str | None:
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
-        if value is None or value != value or not str(value).strip():  # NaN is how a table shows nothing
+        if value is None or value != value or not str(value).strip():  # NaN is an empty cell
             return None
-        several = isinstance(value, list) and kind == "choice"  # each right option by itself
+        several = isinstance(value, list) and kind == "choice"  # a list of correct options
         if isinstance(value, Mapping) or (isinstance(value, list) and not (several and value)):
-            raise RowError(row.place, f"`{self.fields['gold']}` is no single value")
+            raise RowError(row.place, f"`{self.fields['gold']}` is not a single value")
         golds = [str(item).strip() for item in (value if several else [value])]
         if kind != "choice":
             return golds[0]
-        found: set[str] = set()
+        correct: set[str] = set()
         for gold in golds:
             letters, _ = letters_named(gold, "".join(choices), choices)
             if not letters:
-                raise RowError(row.place, f"answer {gold[:60]!r} names none of the choices {', '.join(choices)}")
-            found |= letters
-        return "".join(sorted(found))
+                raise RowError(row.place, f"answer {gold[:60]!r} is none of the choices {', '.join(choices)}")
+            correct |= letters
+        return "".join(sorted(correct))

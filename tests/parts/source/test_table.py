@@ -34,7 +34,7 @@ def test_any_jsonl_by_field_names_alone(tmp_path: Path) -> None:
         ("mine", "Cost?", None, "mine/page 1", "number"),
         ("mine", "Tax?", None, "mine/2", "number"),
     ]
-    assert [row.why for row in source.set_aside] == ["nothing in q", "no key `q`", "`gold` is no single value"]
+    assert [row.why for row in source.set_aside] == ["empty q", "no key `q`", "`gold` is not a single value"]
     assert grade("12.50", questions[0]).strict.value == 1
 
 
@@ -90,10 +90,10 @@ def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
     ]
     assert "A: one    B: two" in columns[0].text and [q.gold for q in listed] == ["B", "B"]
     mapped = TableSource(path, fields={**fields, "choices": "map"})
-    with pytest.raises(DataError, match="answer 'B' names none of the choices A"):
+    with pytest.raises(DataError, match="answer 'B' is none of the choices A"):
         list(mapped.load())
     broken = TableSource(path, fields={**fields, "choices": "question"})
-    with pytest.raises(DataError, match="`question` is no list of up to 8 choices"):
+    with pytest.raises(DataError, match="`question` is not a list of up to 8 choices"):
         list(broken.load())
 
 
@@ -122,9 +122,9 @@ def test_several_right_choices_are_a_list_of_letters_or_of_texts(tmp_path: Path)
     (first, second) = lines.load()
     assert first.gold == second.gold == "AC"
     assert [row.why for row in lines.set_aside] == [
-        "`answer` is no single value",
-        "answer 'D' names none of the choices A, B, C",
-        "`answer` is no single value",
+        "`answer` is not a single value",
+        "answer 'D' is none of the choices A, B, C",
+        "`answer` is not a single value",
     ]
     right, half = (grade(f"\\boxed{{{letters}}}", first).strict.value for letters in ("A,C", "A"))
     assert (right, half) == (1, 0)
@@ -145,7 +145,7 @@ def test_splits_by_file_and_by_hash(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"path": None}, r"source\.table\.path=None: no file to read; set source\.table\.path="),
-        ({"path": "x", "test_share": 1.5}, r"source\.table\.test_share=1\.5: it is a share"),
+        ({"path": "x", "test_share": 1.5}, r"source\.table\.test_share=1\.5: not a share"),
         (
             {"path": "x", "fields": {"gold": "a"}},
             r"source\.table\.fields=.*: no field fills a placeholder of the wording",
