@@ -43,7 +43,7 @@ def english(n: int) -> str:
 
 
 def values(text: str) -> list[float]:
-    return [number.value for number in chinese_numbers(clean(text), also_plain=True)]
+    return [number.value for number in chinese_numbers(clean(text), all_kinds=True)]
 
 
 @given(st.one_of(st.integers(0, 10**4), st.integers(0, 10**12 - 1)))
