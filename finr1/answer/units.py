@@ -24,12 +24,8 @@ SCALE = {
     "萬": 1e4, "十萬": 1e5, "百萬": 1e6, "千萬": 1e7, "億": 1e8, "萬萬": 1e8, "十億": 1e9, "百億": 1e10,
     "千億": 1e11, "萬億": 1e12,
 }  # fmt: skip
-LETTER = {
-    "k": 1e3,
-    "m": 1e6,
-    "b": 1e9,
-    "t": 1e12,
-}  # directly after the digits ("5m"), or a capital after a space ("5 M")
+# directly after the digits ("5m"), or as a capital after a space ("5 M")
+LETTER = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 UNITS = PERCENT | SCALE
 DENOMINATORS = {"百": 1e-2, "千": 1e-3, "万": 1e-4, "萬": 1e-4}  # denominators that work like a unit: 百分之 is %
 CURRENCY = (
