@@ -46,9 +46,8 @@ _CHINESE_NUMBER = re.compile(
 FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
     rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
-_BEFORE_SINGLE = re.compile(
-    r"[约為为是共计達达有：:=\s,、(]"
-)  # what may stand before a single numeral that counts something: not 第一
+# what may stand before a single numeral that counts something: not 第一
+_BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
 _AFTER_SINGLE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 

@@ -1,4 +1,4 @@
-"""Which numbers of an answer count, other separators, ranges, and what stays open."""
+"""Which numbers of an answer count, other separators, ranges, and what stays undecided."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Numbers in words: what a writer of our own writes is read back, in Chinese and English; and what is no number."""
+"""Numbers in words, Chinese and English: generated ones are read back, and other words are not numbers."""
 
 import pytest
 from hypothesis import given

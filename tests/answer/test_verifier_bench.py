@@ -1,4 +1,4 @@
-"""The pairs of experiments/benchmarks/verifier.py are as true as they say, and few are graded otherwise."""
+"""The labels of the pairs in experiments/benchmarks/verifier.py are correct, and few pairs are graded differently."""
 
 import random
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""FinCorpus: exam texts taken apart, answers in every form that public readers of the file know."""
+"""FinCorpus: exam texts are split, answers read in every format that public readers of the file know."""
 
 from __future__ import annotations
 

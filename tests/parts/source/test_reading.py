@@ -1,4 +1,4 @@
-"""Reading files: rows in order with their places; every fault is one row's, with its line, or one clear error."""
+"""Reading files: rows in order with their lines; a fault sets one row aside, or is one clear error."""
 
 from __future__ import annotations
 

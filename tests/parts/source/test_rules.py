@@ -1,4 +1,4 @@
-"""Rules: the first that fits and gives a tag wins; what cannot work is said at once."""
+"""Rules: the first match that gives a tag wins; invalid rules are refused at once."""
 
 from __future__ import annotations
 
