@@ -1,8 +1,8 @@
 """Our rules against other projects' metrics on the same answers: every difference is listed with its reason.
 
 `tests/golden/peer_metrics.jsonl` holds the verdicts of the peers' own code: FinQA's official evaluator of programs,
-lm-eval's `exact_match` as configured by its gsm8k task, and evalscope's mathematical comparison, or its `extract_verdict`
-for yes/no questions. `differs` is the reason of a difference.
+lm-eval's `exact_match` as configured by its gsm8k task, and evalscope's mathematical comparison, or its
+`extract_verdict` for yes/no questions. `differs` is the reason of a difference.
 """
 
 from __future__ import annotations

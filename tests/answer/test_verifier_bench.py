@@ -1,4 +1,4 @@
-"""The labels of the pairs in experiments/benchmarks/verifier.py are correct, and few pairs are graded differently."""
+"""The labels of the pairs in experiments/benchmarks/verifier.py are correct; few are graded differently."""
 
 import random
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Every benchmark of conf/benchmark loads the same questions each time, with golds that score 1; and the generic one."""
+"""Every benchmark of conf/benchmark loads the same questions each time, with golds that score 1."""
 
 from __future__ import annotations
 
