@@ -1,4 +1,4 @@
-"""Ant_Finance: 33 tasks by folder and file, three to five options or 是/否, unpublished golds distilled but never scored."""
+"""Ant_Finance: 33 tasks by folder and file, three to five options or 是/否, rows without gold never scored."""
 
 from __future__ import annotations
 
