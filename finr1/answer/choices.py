@@ -1,4 +1,14 @@
-"""What an answer names: option letters, labels, yes or no; and the normal form of free text."""
+"""Which option letters, labels, or yes/no an answer gives; and the normal form of free text.
+
+>>> options = {"A": "bonds", "B": "stocks", "C": "cash"}
+>>> texts = ("B", "stocks", "The answer is (C).", "故选AC", "C: cash", "not A but B")
+>>> [sorted(letters_named(text, "ABC", options)[0]) for text in texts]
+[['B'], ['B'], ['C'], ['A', 'C'], ['C'], ['B']]
+>>> labels_named("Outlook: positive", {"0": "Bearish", "1": "Bullish"})[0]
+{'1'}
+>>> polarity("Yes, because it is not correct that costs rose"), polarity("yes or no"), yes_or_no("有")
+('yes', None, 'yes')
+"""
 
 from __future__ import annotations
 
@@ -9,10 +19,10 @@ from typing import NamedTuple
 
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
-from finr1.answer.units import Number, first_of
+from finr1.answer.units import Number, starts_with_any
 
 LETTERS = "ABCDEFGH"
-MARK = re.compile(
+ANSWER_IS = re.compile(
     r"(?:answer|result|choice)\s?(?:is|:|=|would be|should be|equals)|####"
     r"|(?:答案|结果|結果)\s?(?:应该是|应该为|应是|应为|是|为|為|:)",
     re.IGNORECASE,
@@ -20,11 +30,15 @@ MARK = re.compile(
 NEGATION = re.compile(
     r"\b(?:not|neither|nor|no|never|cannot)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无", re.IGNORECASE
 )
-_RELATIVE = 1e-14  # of floating point, not of rounding
+_FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic
 
 
 def normalise(text: str) -> str:
-    """Case, width, white space and punctuation aside; `&` is "and", a leading "the" goes."""
+    """The text without case, width, white space, punctuation and a leading "the", for comparison.
+
+    >>> normalise("The Profit & Loss  (P.&L.) ")
+    'profitandlossp.andl'
+    """
     text = normal_form(text).casefold().strip().removeprefix("the ").replace("&", " and ")
     plain = (text.translate(_ASCII_PUNCTUATION) if text.isascii() else _PUNCTUATION.sub("", text)).strip(".")
     return plain[1:] if plain.startswith("-") and plain[1:2].isalpha() else plain
@@ -35,7 +49,7 @@ _ASCII_PUNCTUATION = {code: None for code in range(128) if _PUNCTUATION.match(ch
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """The last match of a pattern."""
+    """The last match of a pattern; None without any."""
     last = None
     for match in pattern.finditer(text):
         last = match
@@ -59,22 +73,22 @@ def _option_values(options: _Options) -> dict[str, Number]:
 
 
 class _Patterns(NamedTuple):
-    """The patterns for one set of letters."""
+    """The patterns for one set of option letters."""
 
-    alone: re.Pattern[str]  # nothing but letters is left
-    lead: re.Pattern[str]  # `C: text`
-    enumerated: re.Pattern[str]  # letters that head an option
-    concludes: re.Pattern[str]  # `the answer is`, 故选: what follows counts
+    alone: re.Pattern[str]  # letters only
+    lead: re.Pattern[str]  # `C: text` at the start
+    enumerated: re.Pattern[str]  # letters that begin an option: `A) … B) …`
+    concludes: re.Pattern[str]  # `the answer is`, 故选: the letters that follow count
     sequence: re.Pattern[str]  # `A, B and C`
     other: re.Pattern[str]  # `or B`, after a sequence
-    weak: re.Pattern[str]  # option A, 选项B
+    after_option: re.Pattern[str]  # option A, 选项B
     correct: re.Pattern[str]  # `C is correct`
     standing: re.Pattern[str]  # a capital on its own
     run: re.Pattern[str]  # ABD inside Chinese text
     negated: re.Pattern[str]  # not B, 排除B
 
 
-_FILLER = re.compile(
+_BESIDE_LETTERS = re.compile(
     r"[\s,;、/&.()\[\]*\"']|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与|及|选择?|选项?|答案|正确|应该?"
     r"|[故是为:项均都]",
     re.IGNORECASE,
@@ -102,7 +116,7 @@ def _patterns(letters: str) -> _Patterns:
             rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z'])"
         ),
         other=re.compile(rf"[)\s]{{0,3}}(?:or|或者?)\s?\(?({capital})(?![A-Za-z])"),
-        weak=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
+        after_option=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
         correct=re.compile(
             rf"(?<![A-Za-z])({capital})\)?(?:\s(?:is|would be)\s(?:the\s)?(?:correct|right|best)\b"
             r"|项?\s?(?:是|为)?(?:正确|对)(?:的|答案|选项)?)"
@@ -119,52 +133,58 @@ def _patterns(letters: str) -> _Patterns:
 
 
 def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[set[str], bool]:
-    """The option letters that a text names, and whether it merely lists them (`B`, `A,B`, `ABD`) or says more.
+    """The option letters that a text gives as its answer, and whether it merely lists them (`A,B`) or says more.
 
-    Read in this order: letters alone, an option's own text (or several, listed), a number that one option is, letters
-    after the last "the answer is" or 故选, a leading letter with its text (`C：国家税务总局`), letters after a word
-    like "option", before "is correct", standing alone in a sentence. A letter with another option's text names both.
+    The first of these readings that finds letters counts:
+
+    1. nothing but letters: `B`, `A and C`, `ABD`;
+    2. the text of one option, or a list of several, or the number that exactly one option is;
+    3. letters after the last "the answer is" or 故选;
+    4. a leading letter with its text: `C：国家税务总局`;
+    5. letters after a word like "option", then before "is correct", then on their own in a sentence.
+
+    A letter beside another option's text gives both: the answer contradicts itself.
     """
     letters = letters or LETTERS
     plain = clean(text).strip().strip("()[]{}<>*.,;:。、\"'$ ")
     patterns, options = _patterns(letters), tuple(choices.items())
-    bare = _FILLER.sub("", plain) if len(plain) < 200 else ""
+    bare = _BESIDE_LETTERS.sub("", plain) if len(plain) < 200 else ""
     if patterns.alone.fullmatch(bare) and (len(bare) == 1 or bare.isupper()) and len(set(bare.upper())) == len(bare):
         return set(bare.upper()), True
-    named = _by_text(plain, options) | _by_number(plain, options)
-    if named:
-        return named, True
-    told = last_match(patterns.concludes, plain)
-    if told:
-        sequence = patterns.sequence.match(plain, told.end())
+    by_content = _by_text(plain, options) | _by_number(plain, options)
+    if by_content:
+        return by_content, True
+    conclusion = last_match(patterns.concludes, plain)
+    if conclusion:
+        sequence = patterns.sequence.match(plain, conclusion.end())
         if sequence and not _is_article(sequence, plain):
-            shown = sequence["letters"]
-            named = {c for c in shown if c in letters and c.isupper()} or {shown.upper()}
+            given = sequence["letters"]
+            answer = {letter for letter in given if letter in letters and letter.isupper()} or {given.upper()}
             other = patterns.other.match(plain, sequence.end())
             if other:
-                return named | {other[1]}, False
-            return _with_text(named, plain[sequence.end() :], options), False
+                return answer | {other[1]}, False
+            return _with_text(answer, plain[sequence.end() :], options), False
     lead = patterns.lead.match(plain)
     if lead and (lead[1].isupper() or lead[0].rstrip().endswith((")", ".", ":"))):
         others = set(patterns.enumerated.findall(plain, lead.end()))
-        named = _with_text({lead[1].upper()}, plain[lead.end() :], options)
-        return named | others, bool(others)
-    found = {letter.upper() for letter in patterns.weak.findall(plain)} or set(patterns.correct.findall(plain))
-    if not found:  # "A company": an article
-        found = {letter for letter, word in patterns.standing.findall(plain) if letter != "A" or not word}
-    if not found:
+        answer = _with_text({lead[1].upper()}, plain[lead.end() :], options)
+        return answer | others, bool(others)
+    answer = {letter.upper() for letter in patterns.after_option.findall(plain)} or set(patterns.correct.findall(plain))
+    if not answer:  # "A company": an article
+        answer = {letter for letter, next_word in patterns.standing.findall(plain) if letter != "A" or not next_word}
+    if not answer:
         runs = {run for run in patterns.run.findall(plain) if list(run) == sorted(set(run))}
-        found = set(next(iter(runs))) if len(runs) == 1 else set()
-    return found - set(patterns.negated.findall(plain)), False
+        answer = set(next(iter(runs))) if len(runs) == 1 else set()
+    return answer - set(patterns.negated.findall(plain)), False
 
 
 def letters_standing(text: str) -> set[str]:
-    """The capitals that stand alone in a text."""
+    """The option letters that stand alone in a text, wherever they are."""
     return set(_LETTER.findall(clean(text)))
 
 
 def _is_article(sequence: re.Match[str], plain: str) -> bool:
-    """Whether the "a" after "the answer is" begins a phrase: "a decrease", "A company"."""
+    """Whether the "a" after "the answer is" is an article: "a decrease", "A company"."""
     after = plain[sequence.end() : sequence.end() + 9]
     word = re.match(r"\s([a-z]+)", after)
     if sequence["letters"] not in ("a", "A"):
@@ -176,6 +196,7 @@ _AFTER_LETTER = ["is", "are", "because", "since", "as", "and", "or", "with", "wh
 
 
 def _by_text(plain: str, options: _Options) -> set[str]:
+    """The letters of the options whose texts make up a whole answer."""
     normal = normalise(plain) if len(plain) < 2000 else ""
     if not normal:
         return set()
@@ -194,6 +215,7 @@ _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
 def _by_number(plain: str, options: _Options) -> set[str]:
+    """The letter of the only option that is the answer's only number; no letter may stand in the answer."""
     if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
         return set()
     values = _option_values(options)
@@ -201,7 +223,7 @@ def _by_number(plain: str, options: _Options) -> set[str]:
     if len(numbers) != 1:
         return set()
     value = numbers[0].value
-    equal = {k for k, option in values.items() if abs(option.value - value) <= _RELATIVE * abs(option.value)}
+    equal = {k for k, option in values.items() if abs(option.value - value) <= _FLOAT_ERROR * abs(option.value)}
     return equal if len(equal) == 1 else set()
 
 
@@ -209,11 +231,11 @@ _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-H](?![A-Za-z])")
 
 
-def _with_text(named: set[str], rest: str, options: _Options) -> set[str]:
-    """The letters, and the option whose text stands beside a single one, if that is another's."""
-    normal = normalise(rest) if len(named) == 1 and len(rest) < 2000 else ""
+def _with_text(answer: set[str], rest: str, options: _Options) -> set[str]:
+    """The letters; with a single one, also the other option whose text follows it, if any."""
+    normal = normalise(rest) if len(answer) == 1 and len(rest) < 2000 else ""
     same = {key for key, text in _normal_options(options).items() if text == normal} if len(normal) > 1 else set()
-    return named if not same or same & named else named | same
+    return answer if not same or same & answer else answer | same
 
 
 _SYNONYMS = (
@@ -228,7 +250,7 @@ def _label_pattern(items: tuple[tuple[str, str], ...]) -> tuple[dict[str, str], 
     names = {
         normal: key for key, meaning in items for normal in (clean(key).casefold(), clean(meaning).casefold()) if normal
     }
-    for words in _SYNONYMS:  # sentiment by another name, where one label alone has that meaning
+    for words in _SYNONYMS:  # a synonym counts where exactly one label has that meaning
         keys = {names[word] for word in words if word in names}
         if len(keys) == 1:
             names |= dict.fromkeys((word for word in words if word not in names), keys.pop())
@@ -239,7 +261,7 @@ def _label_pattern(items: tuple[tuple[str, str], ...]) -> tuple[dict[str, str], 
 
 
 def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
-    """The labels that a text names, by id or by meaning (longer names first), and the text without them."""
+    """The labels in a text, by id, meaning or synonym (longest names first), and the text without them."""
     names, pattern = _label_pattern(tuple(choices.items()))
     if pattern is None:
         return set(), text
@@ -256,53 +278,59 @@ _NO = (
     "isn't correct", "nope", "not", "否", "不是", "错", "错误", "不对", "不正确", "假", "×", "不会", "不属于", "不合规",
     "不可以", "不符合", "并非", "没有", "不能",
 )  # fmt: skip
-_POLAR_NAMES = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
-_GUARDS = {"会": "(?![计計议議员費费])", "对": "(?![于应象外方手比冲价公私账])", "真": "(?![实正])", "是": "(?!非)"}
-_SHORT = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
+_POLARITY_OF = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
+_NOT_FOLLOWED_BY = {
+    "会": "(?![计計议議员費费])",
+    "对": "(?![于应象外方手比冲价公私账])",
+    "真": "(?![实正])",
+    "是": "(?!非)",
+}
+_WHOLE_ANSWERS = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
 
-_SHORT |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
+_WHOLE_ANSWERS |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
 
 _POLAR = re.compile(
-    first_of(_POLAR_NAMES)
+    starts_with_any(_POLARITY_OF)
     + "(?:"
     + "|".join(
-        rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _GUARDS.get(name, "")
-        for name in sorted(_POLAR_NAMES, key=len, reverse=True)
+        rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _NOT_FOLLOWED_BY.get(name, "")
+        for name in sorted(_POLARITY_OF, key=len, reverse=True)
     )
     + ")"
 )
-_ASKS = re.compile(
+_QUESTION_WORDS = re.compile(
     r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
-_DOUBLE = re.compile(r"不是(?:错|假|不|否)|并非(?:错|假|不|否)|not (?:false|wrong|incorrect|untrue)")
+_DOUBLE_NEGATION = re.compile(r"不是(?:错|假|不|否)|并非(?:错|假|不|否)|not (?:false|wrong|incorrect|untrue)")
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
-_MOST_POLAR = 50
+_MAX_POLAR_WORDS = 50
 
 
 def yes_or_no(text: str) -> str | None:
-    """As `polarity`; and what stands for yes or no only where it is the whole answer to such a question: Y, 有, 无."""
-    return polarity(text) or _SHORT.get(clean(text).casefold().strip(" \n.。!,\"'()[]*$"))
+    """As `polarity`, and also what means yes or no only as a whole answer to a yes/no question: Y, 有, 无."""
+    return polarity(text) or _WHOLE_ANSWERS.get(clean(text).casefold().strip(" \n.。!,\"'()[]*$"))
 
 
 def polarity(text: str) -> str | None:
-    """ "yes" or "no" if a text says one of them, at its start, at its end or after "answer is"; else None."""
+    """ "yes" or "no" if the text says exactly one, at its start, at its end or after "answer is"; else None."""
     text = clean(text).casefold().strip(" \n.。!,;:\"'()[]*$")
-    both = _ASKS.fullmatch(text)
-    text = _ASKS.sub(" ", text).strip(" :,") if not both else text
-    if both or _DOUBLE.search(text):
+    if _QUESTION_WORDS.fullmatch(text):
         return None
-    found: list[tuple[int, int, str]] = []
+    text = _QUESTION_WORDS.sub(" ", text).strip(" :,")
+    if _DOUBLE_NEGATION.search(text):
+        return None
+    words: list[tuple[int, int, str]] = []  # start, end, yes or no
     for match in _POLAR.finditer(text):
-        found.append((match.start(), match.end(), _POLAR_NAMES[match.group()]))
-        if len(found) > _MOST_POLAR:
+        words.append((match.start(), match.end(), _POLARITY_OF[match.group()]))
+        if len(words) > _MAX_POLAR_WORDS:
             return None
-    if not found:
+    if not words:
         return None
-    (start, end, first), last = found[0], found[-1]
-    if len({name for _, _, name in found}) == 1:
-        told = start == 0 or last[1] == len(text) or MARK.search(text[:start]) is not None
-        return first if told else None
+    (start, end, first), last = words[0], words[-1]
+    if len({word for _, _, word in words}) == 1:
+        is_answer = start == 0 or last[1] == len(text) or ANSWER_IS.search(text[:start]) is not None
+        return first if is_answer else None
     # "Yes, because it is not correct that …" says yes; "yes/no", "yes or no" and "yes, no" say nothing
-    says_first = start == 0 and _REASON.match(text, end) and found[1][0] - end > 8
+    says_first = start == 0 and _REASON.match(text, end) and words[1][0] - end > 8
     return first if says_first else None

@@ -1,4 +1,15 @@
-"""Dates and periods: `December 31, 2019`, `2019年12月31日`, `2019-12-31`, `3Q19`, `2019年第三季度`, `FY2019`."""
+"""Dates and periods.
+
+>>> texts = ("December 31, 2019", "2019年12月31日", "2019-12-31", "3Q19", "2019年第三季度", "FY2019")
+>>> for text in texts:
+...     print([tuple(date) for date in read_date(text)])  # year, month, day, quarter, half
+[(2019, 12, 31, 0, 0)]
+[(2019, 12, 31, 0, 0)]
+[(2019, 12, 31, 0, 0)]
+[(2019, 0, 0, 3, 0)]
+[(2019, 0, 0, 3, 0)]
+[(2019, 0, 0, 0, 0)]
+"""
 
 from __future__ import annotations
 
@@ -17,15 +28,15 @@ _MONTHS = {
     )
     for name in names
 }  # fmt: skip
-_ORDER = {"first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4}
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4}
 
-_ORDER |= {"一": 1, "二": 2, "三": 3, "四": 4, "上": 1, "下": 2, "1": 1, "2": 2, "3": 3, "4": 4}
+_ORDINALS |= {"一": 1, "二": 2, "三": 3, "四": 4, "上": 1, "下": 2, "1": 1, "2": 2, "3": 3, "4": 4}
 
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_NTH = "|".join(sorted((o for o in _ORDER if o.isascii()), key=len, reverse=True))
+_ORDINAL_PATTERN = "|".join(sorted((o for o in _ORDINALS if o.isascii()), key=len, reverse=True))
 _YEAR = r"(?:19|20)\d\d"
 _HAN = "〇零一二三四五六七八九十"
-_FORMS = (
+_FORMATS = (
     rf"(?P<y1>{_YEAR})\s?[-/.]\s?(?P<m1>\d{{1,2}})\s?[-/.]\s?(?P<d1>\d{{1,2}})(?!\d)",
     rf"(?P<y2>{_YEAR})(?P<m2>0[1-9]|1[0-2])(?P<d2>[0-2]\d|3[01])(?!\d)",
     rf"(?P<a3>\d{{1,2}})[-/.](?P<b3>\d{{1,2}})[-/.](?P<y3>{_YEAR})(?!\d)",
@@ -37,20 +48,20 @@ _FORMS = (
     rf"(?P<m8>\d{{1,2}}|[{_HAN}]{{1,3}})月(?P<d8>\d{{1,2}}|[{_HAN}]{{1,3}})[日号]",
     rf"(?P<q9>[1-4])q\s?'?(?P<y9>{_YEAR}|\d\d)(?!\d)|q(?P<q10>[1-4])\s?(?:of\s|,\s?)?'?(?P<y10>{_YEAR}|\d\d)(?!\d)",
     rf"(?P<y11>{_YEAR})\s?-?\s?q(?P<q11>[1-4])",
-    rf"(?:the\s)?(?P<q12>{_NTH})[-\s]quarter\s(?:of\s)?(?:fiscal\s)?(?P<y12>{_YEAR})",
+    rf"(?:the\s)?(?P<q12>{_ORDINAL_PATTERN})[-\s]quarter\s(?:of\s)?(?:fiscal\s)?(?P<y12>{_YEAR})",
     rf"h(?P<h13>[12])\s?(?P<y13>{_YEAR})|(?:the\s)?(?P<h14>first|second)\shalf\s(?:of\s)?(?P<y14>{_YEAR})",
     rf"(?:fy\s?|fiscal\s(?:year\s)?|the\syear\s|year\s)?(?P<y15>{_YEAR})(?!\d)",
 )
-_ANY = re.compile("|".join(f"(?:{form})" for form in _FORMS), re.IGNORECASE)
-_SPAN = re.compile(r"(?<![a-z\d.])(?:" + "|".join(f"(?:{form})" for form in _FORMS[:-1]) + ")", re.IGNORECASE)
-_LEAD = re.compile(
+_WHOLE_DATE = re.compile("|".join(f"(?:{form})" for form in _FORMATS), re.IGNORECASE)
+_DATE_IN_TEXT = re.compile(r"(?<![a-z\d.])(?:" + "|".join(f"(?:{form})" for form in _FORMATS[:-1]) + ")", re.IGNORECASE)
+_BEFORE_DATE = re.compile(
     r"(?:as of|on|by|in|until|since|from|the year ended|year ended|ended|for|截至|截止|于|在|到)\s?", re.IGNORECASE
 )
-_LONGEST = 60
+_MAX_CHARS = 60
 
 
 class Date(NamedTuple):
-    """A date or period; 0 where a part is not given. `quarter` is 1 to 4, `half` 1 or 2."""
+    """A date or period; 0 for a part that is not given. `quarter` is 1 to 4, `half` 1 or 2."""
 
     year: int = 0
     month: int = 0
@@ -60,12 +71,12 @@ class Date(NamedTuple):
 
 
 def read_date(text: str) -> frozenset[Date]:
-    """The date that a cleaned text consists of; two for `03/04/2019`, which has two readings; empty for none."""
+    """The date that a whole cleaned text is: two readings for `03/04/2019`, none for a text that is not a date."""
     plain = text.strip(" .,;。:()[]\"'$\n")
-    if len(plain) > _LONGEST:
+    if len(plain) > _MAX_CHARS:
         return frozenset()
-    lead = _LEAD.match(plain)
-    match = _ANY.fullmatch(plain, lead.end() if lead else 0)
+    lead = _BEFORE_DATE.match(plain)
+    match = _WHOLE_DATE.fullmatch(plain, lead.end() if lead else 0)
     if not match:
         return frozenset()
     parts = {name: value for name, value in match.groupdict().items() if value is not None}
@@ -83,23 +94,28 @@ def _value(name: str, text: str) -> int:
     if name[0] == "M":
         return _MONTHS[plain]
     if name[0] in "qh":
-        return _ORDER[plain]
-    value = int(plain) if plain.isdecimal() else number_words.integer(plain) or 0
+        return _ORDINALS[plain]
+    value = int(plain) if plain.isdecimal() else number_words.chinese_integer(plain) or 0
     return 2000 + value if name[0] == "y" and value < 100 else value
 
 
 def same_date(answer: frozenset[Date], gold: frozenset[Date]) -> bool | None:
-    """Whether two readings are the same date; None where one says less than the other, or has two meanings."""
-    if len(answer) == len(gold) == 1:
-        a, g = next(iter(answer)), next(iter(gold))
-        return True if a == g else None if _may_be(a, g) else False
-    return None if any(_may_be(a, g) for a in answer for g in gold) else False
+    """Whether two dates are the same; None where one is less precise than the other, or ambiguous.
+
+    >>> year, day, other = (read_date(text) for text in ("2019", "2019-12-31", "2018-12-31"))
+    >>> same_date(day, day), same_date(year, day), same_date(other, day)
+    (True, None, False)
+    """
+    if len(answer) == len(gold) == 1 and answer == gold:
+        return True
+    return None if any(_compatible(one, other) for one in answer for other in gold) else False
 
 
-def _may_be(a: Date, g: Date) -> bool:
-    return all(x == y or not x or not y for x, y in zip(a, g, strict=True))
+def _compatible(one: Date, other: Date) -> bool:
+    """Whether two dates agree in all parts that both give."""
+    return all(a == b or not a or not b for a, b in zip(one, other, strict=True))
 
 
 def date_spans(text: str) -> list[tuple[int, int]]:
-    """Where the dates of a cleaned text stand, but for years alone."""
-    return [match.span() for match in _SPAN.finditer(text)]
+    """Start and end of each date in a cleaned text, except for years alone."""
+    return [match.span() for match in _DATE_IN_TEXT.finditer(text)]

@@ -1,30 +1,49 @@
-r"""Grading an answer against the gold of its question, by the kind of the question.
+r"""Grade an answer against the gold answer of its question, by rules alone.
 
-Numbers, where `a` is the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
+A verdict is 1 (correct), 0 (wrong) or None (undecided: left to a judge model). Each answer gets two verdicts, which
+differ only for numbers: *strict* compares values, *scaled* also accepts a missing unit or another power of ten. The
+rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every row):
 
-- the same number: |a - g| <= h (but for floating point), so the sign must match. `Question.meta["tolerance"]`, if a
-  source sets it, also allows that relative difference: 6.76% is no answer to a gold of 0.06757 without it, and one
-  with FinQA's 1%. FinQA's own evaluator compares executed programs to five decimals and reads no answers; Fin-R1's
-  judge is asked whether the values are the same or deviate clearly;
-- strict: the same by value (`25%` = `0.25` = `25 percent`), or, where the question names the unit in
-  `Question.meta["unit"]` (`%`, `million`, `亿元`), the bare figure in that unit (`25` for `25%`);
-- scaled: strict, or the same after a factor of 100 either way, or, if the answer, the gold or the question shows a
-  unit, of 1e3, 1e4, 1e6, 1e8, 1e9 or 1e12 either way. A factor other than the gold's own unit must hit within 0.5%,
-  for a gold of one digit would else take anything near;
-- a range (`5%-7%`) equals a range with the same ends; one number inside it is undecided;
-- a hedge (`24% or 25%`, `5%-7%` where the gold is 5%) is wrong, as to SimpleQA's grader, whose "incorrect" takes in
-  "either ... or ..." (openai/simple-evals, simpleqa_eval.py), and to every metric that compares one number;
-- None where the answer shows several different numbers and one of them is right, where it is a bound (`more than 5%`)
-  or an expression not computed, or where the sign depends on a word of decrease: "a decrease of 5%" for -5%, and for 5%
-  unless the question asks for a decrease. The right figure in another currency is wrong.
+    kind    gold         answer                  strict  scaled  rule
+    number  25%          0.25                    1       1       equal by value, in any notation
+    number  25%          25                      0       1       the gold's unit is missing
+    number  3.5 million  3,500,000               1       1       scale words are part of the value
+    number  5.0          5.04                    1       1       within half of the last digit the gold shows (0.05)
+    number  5.0          5.06                    0       0       outside it
+    number  -5           5                       0       0       the sign must match
+    number  0.118        11.8                    0       1       scaled: a factor of 100 either way
+    number  1.2亿        120 million             1       1       units of both languages
+    number  US$5         €5                      0       0       the same figure in another currency
+    number  5%-7%        between 5% and 7%       1       1       a range needs both ends
+    number  5%-7%        6%                      -       -       one number inside the range
+    number  24%          24% or 25%              0       0       a hedge
+    number  24%          it rose from 20% to 24%  -      -       several numbers, one of them correct
+    number  5%           more than 5%            -       -       a bound
+    number  20           4 × 5                   -       -       an expression, not computed
+    number  -5%          a decrease of 5%        -       -       the sign depends on a word
+    choice  B            B. stocks               1       1       an option's letter, its text, or both
+    choice  AC           A and C                 1       1       several letters, in any order
+    choice  B            B or C                  0       0       a hedge
+    yes_no  yes          Yes, because it rose    1       1       yes or no where the answer concludes
+    yes_no  yes          1800                    0       0       a figure says neither
+    label   1            bullish                 1       1       a label's id, meaning or synonym
+    label   1            bullish or bearish      0       0       a hedge
+    text    Apple Inc.   apple inc               1       1       the same words but for case and punctuation
+    text    red; green   green, red              1       1       the same list
+    text    rates rose   yields went up          -       -       other words
+    code    x = 1        x = 1                   -       -       code is never compared
 
-Choice, label and yes/no answers are read as what they name; naming several is wrong for a single gold if it lists them
-or leaves open which (`B or C`), undecided if it argues about them. Figures alone, or an option letter where there are
-no options, are wrong for a yes/no or a label; words that could mean yes or no are undecided. Free text that differs
-from the gold, and code, need a judge: None. Where gold and answer are both one date, one number or one list, they are
-compared as such.
+Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
-Of an answer of more than `LONGEST_ANSWER` characters the end is read, where it concludes.
+- strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold
+  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure.
+  FinQA's own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate.
+- scaled: also a factor of 100 either way; if gold, answer or question shows a unit, also 1e3, 1e4, 1e6, 1e8, 1e9, 1e12.
+  A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would else accept almost anything.
+- a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
+  number.
+
+Only the last `\boxed{}` is read, if there is one; and of more than `LONGEST_ANSWER` characters only the end.
 """
 
 from __future__ import annotations
@@ -40,44 +59,38 @@ from finr1.answer.choices import (
     letters_named,
     letters_standing,
     normalise,
-    polarity,
     yes_or_no,
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
-from finr1.answer.grade_number import candidates, grade_number, is_number, same_number
-from finr1.answer.number import lone_number, only_figures, read_numbers
+from finr1.answer.grade_number import grade_number, is_number, same_number
+from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.tags import last_box
+from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
-
-__all__ = [
-    "Grade",
-    "candidates",
-    "grade",
-    "labels_named",
-    "letters_named",
-    "normalise",
-    "polarity",
-    "same_number",
-]
 
 LONGEST_ANSWER = 5_000
 
 
 class Grade(NamedTuple):
-    """Two verdicts on one answer; they differ for numbers only."""
+    """The strict and the scaled verdict on one answer; they differ only for numbers."""
 
     strict: Verdict
     scaled: Verdict
 
 
 def grade(answer: str | None, question: Question) -> Grade:
-    """Grade the text of an answer block (the last `\\boxed{}` in it counts, if there is one).
+    r"""Grade the text of an answer block; the rules are in this module's docstring.
 
-    No answer (None or empty) is wrong; an answer that cannot be read, or a gold that cannot, is undecided.
+    No answer (None or empty) is wrong; an unreadable answer, or an unreadable or missing gold, is undecided.
+
+    >>> question = Question("finqa", "page 1", "en", "reasoning business", "number", [], gold="25%")
+    >>> strict, scaled = grade(r"The margin is \boxed{25}", question)
+    >>> strict.value, scaled.value
+    (0.0, 1.0)
     """
     if question.gold is None or not question.gold.strip():
-        return _both(None, None, "the question has no gold")
+        return _both(None, None, "the question has no gold answer")
     if answer is None or not answer.strip():
         return _both(0.0, None, "no answer")
     box = last_box(answer)
@@ -90,9 +103,9 @@ def grade(answer: str | None, question: Question) -> Grade:
             return Grade(*grade_number(text, question))
         return _both(*(_dates(text, question.gold) or (None, text, f"the gold {question.gold!r} is not one number")))
     if question.kind == "code":
-        return _both(None, text, "code is not compared by rule")
-    reader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
-    return _both(*reader(text, box is not None, question))
+        return _both(None, text, "code: a judge must decide")
+    grader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
+    return _both(*grader(text, box is not None, question))
 
 
 def _both(value: float | None, answer: str | None, why: str) -> Grade:
@@ -100,104 +113,107 @@ def _both(value: float | None, answer: str | None, why: str) -> Grade:
     return Grade(verdict, verdict)
 
 
-_Read = tuple[float | None, str | None, str]
+_Outcome = tuple[float | None, str | None, str]  # a verdict's value, the answer as read, and why
 
 
-def _dates(text: str, gold: str) -> _Read | None:
-    """The verdict where the gold is a date that is no number (`2019-12-31`, `3Q19`); None for any other gold."""
+def _dates(text: str, gold: str) -> _Outcome | None:
+    """The verdict for a gold that is a date but not a number (`2019-12-31`, `3Q19`); None for any other gold."""
     if len(gold) < 4 or gold.isdigit() or not _DATE_LIKE.search(gold):
         return None
-    wanted = read_date(clean(gold))
-    if not wanted:
+    gold_date = read_date(clean(gold))
+    if not gold_date:
         return None
-    read = read_date(clean(text))
-    if not read:
-        return None, text, "no date alone"
-    same = same_date(read, wanted)
+    answer_date = read_date(clean(text))
+    if not answer_date:
+        return None, text, "not a date alone"
+    same = same_date(answer_date, gold_date)
     if same is None:
-        return None, text, "a date that says less than the other, or has two meanings"
+        return None, text, "a less precise or ambiguous date"
     return float(same), text, "the same date" if same else "another date"
 
 
 _DATE_LIKE = re.compile(r"\d[-/.年月qQ]|[a-zA-Z]\D{0,12}\d|年")
 
 
-def _judge_set(named: set[str], gold: set[str], listed: bool) -> _Read:
-    read = ",".join(sorted(named))
-    if named == gold:
-        return 1.0, read, "names the gold"
-    if len(named) > len(gold) and not listed and gold & named:
-        return None, read, "names several"
-    return 0.0, read, f"names {read}, the gold is {','.join(sorted(gold))}"
+def _compare_sets(answer: set[str], gold: set[str], is_list: bool) -> _Outcome:
+    """Compare letters or labels. More than the gold is wrong if the answer only lists them, undecided if it argues."""
+    shown = ",".join(sorted(answer))
+    if answer == gold:
+        return 1.0, shown, "equals the gold"
+    if len(answer) > len(gold) and not is_list and gold & answer:
+        return None, shown, "mentions several options, the gold among them"
+    return 0.0, shown, f"says {shown}, the gold is {','.join(sorted(gold))}"
 
 
-def _choice(text: str, boxed: bool, question: Question) -> _Read:
+def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
     letters = "".join(question.choices) if question.choices else LETTERS
     gold, _ = letters_named(question.gold or "", letters, question.choices)
     if not gold:
-        return None, text, f"the gold {question.gold!r} names no option"
-    if whole := _written_out(text, question.choices):
-        return _judge_set({whole}, gold, True)
-    named, listed = letters_named(text, letters, question.choices)
-    if named:
-        hedged = len(named) > len(gold) and _HEDGED.fullmatch(clean(text)) is not None
-        return _judge_set(named, gold, listed or hedged or (boxed and named <= letters_standing(text)))
+        return None, text, f"the gold {question.gold!r} is not an option"
+    if letter := _whole_option(text, question.choices):
+        return _compare_sets({letter}, gold, True)
+    answer, is_list = letters_named(text, letters, question.choices)
+    if answer:
+        is_hedge = len(answer) > len(gold) and _LETTER_OR_LETTER.fullmatch(clean(text)) is not None
+        return _compare_sets(answer, gold, is_list or is_hedge or (boxed and answer <= letters_standing(text)))
     if NEGATION.search(text):
-        return None, text, "says only what it is not"
+        return None, text, "says only what the answer is not"
     plain = normalise(text)
     options = [normalise(option) for option in question.choices.values()]
-    overlap = any((len(option) > 1 and option in plain) or (len(plain) > 1 and plain in option) for option in options)
-    return (None, text, "no option letter") if overlap or not question.choices else (0.0, text, "names no option")
+    overlaps = any((len(option) > 1 and option in plain) or (len(plain) > 1 and plain in option) for option in options)
+    if overlaps or not question.choices:
+        return None, text, "no option letter"
+    return 0.0, text, "not one of the options"
 
 
 _LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])\s?[.,:;、)\]]\s?(.+)", re.DOTALL)
 
 
-def _written_out(text: str, choices: Mapping[str, str]) -> str | None:
-    """The letter of an answer that is one option as the question shows it: `C. A、C类份额` names no A."""
-    found = _LETTER_AND_TEXT.fullmatch(clean(text).strip())
-    letter = found[1].upper() if found else ""
-    same = found and letter in choices and normalise(found[2]) == normalise(choices[letter]) != ""
+def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
+    """The letter of an answer that repeats one whole option, whose text may hold other letters: `C. A、C类份额`."""
+    match = _LETTER_AND_TEXT.fullmatch(clean(text).strip())
+    letter = match[1].upper() if match else ""
+    same = match and letter in choices and normalise(match[2]) == normalise(choices[letter]) != ""
     return letter if same else None
 
 
-_HEDGED = re.compile(  # which of several letters is left open
+_LETTER_OR_LETTER = re.compile(  # "maybe B or C"
     r"\W*+(?:(?:either|the|option|answer|choice|is|maybe|perhaps|probably|选项?|答案|应该?|可能|是|为)\W*)*+[A-H]\W{0,3}"
     r"(?:(?:,|、)\s?[A-H]\W{0,3})*(?:\bor\b|或者?|还是)\W*(?:option\s|choice\s|选项?)?[A-H]\W*",
     re.IGNORECASE,
 )
 
 
-def _label(text: str, boxed: bool, question: Question) -> _Read:
+def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     if not question.choices:
         if normalise(text) == normalise(question.gold or "") != "":
-            return 1.0, text, "the same"
-        return (0.0 if len(text.split()) <= 3 or only_figures(text) else None), text, "not the same words"
+            return 1.0, text, "the same words"
+        return (0.0 if len(text.split()) <= 3 or is_only_numbers(text) else None), text, "other words"
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
-        return None, text, f"the gold {question.gold!r} names no label"
-    named, rest = labels_named(text, question.choices)
-    if not named:
-        return 0.0, text, "names no label"
+        return None, text, f"the gold {question.gold!r} is not a label"
+    answer, rest = labels_named(text, question.choices)
+    if not answer:
+        return 0.0, text, "not one of the labels"
     if NEGATION.search(rest):
-        return None, ",".join(sorted(named)), "the answer negates"
-    return _judge_set(named, gold, boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是"))
+        return None, ",".join(sorted(answer)), "the answer holds a negation"
+    is_list = boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是")
+    return _compare_sets(answer, gold, is_list)
 
 
-def _yes_no(text: str, boxed: bool, question: Question) -> _Read:
-    gold = yes_or_no(question.gold or "")
+def _yes_no(text: str, boxed: bool, question: Question) -> _Outcome:
+    gold, answer = yes_or_no(question.gold or ""), yes_or_no(text)
     if gold is None:
         return None, text, f"the gold {question.gold!r} is neither yes nor no"
-    named = yes_or_no(text)
-    if named is None and _YES_OR_NO.fullmatch(clean(text)):
-        return 0.0, text, "a hedge: both"
-    if named is None and only_figures(text):
-        return 0.0, text, "figures, neither yes nor no"
-    if named is None and _ONLY_LETTERS.fullmatch(clean(text)) and not _shows_options(question):
-        return 0.0, text, "an option letter, and there are no options"
-    if named is None:
-        return None, text, "neither yes nor no, or both"
-    return (1.0, named, "names the gold") if named == gold else (0.0, named, f"the gold is {gold}")
+    if answer is not None:
+        return float(answer == gold), answer, f"the gold is {gold}"
+    if _YES_OR_NO.fullmatch(clean(text)):
+        return 0.0, text, "a hedge: both yes and no"
+    if is_only_numbers(text):
+        return 0.0, text, "a figure, neither yes nor no"
+    if _ONLY_LETTERS.fullmatch(clean(text)) and not _shows_options(question):
+        return 0.0, text, "an option letter, but the question has no options"
+    return None, text, "neither a clear yes nor a clear no"
 
 
 _YES_OR_NO = re.compile(
@@ -210,40 +226,41 @@ _OPTION_A = re.compile(r"(?<![A-Za-z])A\s?[).:、：．]")
 
 
 def _shows_options(question: Question) -> bool:
-    """Whether a letter may stand for a text: the question has choices, or its prompt shows some."""
+    """Whether a letter may stand for an option: the question has choices, or its prompt lists some."""
     return bool(question.choices) or any(_OPTION_A.search(message["content"]) for message in question.prompt)
 
 
 _LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
 
 
-def _text(text: str, boxed: bool, question: Question) -> _Read:
+def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold = question.gold or ""
     if normalise(text) == normalise(gold) != "":
         return 1.0, text, "the same words"
     date = _dates(text, gold)
     if date is not None:
         return date
-    wanted, given = ({normalise(part) for part in _LIST.split(whole)} - {""} for whole in (gold, text))
-    if len(wanted) > 1 and wanted == given:
+    gold_items, answer_items = ({normalise(item) for item in _LIST.split(whole)} - {""} for whole in (gold, text))
+    if len(gold_items) > 1 and gold_items == answer_items:
         return 1.0, text, "the same list"
-    return _numbers_in_text(text, gold) or (None, text, "other words: a judge is needed")
+    return _numbers_in_text(text, gold) or (None, text, "other words: a judge must decide")
 
 
-def _numbers_in_text(text: str, gold: str) -> _Read | None:
-    """The verdict where gold and answer are each a number and nothing else."""
+def _numbers_in_text(text: str, gold: str) -> _Outcome | None:
+    """The verdict where gold and answer are each one number and nothing else."""
     if len(text) > 60 or len(gold) > 60:
         return None
-    read = []
-    for whole in (clean(text).strip(" .。"), clean(gold).strip(" .。")):
-        numbers = read_numbers(whole, cleaned=True, most=2)
-        if len(numbers) != 1 or numbers[0].end - numbers[0].start < len(whole):
-            lone = lone_number(whole)
-            if lone is None:
-                return None
-            numbers = [lone]
-        read.append(numbers[0])
-    strict, scaled = same_number(read[0], read[1])
+    answer_number, gold_number = (_only_number(clean(whole).strip(" .。")) for whole in (text, gold))
+    if answer_number is None or gold_number is None:
+        return None
+    strict, scaled = same_number(answer_number, gold_number)
     if strict != scaled:
         return None
     return float(strict), text, f"{'' if strict else 'not '}the same number"
+
+
+def _only_number(text: str) -> Number | None:
+    numbers = read_numbers(text, cleaned=True, most=2)
+    if len(numbers) == 1 and numbers[0].end - numbers[0].start >= len(text):
+        return numbers[0]
+    return single_number(text)

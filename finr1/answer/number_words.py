@@ -1,4 +1,16 @@
-"""Numbers written in words: `一百二十三`, `三点五亿`, `百分之二十`, `三成半`, `五分之一`; `twenty-five percent`."""
+"""Numbers in words.
+
+>>> for text in ("一百二十三", "三点五亿", "百分之二十", "三成半", "五分之一", "负三分之二"):
+...     print(text, [round(number.value, 4) for number in chinese_numbers(text, True)])
+一百二十三 [123.0]
+三点五亿 [350000000.0]
+百分之二十 [0.2]
+三成半 [0.35]
+五分之一 [0.2]
+负三分之二 [-0.6667]
+>>> [english_number(text).value for text in ("twenty-five percent", "two and a half million", "minus three quarters")]
+[0.25, 2500000.0, -0.75]
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from finr1.answer.units import PER, PERCENT, Number, fraction_half_unit
+from finr1.answer.units import DENOMINATORS, PERCENT, Number, fraction_half_unit
 
 _DIGIT = dict(
     zip(
@@ -16,63 +28,72 @@ _DIGIT = dict(
         strict=True,
     )
 )
-_UNIT = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
-_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
-_MULTIPLIER = _UNIT | _BIG
-_D, _H = "".join(_DIGIT), "".join((*_DIGIT, *_UNIT, *_BIG))
-HAN = re.compile(f"[{_H}]|半")
-_NO_TENTH = r"(?![本功立为為长長员員交都熟分果效就旧舊扣算现現合])"  # 成本, 成立, 折旧 … are other words
+_POWERS = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
+_MYRIADS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+_MULTIPLIER = _POWERS | _MYRIADS
+_DIGITS, _NUMERALS = "".join(_DIGIT), "".join((*_DIGIT, *_POWERS, *_MYRIADS))
+HAN = re.compile(f"[{_NUMERALS}]|半")
+_NOT_OTHER_WORD = r"(?![本功立为為长長员員交都熟分果效就旧舊扣算现現合])"  # 成本, 成立, 折旧 … are words of their own
 
 
 # possessive: a run of numerals is read once, whatever follows
-_WRITTEN = re.compile(
-    rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_H}]++)又)?"
-    rf"(?:(?P<under>(?<!\d)\d++|[{_H}]++)分之(?P<minus2>[负負])?)?"
-    rf"(?P<body>[{_H}]++)(?:[点點](?P<tail>[{_D}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
-    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NO_TENTH}(?P<more>半|[{_D}])?)?"
+_CHINESE_NUMBER = re.compile(
+    rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_NUMERALS}]++)又)?"
+    rf"(?:(?P<under>(?<!\d)\d++|[{_NUMERALS}]++)分之(?P<minus2>[负負])?)?"
+    rf"(?P<body>[{_NUMERALS}]++)(?:[点點](?P<tail>[{_DIGITS}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
+    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半|[{_DIGITS}])?)?"
 )
-FRACTION_OF = re.compile(  # 百分之20, 16分之5: the figure that follows is divided
-    rf"(?<![\d{_H}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_H}]++)又)?(?P<under>\d++|[{_H}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
+FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
+    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
-_BEFORE_ONE = re.compile(r"[约為为是共计達达有：:=\s,、(]")  # before a single numeral: 第一 counts nothing
-_AFTER_ONE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
+# what may stand before a single numeral that counts something: not 第一
+_BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
+_AFTER_SINGLE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
 _HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
 
 
-def written(text: str, also_plain: bool, most: int | None = None) -> Iterator[Number]:
-    """The Chinese numerals of a cleaned text; without `also_plain` only those that are divided (百分之二十).
+def chinese_numbers(text: str, all_kinds: bool, most: int | None = None) -> Iterator[Number]:
+    """The numbers in Chinese numerals of a cleaned text.
 
-    `most` bounds the runs of numerals that are looked at.
+    Args:
+        text: cleaned text.
+        all_kinds: False reads only fractions (百分之二十, 五分之一).
+        most: look at most at this many runs of numerals.
     """
-    for match in islice(_WRITTEN.finditer(text), most):
-        if also_plain or match["under"]:
-            number = _number(match, text)
+    for match in islice(_CHINESE_NUMBER.finditer(text), most):
+        if all_kinds or match["under"]:
+            number = _number_from_match(match, text)
             if number:
                 yield number
-    if also_plain and _HALF.fullmatch(text):
+    if all_kinds and _HALF.fullmatch(text):
         yield Number(0.5, fraction_half_unit(0.5), 1.0, 0, len(text))
 
 
-def per(under: str) -> float | None:
-    """What `<under>分之` multiplies by: 0.01 for 百, 0.2 for 五, 0.0625 for 16."""
-    if under in PER:
-        return PER[under]
-    value = float(under) if under.isdecimal() and len(under) < 300 else integer(under)
+def denominator_factor(under: str) -> float | None:
+    """What `<under>分之` multiplies by; None for what is not a denominator.
+
+    >>> denominator_factor("百"), denominator_factor("五"), denominator_factor("16")
+    (0.01, 0.2, 0.0625)
+    """
+    if under in DENOMINATORS:
+        return DENOMINATORS[under]
+    value = float(under) if under.isdecimal() and len(under) < 300 else chinese_integer(under)
     return 1 / value if value else None
 
 
-def _number(match: re.Match[str], text: str) -> Number | None:
+def _number_from_match(match: re.Match[str], text: str) -> Number | None:
+    """The number of a match of `_CHINESE_NUMBER`; None for numerals that are not one (一切, 二三十)."""
     body, tail, tenth = match["body"], (match["tail"] or "")[:15], match["tenth"]
     marked = match["under"] or match["unit"] or tenth or tail or match["whole"]
-    if len(body) == 1 and not marked and not _alone(match, text):
+    if len(body) == 1 and not marked and not _counts_something(match, text):
         return None
-    whole = float(_MULTIPLIER[body]) if match["under"] and body in _MULTIPLIER else integer(body)
+    whole = float(_MULTIPLIER[body]) if match["under"] and body in _MULTIPLIER else chinese_integer(body)
     if whole is None or (match["big"] and not (tail or match["some"])):
         return None
     value = whole + sum(_DIGIT[c] * 10.0 ** -(i + 1) for i, c in enumerate(tail))
     factor, half_unit = 1.0, 0.5 * 10.0 ** -len(tail)
     for char in match["big"] or "":
-        factor *= _BIG[char]
+        factor *= _MYRIADS[char]
     if match["unit"]:
         factor *= PERCENT[match["unit"]]
     if tenth:
@@ -81,16 +102,16 @@ def _number(match: re.Match[str], text: str) -> Number | None:
         half_unit = 0.05 if more else half_unit
         factor = 0.1 if value <= 10 or tenth == "成" else 0.01
     if match["under"]:
-        divided = per(match["under"])
-        if divided is None:
+        fraction = denominator_factor(match["under"])
+        if fraction is None:
             return None
-        if match["under"] in PER:
-            factor *= divided
+        if match["under"] in DENOMINATORS:  # a unit like %
+            factor *= fraction
         else:
-            value *= divided
+            value *= fraction
             half_unit = fraction_half_unit(value)
     if match["whole"]:
-        added = float(match["whole"]) if match["whole"].isdecimal() else integer(match["whole"])
+        added = float(match["whole"]) if match["whole"].isdecimal() else chinese_integer(match["whole"])
         if added is None:
             return None
         value += added
@@ -100,8 +121,8 @@ def _number(match: re.Match[str], text: str) -> Number | None:
     return Number(-value if negative else value, half_unit, 1.0, match.start(), match.end()).times(factor)
 
 
-def _alone(match: re.Match[str], text: str) -> bool:
-    """Whether a single numeral counts something, and is no part of a word (一切, 第一, 十分)."""
+def _counts_something(match: re.Match[str], text: str) -> bool:
+    """Whether a single numeral is a number, not part of a word (一切, 第一, 十分)."""
     before, after = text[max(match.start() - 8, 0) : match.start()].strip(), text[match.end() : match.end() + 1]
     if match["body"] not in _DIGIT and match["body"] not in "十拾":
         return False
@@ -109,15 +130,18 @@ def _alone(match: re.Match[str], text: str) -> bool:
         return True  # 七元八角
     if before[-1:] == "块" and before[-2:-1] in _DIGIT and not after.isalnum():
         return True  # 三块五
-    if after.isalnum() and after not in _AFTER_ONE:
+    if after.isalnum() and after not in _AFTER_SINGLE:
         return False
-    return not before or match["minus"] is not None or _BEFORE_ONE.match(text[match.start() - 1]) is not None
+    return not before or match["minus"] is not None or _BEFORE_SINGLE.match(text[match.start() - 1]) is not None
 
 
-def integer(body: str) -> int | None:
-    """一百二十三 is 123, 二〇二四 is 2024, 三万五千 is 35000, 一万三 is 13000; None for what is no number, or too long.
+def chinese_integer(body: str) -> int | None:
+    """The integer of a run of Chinese numerals; None where it is not one, or longer than 30 characters.
 
-    Two figures side by side among units (二三十) are an estimate, not a number.
+    Two digits side by side among powers of ten (二三十, "twenty or thirty") are an estimate, not a number.
+
+    >>> [chinese_integer(text) for text in ("一百二十三", "二〇二四", "三万五千", "一万三", "二三十")]
+    [123, 2024, 35000, 13000, None]
     """
     if not body or len(body) > 30:
         return None
@@ -126,22 +150,22 @@ def integer(body: str) -> int | None:
     if body[0] in _MULTIPLIER and body[0] not in "十拾":
         return None
     total = section = digit = 0
-    unit, before = 1, ""  # the unit last read, and the character
+    unit, before = 1, ""  # the power of ten and the character last read
     for char in body:
         if char in _DIGIT:
             if _DIGIT.get(before):
                 return None
             digit = _DIGIT[char]
-            unit = unit if digit else 1  # 一千零五: after a zero the figure counts ones
-        elif char in _UNIT:
-            section += (digit or (1 if char in "十拾" else 0)) * _UNIT[char]
-            digit, unit = 0, _UNIT[char]
-        elif char not in _BIG:
+            unit = unit if digit else 1  # 一千零五: a digit after a zero counts ones
+        elif char in _POWERS:
+            section += (digit or (1 if char in "十拾" else 0)) * _POWERS[char]
+            digit, unit = 0, _POWERS[char]
+        elif char not in _MYRIADS:
             return None
         else:
-            unit, section = _BIG[char], section + digit
-            takes_all = total < unit or not section  # 一万亿, 四万万
-            total = (total + section) * unit if takes_all else total + section * unit
+            unit, section = _MYRIADS[char], section + digit
+            multiplies_all = total < unit or not section  # 一万亿, 四万万
+            total = (total + section) * unit if multiplies_all else total + section * unit
             section = digit = 0
         before = char
     return total + section + digit * (unit // 10 if unit >= 100 and before in _DIGIT else 1)
@@ -152,34 +176,48 @@ _ONES = (
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS = {word: float(n) for n, word in enumerate(_ONES)} | {word: 10.0 * n for n, word in enumerate(_TENS, 2)}
+_SMALL = {word: float(n) for n, word in enumerate(_ONES)} | {word: 10.0 * n for n, word in enumerate(_TENS, 2)}
 _THOUSANDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+_FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
 
-_PARTS |= {"tenth": 10, "tenths": 10}
+_FRACTIONS |= {"tenth": 10, "tenths": 10}
 
-_SPOKEN_UNITS = {"percent": 1e-2, "per cent": 1e-2, "percentage points": 1e-2, "basis points": 1e-4, "percentage": 1e-2}
-_LEAD = re.compile(r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+")
-_TRAIL = re.compile(
+_ENGLISH_UNITS = {
+    "percent": 1e-2,
+    "per cent": 1e-2,
+    "percentage points": 1e-2,
+    "basis points": 1e-4,
+    "percentage": 1e-2,
+}
+_BEFORE_NUMBER = re.compile(
+    r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+"
+)
+_AFTER_NUMBER = re.compile(
     r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
-_SPEAKS = re.compile(r"\b(?:" + "|".join((*_WORDS, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I)
-_LONGEST_SPOKEN = 200
+_ANY_NUMBER_WORD = re.compile(
+    r"\b(?:" + "|".join((*_SMALL, *_THOUSANDS, "hundred", "half", "quarter", "third")) + r")", re.I
+)
+_MAX_ENGLISH_CHARS = 200
 
 
-def spoken(text: str) -> Number | None:
-    """The number that an English text consists of: `minus five percent`, `two and a half million dollars`."""
-    if len(text) > _LONGEST_SPOKEN or not _SPEAKS.search(text):
+def english_number(text: str) -> Number | None:
+    """The number that a whole English text is, unit words included; None for any other text.
+
+    >>> english_number("two and a half million dollars").value, english_number("five or six")
+    (2500000.0, None)
+    """
+    if len(text) > _MAX_ENGLISH_CHARS or not _ANY_NUMBER_WORD.search(text):
         return None
     plain = text.casefold().strip(" .!$")
-    plain = _TRAIL.sub("", _LEAD.sub("", plain))
+    plain = _AFTER_NUMBER.sub("", _BEFORE_NUMBER.sub("", plain))
     sign = 1.0
     for word in ("minus ", "negative "):
         if plain.startswith(word):
             plain, sign = plain.removeprefix(word), -1.0
     factor = 1.0
-    for unit, size in _SPOKEN_UNITS.items():
+    for unit, size in _ENGLISH_UNITS.items():
         if plain.endswith(f" {unit}"):
             plain, factor = plain.removesuffix(f" {unit}"), size
             break
@@ -191,44 +229,44 @@ def spoken(text: str) -> Number | None:
         factor *= size
         tokens.pop()
     tokens = ["one"] if tokens in (["a"], ["an"]) and factor > 1 else tokens  # a million
-    found = _spoken_value(tokens)
-    if found is None:
+    value_and_half_unit = _english_value(tokens)
+    if value_and_half_unit is None:
         return None
-    value, half_unit = found
+    value, half_unit = value_and_half_unit
     return Number(sign * value, half_unit, 1.0, 0, len(text)).times(factor)
 
 
-def _spoken_value(tokens: list[str]) -> tuple[float, float] | None:
-    """The value of number words, and half of its last digit; None where another word is among them."""
-    if tuple(tokens) in _HALF_OF:  # of a million
+def _english_value(tokens: list[str]) -> tuple[float, float] | None:
+    """The value of number words and half of its last digit; None if any other word is among them."""
+    if tuple(tokens) in _HALF_OF:  # half of a million: the caller multiplies by the million
         return _HALF_OF[tuple(tokens)], fraction_half_unit(0.25)
     total = section = 0.0
     last = ""
     if "point" in tokens:
         at = tokens.index("point")
-        whole, decimals = _spoken_value(tokens[:at] or ["zero"]), [_WORDS.get(word, 99.0) for word in tokens[at + 1 :]]
+        whole, decimals = _english_value(tokens[:at] or ["zero"]), [_SMALL.get(word, 99.0) for word in tokens[at + 1 :]]
         if whole is None or not decimals or max(decimals) > 9:
             return None
         places = enumerate(decimals, 1)
         return whole[0] + sum(digit * 10.0**-i for i, digit in places), 0.5 * 10.0 ** -len(decimals)
     for i, word in enumerate(tokens):
-        if word in _WORDS:
-            if last in _WORDS and not (_WORDS[last] >= 20 and 0 < _WORDS[word] < 10):
+        if word in _SMALL:
+            if last in _SMALL and not (_SMALL[last] >= 20 and 0 < _SMALL[word] < 10):
                 return None  # "five six", "twenty thirty"
-            section += _WORDS[word]
+            section += _SMALL[word]
         elif word == "hundred" and last != "hundred":
             section = (section or 1.0) * 100
         elif word in _THOUSANDS:
             total, section = total + (section or 1.0) * _THOUSANDS[word], 0.0
-        elif word in _PARTS and i == len(tokens) - 1:
+        elif word in _FRACTIONS and i == len(tokens) - 1:
             if section == 0 or last in ("a", "an"):
-                value = total + section + 1 / _PARTS[word]
+                value = total + section + 1 / _FRACTIONS[word]
                 return value, fraction_half_unit(value)
             if total == 0 and word.endswith("s") == (section > 1):
-                return section / _PARTS[word], fraction_half_unit(section / _PARTS[word])  # three quarters
+                return section / _FRACTIONS[word], fraction_half_unit(section / _FRACTIONS[word])  # three quarters
             return None
         elif word in ("a", "an"):
-            if i + 1 == len(tokens) or tokens[i + 1] in _WORDS:
+            if i + 1 == len(tokens) or tokens[i + 1] in _SMALL:
                 return None
         elif word != "and" or i == 0 or i + 1 == len(tokens):
             return None

@@ -1,9 +1,14 @@
-"""FinQA's program language, run without `eval`: `subtract(100, 80), divide(#0, 80)` gives 0.25.
+"""FinQA's program language, run without `eval`.
+
+    >>> execute("subtract(100, 80), divide(#0, 80)")
+    0.25
+    >>> execute("table_average(revenue, none)", [["", "2018", "2019"], ["Revenue", "$100", "1,200"]])
+    650.0
 
 A program is a list of operations (Chen et al., EMNLP 2021, section 3): `add subtract multiply divide exp greater` over
 two arguments, and `table_max table_min table_sum table_average` over one table row (`table_sum(revenue, none)`). An
 argument is a number (`5%` is 0.05), `#n` (the result of operation n), or `const_n` (`const_m1` is -1). The last result
-counts. Parsing takes time linear in the length of the program.
+is the program's. Parsing takes time linear in the program's length.
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ _REFERENCE = re.compile(r"#(\d{1,6})", re.ASCII)
 def parse(program: str) -> tuple[Operation, ...]:
     """Split a program into its operations. Row names may hold commas and balanced brackets.
 
-    Raises ProgramError for an unknown operation, unbalanced brackets, a wrong number of arguments, an empty program.
+    Raises:
+        ProgramError: unknown operation, unbalanced brackets, wrong number of arguments, or an empty program.
     """
     if len(program) > MAX_CHARS:
         raise ProgramError(f"program of {len(program)} characters; at most {MAX_CHARS} are read")

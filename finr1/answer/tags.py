@@ -1,6 +1,12 @@
-r"""The form of a completion: `<think>…</think>` then `<answer>…</answer>`, and `\boxed{}` inside the answer.
+r"""The format of a completion: `<think>…</think>`, then `<answer>…</answer>`, with `\boxed{}` inside the answer.
 
-Every function reads its text once, so a hostile completion costs no more than an honest one of the same length.
+    >>> parsed = parse(render("60 / 240", r"It is \boxed{25\%}."))
+    >>> parsed.well_formed, final_answer(parsed.answer)
+    (True, '25\\%')
+    >>> parse("<think>60 / 240</think> 25%").why
+    'no <answer>'
+
+All functions take time linear in the text.
 """
 
 from __future__ import annotations
@@ -13,11 +19,14 @@ _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 
 
 class Parsed(NamedTuple):
-    """A completion taken apart.
+    """The parts of a completion.
 
-    `think` and `answer` are the text inside the only block of that name, None where there is not exactly one.
-    `well_formed` is Fin-R1's format reward (arXiv 2503.16252 v5, §4.2): exactly one think block, then exactly one
-    answer block, white space alone outside; neither may be empty. `why` names the first thing that is wrong.
+    Attributes:
+        think: text inside the only think block; None unless there is exactly one.
+        answer: text inside the only answer block; None unless there is exactly one, after the thinking.
+        well_formed: Fin-R1's format reward (arXiv 2503.16252 v5, §4.2): exactly one think block, then exactly one
+            answer block, neither empty, and only white space outside.
+        why: the first reason why it is not well-formed; empty if it is.
     """
 
     think: str | None
@@ -27,15 +36,15 @@ class Parsed(NamedTuple):
 
 
 def render(reasoning: str, answer: str) -> str:
-    """The completion text that every stage writes and reads."""
+    """A well-formed completion with this reasoning and answer."""
     return f"<think>\n{reasoning}\n</think>\n<answer>\n{answer}\n</answer>"
 
 
 def parse(text: str) -> Parsed:
-    """Take a completion apart.
+    """Split a completion into reasoning and answer.
 
-    An answer block that lies inside the thinking, or that holds think tags, is no answer: `answer` is None. A
-    `</think>` without its `<think>` (which a chat template may have written) closes thinking that began at the start.
+    An answer block inside the thinking, or with a think tag in it, does not count: `answer` is None. A `</think>`
+    without `<think>` closes thinking that began with the text: chat templates may put `<think>` into the prompt.
     """
     think, think_at = _only_block(text, "think")
     answer, answer_at = _only_block(text, "answer")
@@ -61,26 +70,26 @@ def parse(text: str) -> Parsed:
 
 
 def final_answer(answer_text: str) -> str:
-    r"""The content of the last closed `\boxed{}` of an answer text, else the whole text, without outer white space."""
+    r"""The content of the last closed `\boxed{}`, else the whole text; stripped."""
     box = last_box(answer_text)
     return answer_text.strip() if box is None else box
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the `\boxed{}` that opens last among those that close; None where there is none."""
+    r"""The content of the last `\boxed{}` that is closed, by where it opens; None without any."""
     first = text.find("\\boxed")
     if first < 0:
         return None
     if text.startswith("{", first + 6) and text.count("{") == text.count("}") == 1 and text.endswith("}"):
-        return text[first + 7 : -1].strip() if text[-2] != "\\" else None  # by far the most frequent
-    open_braces: list[int] = []  # where the content of a box starts; -1 for other braces
+        return text[first + 7 : -1].strip() if text[-2] != "\\" else None  # fast path, by far the most frequent
+    open_braces: list[int] = []  # start of a box's content; -1 for other braces
     start, end = -1, -1
     for match in _BRACES.finditer(text, first):
         token = match.group()
         if token == "}":
-            began = open_braces.pop() if open_braces else -1
-            if began > start:
-                start, end = began, match.start()
+            content_start = open_braces.pop() if open_braces else -1
+            if content_start > start:
+                start, end = content_start, match.start()
         elif token == "{":
             open_braces.append(-1)
         elif token.startswith("\\boxed"):
@@ -89,7 +98,7 @@ def last_box(text: str) -> str | None:
 
 
 def _only_block(text: str, name: str) -> tuple[str | None, int]:
-    """The text inside the only block of this name, and where it starts; (None, -1) unless there is exactly one."""
+    """The text inside the only block of this name and its start index; (None, -1) unless there is exactly one."""
     opening, closing = f"<{name}>", f"</{name}>"
     if text.count(opening) != 1 or text.count(closing) != 1:
         return None, -1

@@ -1,4 +1,4 @@
-"""What a number of a text is (`Number`), and the words and signs that multiply it."""
+"""`Number`, one number read from a text, and the unit words and signs that scale it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ SCALE = {
     "萬": 1e4, "十萬": 1e5, "百萬": 1e6, "千萬": 1e7, "億": 1e8, "萬萬": 1e8, "十億": 1e9, "百億": 1e10,
     "千億": 1e11, "萬億": 1e12,
 }  # fmt: skip
-LETTER = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}  # straight after the digits: "5m", or capital after a space: "5 M"
+# directly after the digits ("5m"), or as a capital after a space ("5 M")
+LETTER = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 UNITS = PERCENT | SCALE
-PER = {"百": 1e-2, "千": 1e-3, "万": 1e-4, "萬": 1e-4}  # 百分之, 千分之, 万分之
+DENOMINATORS = {"百": 1e-2, "千": 1e-3, "万": 1e-4, "萬": 1e-4}  # denominators that work like a unit: 百分之 is %
 CURRENCY = (
     r"(?:US|HK|NT|AU?|CA?|S|R)?\$|[€£¥₹₩]|USD|EUR|GBP|JPY|CNY|RMB|HKD|CHF|INR|AUD|CAD|SGD|Rs\.?"
     r"|人民币|美元|港元|港币|欧元|英镑|日元"
@@ -35,16 +36,19 @@ DIGITS = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 
 
 def fraction_half_unit(value: float) -> float:
-    """Half of the last digit of a fraction or power, which shows none: three decimals, or as many figures."""
+    """The `half_unit` of a fraction or power, which shows no decimals: as if it had three decimals, or three digits."""
     return 0.0005 * max(1.0, abs(value)) if abs(value) > 1 / 3 else 0.0015 * abs(value)
 
 
 class Number(NamedTuple):
     """One number of a text.
 
-    `value` is the whole value (`25%` 0.25, `1.2亿` 1.2e8); `half_unit` half of the last digit shown, in the same
-    measure (0.005 and 5e6); `factor` what the unit multiplies by (1.0 when bare); `start`, `end` its place in the
-    cleaned text.
+    Attributes:
+        value: with its unit: `25%` is 0.25, `1.2亿` is 1.2e8.
+        half_unit: half of the last digit shown, on the scale of `value`: 0.005 and 5e6.
+        factor: what the unit multiplies by: 0.01 and 1e8; 1.0 without a unit.
+        start: index of its first character in the cleaned text.
+        end: index after its last character.
     """
 
     value: float
@@ -64,17 +68,17 @@ class Number(NamedTuple):
 
     @property
     def bare(self) -> bool:
-        """Shown without percent sign or scale word."""
+        """Whether it is shown without a percent sign or scale word."""
         return self.factor == 1.0
 
 
-def first_of(words: Iterable[str]) -> str:
-    """A look-ahead for the first characters of words, so that few places try them all."""
+def starts_with_any(words: Iterable[str]) -> str:
+    """A regex look-ahead for the first character of any of the words: saves trying them all at every position."""
     return "(?=[" + re.escape("".join(sorted({word[0] for word in words}))) + "])"
 
 
 def one_of(words: Iterable[str]) -> str:
-    """A pattern of unit words, the longest first, Latin ones whole."""
+    """A regex for any of the words, longest first; a Latin word must not continue."""
     return "|".join(
         re.escape(word) + (r"(?![A-Za-z])" if word[-1].isascii() and word[-1].isalpha() else "")
         for word in sorted(words, key=len, reverse=True)

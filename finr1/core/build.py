@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from finr1.core.errors import ConfigError
 
 _INNER_SOURCE = re.compile(r"(?<![\w.])source\.\w+\.")
+_LEAVE_OUT = re.compile(r"~source\.\w+")
 
 
 def build(node: Mapping[str, Any], **more: Any) -> Any:
@@ -34,5 +35,6 @@ def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 cause = cause.__cause__
             if cause is None or "source" not in node:
                 raise
-            raise ConfigError(*(_INNER_SOURCE.sub(f"benchmark.{name}.source.", str(w)) for w in cause.words)) from error
+            words = (_LEAVE_OUT.sub(f"~benchmark.{name}", str(word)) for word in cause.words)
+            raise ConfigError(*(_INNER_SOURCE.sub(f"benchmark.{name}.source.", word) for word in words)) from error
     return parts

@@ -1,4 +1,4 @@
-"""Dates and periods in their writings; the same, another, or less said."""
+"""Dates and periods in all notations: the same, different, or less precise."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Hostile strings through the verifier (a million by `make fuzz`); and the fuzzer notices what it looks for."""
+"""Grade hostile strings (`make fuzz`: a million); and check that the fuzzer detects planted failures."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Which numbers of an answer count, other separators, ranges, and what stays open."""
+"""Which numbers of an answer count, other separators, ranges, and what stays undecided."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finr1.answer.grade import grade
-from finr1.answer.grade_number import MOST, candidates
-from finr1.answer.number import lone_number, read_numbers
+from finr1.answer.grade_number import MAX_NUMBERS, candidates
+from finr1.answer.number import read_numbers, single_number
 from finr1.core.types import Question
 
 
@@ -28,7 +28,7 @@ def verdicts(gold: str, answer: str, asked: str = "?", **meta: Any) -> tuple[flo
     ],
 )  # fmt: skip
 def test_other_separators_where_the_number_is_alone(text: str, value: float) -> None:
-    number = lone_number(text)
+    number = single_number(text)
     assert number is not None and number.value == pytest.approx(value, rel=1e-12)
 
 
@@ -36,7 +36,7 @@ def test_other_separators_where_the_number_is_alone(text: str, value: float) -> 
     "text", ["1,234", "1.234", "42", "1,234.5", "1,2,3", "1 2", "12 34", "3, 4", "1.2.3.4", "x", "1 000" * 20]
 )
 def test_other_texts_have_no_other_reading(text: str) -> None:
-    assert lone_number(text) is None
+    assert single_number(text) is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_bounds_units_and_currencies() -> None:
 
 
 def test_very_many_numbers_are_no_answer() -> None:
-    listed = " ".join(str(n) for n in range(MOST))
+    listed = " ".join(str(n) for n in range(MAX_NUMBERS))
     assert verdicts("7", listed) == (None, None) == verdicts("7", f"{listed} 7000 8000")
     assert verdicts("7000000", listed) == (0, 0)
 

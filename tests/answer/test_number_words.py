@@ -1,11 +1,11 @@
-"""Numbers in words: what a writer of our own writes is read back, in Chinese and English; and what is no number."""
+"""Numbers in words, Chinese and English: generated ones are read back, and other words are not numbers."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finr1.answer.clean import clean
-from finr1.answer.number_words import integer, per, spoken, written
+from finr1.answer.number_words import chinese_integer, chinese_numbers, denominator_factor, english_number
 
 
 def chinese(n: int) -> str:
@@ -43,22 +43,22 @@ def english(n: int) -> str:
 
 
 def values(text: str) -> list[float]:
-    return [number.value for number in written(clean(text), also_plain=True)]
+    return [number.value for number in chinese_numbers(clean(text), all_kinds=True)]
 
 
 @given(st.one_of(st.integers(0, 10**4), st.integers(0, 10**12 - 1)))
 def test_chinese_numerals_are_read_back(n: int) -> None:
-    assert integer(chinese(n)) == n
+    assert chinese_integer(chinese(n)) == n
     assert values(f"共计{chinese(n)}元") == [n]
     bank = chinese(n).translate(str.maketrans("一二三四五六七八九十百千万亿", "壹贰叁肆伍陆柒捌玖拾佰仟萬億"))
-    assert integer(bank) == n
+    assert chinese_integer(bank) == n
 
 
 @given(st.one_of(st.integers(0, 10**4), st.integers(0, 10**12 - 1), st.integers(0, 10**9 - 1).map(lambda n: n * 1000)))
 def test_english_number_words_are_read_back(n: int) -> None:
-    number = spoken(english(n))
+    number = english_number(english(n))
     assert number is not None and number.value == n
-    negative = spoken(f"minus {english(n)} percent")
+    negative = english_number(f"minus {english(n)} percent")
     assert negative is not None and negative.value == pytest.approx(-n / 100, rel=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_number(text: str) -> None:
     "text", ["one of the reasons", "five six", "a", "and", "point", "the second", "x" * 1000, "one two"]
 )
 def test_what_no_number_words_are(text: str) -> None:
-    assert spoken(text) is None
+    assert english_number(text) is None
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,16 @@ def test_what_no_number_words_are(text: str) -> None:
     ],
 )  # fmt: skip
 def test_spoken_values_and_precision(text: str, value: float, half_unit: float) -> None:
-    number = spoken(text)
+    number = english_number(text)
     assert number is not None
     assert (number.value, number.half_unit) == pytest.approx((value, half_unit), rel=1e-9)
 
 
 def test_what_is_divided_by() -> None:
-    assert [per(under) for under in ("百", "五", "16", "零", "九九九")] == [0.01, 0.2, 1 / 16, None, 1 / 999]
+    assert [denominator_factor(under) for under in ("百", "五", "16", "零", "九九九")] == [
+        0.01,
+        0.2,
+        1 / 16,
+        None,
+        1 / 999,
+    ]

@@ -1,8 +1,8 @@
-"""The rules beside other projects' metrics on the same answers: where they differ it is known, and why is written down.
+"""Our rules against other projects' metrics on the same answers: every difference is listed with its reason.
 
-`tests/golden/peer_metrics.jsonl` holds what the peers' own code said: FinQA's official evaluator of programs, lm-eval's
-`exact_match` as its gsm8k task sets it, evalscope's mathematical comparison, or its `extract_verdict` where yes or
-no is asked. `differs` is the reason of a difference.
+`tests/golden/peer_metrics.jsonl` holds the verdicts of the peers' own code: FinQA's official evaluator of programs,
+lm-eval's `exact_match` as configured by its gsm8k task, and evalscope's mathematical comparison, or its
+`extract_verdict` for yes/no questions. `differs` is the reason of a difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FinQA's program language: values worked by hand, every kind of broken program, time, and the real programs."""
+"""FinQA's program language: values computed by hand, every kind of invalid program, linear time, real programs."""
 
 from __future__ import annotations
 

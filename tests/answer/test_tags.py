@@ -1,4 +1,4 @@
-"""The form of a completion, and the ways a policy might try to get around it."""
+"""The format of a completion, and how a policy might try to game it."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The pairs of experiments/benchmarks/verifier.py are as true as they say, and few are graded otherwise."""
+"""The labels of the pairs in experiments/benchmarks/verifier.py are correct; few are graded differently."""
 
 import random
 from decimal import Decimal
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import verifier
-from finr1.answer.number_words import integer
+from finr1.answer.number_words import chinese_integer
 from finr1.core.types import Question
 
 
@@ -28,7 +28,7 @@ def test_writings_keep_the_value() -> None:
     for write, texts in expected.items():
         assert {write(Decimal("0.25"), rng) for _ in range(40)} == texts
     assert verifier._brackets(Decimal("0.25"), rng) is None and verifier._han(Decimal("0.25"), rng) is None
-    assert all(integer(verifier.han(n)) == n for n in range(10_000))
+    assert all(chinese_integer(verifier.han(n)) == n for n in range(10_000))
 
 
 @pytest.mark.parametrize("gold", ["1234", "-0.0625", "12.5%", "7"])

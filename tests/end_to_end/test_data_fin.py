@@ -48,8 +48,8 @@ def test_its_settings_are_those_that_fin_r1_published() -> None:
          "is missing: '~source.tfns' '~benchmark.finqa' '~benchmark.convfinqa' '~benchmark.ant_finance' "
          "'~benchmark.tfns' '~benchmark.finance_instruct'\n"),
         ((*(f"~source.{name}" for name in SOURCES if name != "finpee"), "benchmark=[]"),
-         "source.finpee.path=None: FinPEE is closed (Fin-R1 lists it so): its rows cannot be had; give a file of your "
-         "own, or leave it out: '~source.finpee'\n"),
+         "source.finpee.path=None: no file to read; set source.finpee.path=<file, folder or hub:owner/name>, or leave "
+         "it out: '~source.finpee'\n"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_one_line_that_says_how_to_leave_it_out(

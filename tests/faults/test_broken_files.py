@@ -9,6 +9,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,19 +19,19 @@ from finr1.core.errors import DataError
 from finr1.parts.source.ant_finance import AntFinance
 from finr1.parts.source.base import Source
 from finr1.parts.source.convfinqa import ConvFinQA
-from finr1.parts.source.finance_instruct_500k import FinanceInstruct500k
-from finr1.parts.source.finance_qt import FinanceQT
 from finr1.parts.source.financeiq import FinanceIQ
 from finr1.parts.source.fincorpus import FinCorpus
 from finr1.parts.source.fincuge import FinCUGE
-from finr1.parts.source.finpee import FinPEE
 from finr1.parts.source.finqa import FinQA
-from finr1.parts.source.jsonl import Jsonl
-from finr1.parts.source.parquet import Parquet
 from finr1.parts.source.reading import MAX_ROW
 from finr1.parts.source.tfns import Tfns
+from tests.helpers.made import source_of_yaml
 
 BIG = 100_000_000
+
+
+def by_yaml(name: str) -> Callable[[str], Source]:
+    return partial(source_of_yaml, name)
 
 
 def finqa(text: str = "what is 1 + 1?") -> dict[str, Any]:
@@ -129,16 +130,18 @@ KINDS = [
          {**talk(), "annotation": {**talk()["annotation"], "dialogue_break": NAN}}, CSV_PLACE),
     Kind("fincuge json", FinCUGE, "FinCUGE_Publish/finfe/train_list.json", array, lambda text: [text, 1], ["x"],
          [NAN, 1], CSV_PLACE),
-    Kind("finpee json", FinPEE, "mine.json", array, asked, {"answer": "1"}, {"question": NAN, "answer": "1"},
-         CSV_PLACE),
-    Kind("jsonl", Jsonl, "a.jsonl", lines, asked, {"answer": "1"}, {"question": NAN, "answer": "1"}, "line 2"),
-    Kind("finance_instruct json lines", FinanceInstruct500k, "train.json", lines,
+    Kind("finpee json", by_yaml("finpee"), "mine.json", array, asked, {"answer": "1"},
+         {"question": NAN, "answer": "1"}, CSV_PLACE),
+    Kind("jsonl", by_yaml("jsonl"), "a.jsonl", lines, asked, {"answer": "1"},
+         {"question": NAN, "answer": "1"}, "line 2"),
+    Kind("finance_instruct json lines", by_yaml("finance_instruct_500k"), "train.json", lines,
          lambda text: {"system": "\n", "user": text, "assistant": "money"}, {"system": "\n", "assistant": "money"},
          {"system": "\n", "user": NAN, "assistant": "money"}, "line 2"),
     Kind("fincorpus jsonl.gz", FinCorpus, "fin_exam.jsonl.gz", lines, exam, {"meta": {}}, {"text": NAN, "meta": {}},
          "line 2"),
-    Kind("parquet", Parquet, "a.parquet", columns, asked, None, {"question": None, "answer": None}, "row 2"),
-    Kind("finance_qt parquet", FinanceQT, "data/train-0.parquet", columns,
+    Kind("parquet", by_yaml("parquet"), "a.parquet", columns, asked, None,
+         {"question": None, "answer": None}, "row 2"),
+    Kind("finance_qt parquet", by_yaml("finance_qt"), "data/train-0.parquet", columns,
          lambda text: {"context": "You help.", "answer": "print(1)", "question": text}, None,
          {"context": "You help.", "answer": "print(1)", "question": None}, "row 2"),
 ]  # fmt: skip
@@ -151,7 +154,7 @@ def test_bad_utf8_sets_its_row_aside(kind: Kind, tmp_path: Path) -> None:
     data = kind.write([kind.row(FIRST), kind.row("MARK of the second"), kind.row(LAST)]).replace(b"MARK", b"M\xffRK")
     texts, aside = kind.load(tmp_path, data)
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
-    assert len(aside) == 1 and f"{kind.place}: no UTF-8 text" in aside[0]
+    assert len(aside) == 1 and f"{kind.place}: invalid UTF-8" in aside[0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.lacks is not None], ids=lambda kind: kind.name)
@@ -181,7 +184,7 @@ def test_a_gold_of_nan_is_no_gold(tmp_path: Path) -> None:
     rows = [{"question": FIRST, "answer": 1.0}, {"question": LAST, "answer": NAN}]
     (tmp_path / "a.parquet").write_bytes(columns(rows))
     (tmp_path / "a.jsonl").write_bytes(lines(rows))
-    for source in (Parquet(str(tmp_path)), Jsonl(str(tmp_path))):
+    for source in (source_of_yaml(name, str(tmp_path)) for name in ("parquet", "jsonl")):
         assert [question.gold for question in source.load()] == ["1.0", None]
 
 

@@ -1,4 +1,4 @@
-"""A hub of one data set repository on 127.0.0.1, as far as `datasets` asks one for its files."""
+"""A fake hub with one data set repository on 127.0.0.1: the endpoints that `datasets` needs to list and read files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """`files` of `repo` at revision `SHA`, also named `main`. `asked` are the requests, in order."""
+    """Serves `files` of `repo` at revision `SHA`, also named `main`. `asked` lists the requests in order."""
 
     def __init__(self, repo: str, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -29,7 +29,7 @@ class Hub(ThreadingHTTPServer):
         return {"type": "file", "path": name, "size": len(self.files[name]), "oid": f"{len(name):040x}"}
 
     def tree(self, under: str) -> list[dict[str, object]]:
-        """What stands in a folder: files, and folders by their names."""
+        """The entries of a folder: files and subfolders."""
         inside = [name for name in self.files if name.startswith(f"{under}/" if under else "")]
         depth = under.count("/") + 1 if under else 0
         folders = {"/".join(name.split("/")[: depth + 1]) for name in inside if name.count("/") > depth}
@@ -42,7 +42,7 @@ class Hub(ThreadingHTTPServer):
 
 @contextmanager
 def serving(repo: str, files: dict[str, bytes]) -> Iterator[Hub]:
-    """The hub, until the block ends."""
+    """A running hub, shut down when the block ends."""
     hub = Hub(repo, files)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     try:

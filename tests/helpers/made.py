@@ -1,4 +1,4 @@
-"""Rows of our own in upstream layouts, for the tests: `write(name, folder)` gives a source's `path`."""
+"""Rows of our own in upstream layouts: `write(name, folder)` writes a source's files and returns its `path`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from finr1.cli.compose import CONF
+from finr1.core.build import build
+from finr1.parts.source.files import FileSource
+
 Rows = Sequence[Any]
 
 
 def jsonl(path: Path, rows: Rows) -> Path:
-    """One JSON value a line; `.gz` by the name."""
+    """Write one JSON value per line, compressed if the name ends in `.gz`."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
@@ -20,20 +26,27 @@ def jsonl(path: Path, rows: Rows) -> Path:
 
 
 def array(path: Path, rows: Any) -> Path:
-    """One JSON document."""
+    """Write one JSON document."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
     return path
 
 
 def parquet(path: Path, rows: Rows) -> Path:
-    """A Parquet file with the columns of the rows."""
+    """Write a Parquet file with the columns of the rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows)), path)
     return path
+
+
+def source_of_yaml(name: str, path: str | None, **settings: Any) -> FileSource:
+    """The source of `conf/source/<name>.yaml`, reading `path`."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "source" / f"{name}.yaml"), resolve=False)
+    source: FileSource = build({**node[name], "path": path, **settings})
+    return source
 
 
 def exam(stem: str, options: Sequence[str], answer: str, why: str = "") -> dict[str, Any]:
@@ -61,7 +74,7 @@ _LAYOUTS: Mapping[str, Callable[[Path], Path]] = {
 
 
 def write(name: str, folder: Path) -> str | None:
-    """The folder with a source's made rows; None for sources whose real rows are at hand."""
+    """Write a source's made rows and return their folder; None for a source with real rows."""
     if name not in _LAYOUTS:
         return None
     _LAYOUTS[name](folder)

@@ -1,4 +1,4 @@
-"""Benchmarks: which questions a model is scored on, and which figures beyond accuracy are shown."""
+"""The protocol of benchmarks: the questions a model is scored on, and metrics beyond accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finr1.core.types import Question
 
 
 class Outcome(NamedTuple):
-    """One greedy answer, as the figures of a benchmark see it: the answer read (None: none found) and the gold."""
+    """One greedy answer as a benchmark's metrics see it: the parsed answer (None: none) and its correctness."""
 
     question: Question
     answer: str | None
@@ -25,11 +25,11 @@ class Benchmark(Protocol):
     name: str
 
     def load(self) -> Sequence[Question]:
-        """The questions, every one with gold, in a stable order, already limited and seeded."""
+        """The questions in a stable order, sampled if there is a limit; each has a gold answer."""
         ...
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
-        """Figures beyond accuracy (macro-F1, the majority-class baseline, ...); empty where there are none."""
+        """Metrics beyond accuracy (macro-F1, the majority-class baseline, ...); may be empty."""
         ...
 
 
@@ -38,20 +38,20 @@ Figures = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 
 @runtime_checkable
 class Resampled(Protocol):
-    """A benchmark that says what some of its figures would be on resamples of its questions: their intervals."""
+    """A benchmark that can compute some of its metrics on resamples of its questions, for confidence intervals."""
 
     def resampled(self, outcomes: Sequence[Outcome]) -> Figures | None:
-        """Of `weight_BQ`, how often resample b counts outcome q, figure -> its B values; NaN: there is none.
+        """A function of `weight_BQ` (how often resample b counts outcome q) to B values per metric; NaN: undefined.
 
-        None where the benchmark has no such figures.
+        None if the benchmark has no such metrics.
         """
         ...
 
 
 @runtime_checkable
 class Categories(Protocol):
-    """A benchmark whose questions have categories, which the report shows apart."""
+    """A benchmark whose questions have categories, which the report shows separately."""
 
     def category(self, question: Question) -> str:
-        """The category's name; empty where the question has none."""
+        """The question's category; empty if it has none."""
         ...

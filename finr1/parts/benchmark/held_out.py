@@ -1,7 +1,7 @@
 """A benchmark made of the held-out rows of a question source, all of them or a sample.
 
-Fin-R1's size rule (arXiv 2503.16252 v5, §5.1) is `limit: 1000` with `stratify`: below 1,000 rows all, above, a sample
-of 1,000 in proportion to the categories; its 10% subset of Finance-Instruct-500k is `share: 0.1`.
+Fin-R1's size rule (arXiv 2503.16252 v5, §5.1) is `limit: 1000` with `stratify`: all rows up to 1,000, else a stratified
+sample of 1,000; its 10% subset of Finance-Instruct-500k is `share: 0.1`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ class HeldOut:
     Args:
         source: where the questions come from.
         split: train or test.
-        limit: at most this many rows; the choice depends on `seed` and the rows alone, so every run is scored on it.
-        seed: of that choice.
-        label_figures: add figures for closed sets of answers (labels, choices).
+        limit: sample at most this many rows; the sample depends on `seed` and the rows only, so it is the same in every
+            run.
+        seed: of the sample.
+        label_figures: add macro-F1, recall and the majority baseline, for closed sets of answers (labels, choices).
         name: of the benchmark; empty: the source's.
-        stratify: what a row's category is, by names of `Question.meta`, or kind, language, module, gold. A choice is
-            then proportional to the categories, at least one row each, and a row of a choice has in `meta` its
-            `stratum` and its `weight`, how many rows it stands for.
-        share: this share of the rows of both splits, of each category, in place of a split: those documents that a
-            source with the same `test_share` holds out, but for rounding.
+        stratify: keys that make up a row's category: keys of `Question.meta`, or kind, language, module, gold. A sample
+            is proportional to the categories, with at least one row each; its rows have in `meta` their `stratum` and
+            their `weight`, the number of rows they stand for.
+        share: use this share of the rows of every category, from both splits, instead of one split: the documents that
+            a source with the same `test_share` holds out, up to rounding.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class HeldOut:
     ) -> None:
         name = name or source.name
         if limit is not None and limit < 1:
-            raise ConfigError(f"benchmark.{name}.limit", limit, "nothing would be scored", "use 1 or more, or null")
+            raise ConfigError(f"benchmark.{name}.limit", limit, "no question is left", "use 1 or more, or null")
         if split not in ("train", "test"):
             raise ConfigError(f"benchmark.{name}.split", split, "no such split", "use test or train")
         if share is not None and not 0 < share <= 1:
@@ -63,7 +64,7 @@ class HeldOut:
         self.label_figures, self.stratify, self.share = label_figures, tuple(stratify or ()), share
 
     def load(self) -> Sequence[Question]:
-        """The chosen questions in the source's order; DataError when the source has none to score."""
+        """The chosen questions in the source's order; DataError if the source has none with gold."""
         shared = self._shared()
         rows = (q for q in self._scorable() if (q.split == self.split if shared is None else q.id in shared))
         questions = list({question.id: question for question in rows}.values())
@@ -78,7 +79,7 @@ class HeldOut:
         return (question for question in self.source.load() if question.gold is not None)
 
     def _shared(self) -> set[str] | None:
-        """Ids of the `share` of every category; the source is read once more, so that only the chosen are held."""
+        """Ids of the `share` of every category; reads the source once more, to keep only the chosen rows in memory."""
         if self.share is None:
             return None
         keys: dict[str, dict[str, str]] = defaultdict(dict)
@@ -107,17 +108,17 @@ class HeldOut:
         return [chosen[i] for i in sorted(chosen)]
 
     def category(self, question: Question) -> str:
-        """What `stratify` makes of a question; ConfigError for a name that its rows do not have."""
+        """The question's category by `stratify`; ConfigError for a key that the rows do not have."""
         parts = []
         for name in self.stratify:
             if name not in ATTRIBUTES and name not in question.meta:
                 remedy = f"use some of {', '.join((*ATTRIBUTES, *question.meta))}"
-                raise ConfigError(f"benchmark.{self.name}.stratify", name, "its rows have no such thing", remedy)
+                raise ConfigError(f"benchmark.{self.name}.stratify", name, "its rows have no such key", remedy)
             parts.append(str(getattr(question, name) if name in ATTRIBUTES else question.meta[name]))
         return " / ".join(parts)
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:
-        """`class_figures` where they are wanted, and accuracy by category where that is not the recall of a class."""
+        """`class_figures` with `label_figures`, and accuracy by category unless that is a class's recall."""
         figures = class_figures(outcomes) if self.label_figures and outcomes else {}
         decided: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for question, _, correct in outcomes if self.stratify and self.stratify != ("gold",) else ():
@@ -128,15 +129,15 @@ class HeldOut:
         return {**figures, **shares}
 
     def resampled(self, outcomes: Sequence[Outcome]) -> Figures | None:
-        """`class_figures` of every resample; see `Resampled`."""
+        """`class_figures` of each resample; see `Resampled`."""
         return _class_figures(outcomes) if self.label_figures else None
 
 
 def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
-    """How many of each category to draw: in proportion, at least one each, `total` in all.
+    """How many rows of each category to draw: proportional to `sizes`, at least one each, `total` in all.
 
-    Rounded down, then one more (or less) where most is missing (or too much), the first of equals. Needs
-    len(sizes) <= total <= Σ sizes.
+    Quotas are rounded down; then the category furthest below (above) its quota gets one more (fewer), the first in case
+    of ties, until the total fits. Requires len(sizes) <= total <= Σ sizes.
     """
     rows = sum(sizes.values())
     quota = {category: total * size / rows for category, size in sizes.items()}
@@ -152,9 +153,8 @@ def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
 def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Macro-F1 over the classes that occur as gold, with each class's recall and the majority baseline.
 
-    An answer that names no class counts as a class of its own, always wrong: it lowers recall, and nobody's precision.
-    `unparsed` is the share of such answers; a failed call is left out. Rows of a sample count as many times as they
-    stand for.
+    An answer that is none of the classes counts as a class of its own, always wrong: it lowers recall but no precision.
+    `unparsed` is the share of such answers; failed calls are excluded. Sampled rows are weighted.
     """
     of_weights = _class_figures(outcomes)
     if of_weights is None:
@@ -164,37 +164,37 @@ def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def _class_figures(outcomes: Sequence[Outcome]) -> Figures | None:
-    """The figures of `class_figures`, as those of resamples; a class that one lacks has no recall (NaN), and no F1.
+    """`class_figures` as a function of resamples; None if every call failed.
 
-    None where every call failed.
+    A class missing from a resample has recall NaN and is not part of its macro-F1.
     """
-    # a failed call has neither answer nor verdict, and is no class
-    there_Q = np.asarray([outcome.answer is not None or outcome.correct is not None for outcome in outcomes], bool)
-    outcomes = [outcomes[i] for i in np.flatnonzero(there_Q)]
+    # a failed call has neither answer nor verdict
+    answered_Q = np.asarray([outcome.answer is not None or outcome.correct is not None for outcome in outcomes], bool)
+    outcomes = [outcomes[i] for i in np.flatnonzero(answered_Q)]
     if not outcomes:
         return None
-    golds, read = [outcome.question.gold or "" for outcome in outcomes], [_class_of(outcome) for outcome in outcomes]
+    golds, answers = [outcome.question.gold or "" for outcome in outcomes], [_class_of(outcome) for outcome in outcomes]
     classes = sorted(set(golds))
     is_gold_QC = np.asarray([[gold == name for name in classes] for gold in golds], float)
-    is_read_QC = np.asarray([[answer == name for name in classes] for answer in read], float)
-    unread_Q = np.asarray([answer is None for answer in read], float)
+    is_read_QC = np.asarray([[answer == name for name in classes] for answer in answers], float)
+    unread_Q = np.asarray([answer is None for answer in answers], float)
     meaning = outcomes[0].question.choices if outcomes[0].question.kind == "label" else {}
 
-    @np.errstate(divide="ignore", invalid="ignore")  # a resample of failed calls alone has no figure at all
+    @np.errstate(divide="ignore", invalid="ignore")  # a resample may hold failed calls only
     def of_weights(weight_BQ: Floats) -> dict[str, Floats]:
-        weight_BQ = weight_BQ[:, there_Q]
+        weight_BQ = weight_BQ[:, answered_Q]
         gold_BC, read_BC, hits_BC = (
             weight_BQ @ columns for columns in (is_gold_QC, is_read_QC, is_gold_QC * is_read_QC)
         )
-        total_B, there_BC = weight_BQ.sum(axis=1), gold_BC > 0
-        classes_B = there_BC.sum(axis=1)
-        f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=there_BC, out=np.zeros_like(gold_BC))  # 2PR / (P + R)
+        total_B, present_BC = weight_BQ.sum(axis=1), gold_BC > 0
+        classes_B = present_BC.sum(axis=1)
+        f1_BC = np.divide(2 * hits_BC, gold_BC + read_BC, where=present_BC, out=np.zeros_like(gold_BC))  # 2PR / (P + R)
         majority_B = gold_BC.max(axis=1) / total_B
-        recall_BC = np.divide(hits_BC, gold_BC, where=there_BC, out=np.full_like(gold_BC, np.nan))
+        recall_BC = np.divide(hits_BC, gold_BC, where=present_BC, out=np.full_like(gold_BC, np.nan))
         return {
             "macro_f1": f1_BC.sum(axis=1) / classes_B,
             "majority_accuracy": majority_B,
-            # always giving the commonest gold: its recall is 1, its precision its share, the other classes' F1 is 0
+            # always answering the majority class: recall 1, precision its share, F1 of the other classes 0
             "majority_macro_f1": 2 * majority_B / (1 + majority_B) / classes_B,
             "unparsed": weight_BQ @ unread_Q / total_B,
             **{f"recall_{meaning.get(gold, gold).lower()}": recall_BC[:, i] for i, gold in enumerate(classes)},
@@ -208,7 +208,7 @@ def _weight(question: Question) -> float:
 
 
 def _class_of(outcome: Outcome) -> str | None:
-    """The class that an answer names, as grading would read it: the one that would make it right as gold."""
+    """The class of an answer: the gold for which grading would call it correct."""
     question = outcome.question
     if outcome.correct == 1 or not outcome.answer:
         return question.gold if outcome.correct == 1 else None

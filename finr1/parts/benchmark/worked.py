@@ -18,19 +18,19 @@ class Worked:
 
     def __init__(self, source: Source, limit: int = 256) -> None:
         if limit < 1:
-            raise ConfigError("benchmark.worked.limit", limit, "nothing would be asked", "use 1 or more")
+            raise ConfigError("benchmark.worked.limit", limit, "no question is left", "use 1 or more")
         self.source, self.limit = source, limit
 
     def load(self) -> Sequence[Question]:
-        """The held-out questions, in the source's order; ConfigError if it holds out fewer than `limit`."""
+        """The held-out questions in the source's order; ConfigError if there are fewer than `limit`."""
         questions = [question for question in self.source.load() if question.split == "test"][: self.limit]
         if len(questions) < self.limit:
-            why = f"its source holds out {len(questions)} questions only"
+            why = f"its source holds out only {len(questions)} questions"
             raise ConfigError("benchmark.worked.limit", self.limit, why, "lower it, or raise the source's n_test")
         return questions
 
     def category(self, question: Question) -> str:
-        """The group of templates."""
+        """The question's group of templates."""
         return str(question.meta["group"])
 
     def figures(self, outcomes: Sequence[Outcome]) -> Mapping[str, float]:

@@ -18,10 +18,10 @@ def _new_id() -> str:
 
 
 class WandbLogger:
-    """Sends metrics under their own names, `<stage>/<metric>`, each stage against its own `<stage>/step`.
+    """Logs metrics as `<stage>/<metric>` against `<stage>/step`.
 
-    The W&B run id is kept in `<run>/wandb_id`, so that a run killed and started again is one W&B run. No API key is
-    ever taken from the configuration: W&B finds its own (`wandb login`, WANDB_API_KEY).
+    The W&B run id is kept in `<run>/wandb_id`, so that a run that is killed and resumed stays one W&B run. The API key
+    is never part of the configuration: W&B reads it from `wandb login` or WANDB_API_KEY.
 
     Args:
         project: W&B project.
@@ -41,7 +41,7 @@ class WandbLogger:
         self._steps: set[str] = set()
 
     def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None:
-        """Begin or continue the W&B run of this run folder. `config` holds plain values without secrets."""
+        """Start or resume the W&B run of this run folder. `config` holds plain values without secrets."""
         import wandb
 
         id_file = run_dir / "wandb_id"
@@ -52,7 +52,7 @@ class WandbLogger:
             entity=self.entity,
             name=name,
             id=self.run_id,
-            resume="allow" if self.mode == "online" else None,  # offline parts are joined by their id when synced
+            resume="allow" if self.mode == "online" else None,  # offline runs are joined by their id when synced
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(run_dir),
             config=dict(config),
@@ -76,7 +76,7 @@ class WandbLogger:
         self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def close(self, failed: bool) -> None:
-        """End the W&B run: with exit code 1 if the run failed."""
+        """Finish the W&B run, with exit code 1 if the run failed."""
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
             self._run = None

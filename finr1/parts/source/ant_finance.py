@@ -1,9 +1,9 @@
 """Ant_Finance, the Ant part of Fin-Eva 1.0: `Ant/<ability>/<task>.csv`, 33 tasks, Chinese.
 
 Upstream: GitHub alipay/financial_evaluation_dataset (CC BY 4.0), columns `id`, [`context`,] `question`, [`A` … `E`,]
-`answer`; tasks without options are answered 是 or 否. Upstream shows the gold of 71 rows a task and hides the others':
-those are distilled, never scored. There is no split: `test_share` of the documents that show a gold are held out.
-Wording of choices: Fin-R1's README; of 是/否, where upstream says nothing of what is asked, ours.
+`answer`; tasks without options are answered 是 or 否. Upstream publishes the gold of 71 rows per task; the others are
+distilled but never scored. Upstream has no split: `test_share` of the documents with gold are held out. Prompts: for
+choices Fin-R1's README; for 是/否 ours, as upstream does not state the question.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finr1.parts.source.reading import DataFile, SourceRow
 
 LETTERS = ("A", "B", "C", "D", "E")
 YES_NO = ("是", "否")
-ASKED = {  # what a task without options asks
+YES_NO_WORDING = {  # tasks without options
     "金融问题识别": "ant_finance_is_financial.v1",
     "金融事实性": "ant_finance_fact.v1",
     "金融合规性": "ant_finance_compliance.v1",
@@ -26,7 +26,7 @@ ASKED = {  # what a task without options asks
 
 
 class AntFinance(FileSource):
-    """Choices and 是/否. Task and ability, for the rules too, are the names of file and folder."""
+    """Choices and 是/否. The file name is the task, the folder name the ability; the rules see both."""
 
     NAME, WORDING, COLUMNS = "ant_finance", "ant_finance.v1", ("id", "question", "answer")
     FILES = (("train", "Ant/*/*.csv"), ("train", "data/Ant/*/*.csv"))
@@ -42,11 +42,11 @@ class AntFinance(FileSource):
             raise RowError(row.place, f"answer {answer!r}", f"answers are {', '.join(choices or YES_NO)}")
         if not fields["question"]:
             raise RowError(row.place, "an empty question")
-        if not choices and task not in ASKED:
-            raise RowError(row.place, "no options", f"tasks without options are {', '.join(ASKED)}")
+        if not choices and task not in YES_NO_WORDING:
+            raise RowError(row.place, "no options", f"tasks without options are {', '.join(YES_NO_WORDING)}")
         context = fields.get("context", "")
         tags = self.rules.tags({**fields, "ability": ability, "task": task})
-        # questions on one text are one document, so that a text stays on one side
+        # questions about one text are one document, so that the text stays in one split
         document = f"ant_finance/{task}/{stable_id(context) if context else fields['id']}"
         yield self.question(
             row,
@@ -54,7 +54,7 @@ class AntFinance(FileSource):
             document=document,
             gold=answer or None,
             kind="choice" if choices else "yes_no",
-            tags=tags if tags.wording or choices else tags._replace(wording=ASKED[task]),
+            tags=tags if tags.wording or choices else tags._replace(wording=YES_NO_WORDING[task]),
             places={
                 "question": "\n".join(filter(None, (context, fields["question"]))),
                 "choices": option_lines(choices),

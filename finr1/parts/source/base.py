@@ -1,4 +1,4 @@
-"""Question sources: the protocol."""
+"""The protocol of question sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finr1.core.types import Question
 
 
 class SetAside(NamedTuple):
-    """A row that became no question: where it is, a word to count by, and why."""
+    """A row that did not become a question: its place, a category for counting, and why."""
 
     place: str
     reason: str
@@ -19,8 +19,8 @@ class SetAside(NamedTuple):
 class Source(Protocol):
     """One data set.
 
-    `load` gives the rows of both splits (`Question.split`), in a stable order. A source that reads files also has
-    `set_aside`: the `SetAside` rows of the last `load`.
+    `load` yields the questions of both splits (`Question.split`) in a stable order. A source that reads files also has
+    `set_aside`, the `SetAside` rows of the last `load`.
     """
 
     name: str

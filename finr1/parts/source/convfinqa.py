@@ -1,16 +1,15 @@
-"""ConvFinQA, FinQA's questions as conversations: one question a turn, the turns before it in the prompt.
+"""ConvFinQA, FinQA's questions as conversations: one question per turn, with the earlier turns in its prompt.
 
-Upstream: GitHub czyssrs/ConvFinQA (MIT), `data.zip`. Read are, by the shape of each row:
+Upstream: GitHub czyssrs/ConvFinQA (MIT), `data.zip`. Four layouts, told apart by the keys of each row:
 
-- native: `train.json`, `dev.json`, `test_private.json` (no gold), a conversation a row (`annotation.exe_ans_list`);
-- turn files: `train_turn.json`, `dev_turn.json`, `test_turn_private.json`, a turn a row (`cur_dial`, `turn_ind`);
-- `convfinqa_dev.json` of Program-of-Thoughts: text and table as strings, gold for the last turn alone;
-- `convfinqa_dataset.json`, a cleaned copy: gold for every turn, but damaged tables; they are taken from the file above
-  where it is there too.
+- native: `train.json`, `dev.json`, `test_private.json` (no gold), one conversation per row (`annotation.exe_ans_list`);
+- turn files: `train_turn.json`, `dev_turn.json`, `test_turn_private.json`, one turn per row (`cur_dial`, `turn_ind`);
+- `convfinqa_dev.json` of Program-of-Thoughts: text and table as strings, gold for the last turn only;
+- `convfinqa_dataset.json`, a cleaned copy: gold for every turn, but corrupt tables, which are replaced by those of the
+  file above if it is present.
 
-Fin-R1's 14.12k rows are all turns of all splits; here dev and test are held out. Wording and the form of table and
-history: the example in Fin-R1's README, and FinGPT/fingpt-convfinqa, which it quotes. One document is one report
-page, as in FinQA.
+Fin-R1's 14.12k rows are all turns of all splits; here dev and test are held out. Prompt, table and history: the example
+in Fin-R1's README, and FinGPT/fingpt-convfinqa, which it quotes. A document is a report page, as in FinQA.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from finr1.parts.source.reading import (
 )
 from finr1.parts.source.rules import Rule
 
-# of each split: groups of files that hold the same conversations; the first that is there is read
+# per split: groups of files with the same conversations; the first file present is read
 GROUPS: Mapping[Split, Sequence[Sequence[str]]] = {
     "train": (("train.json", "train_turn.json"),),
     "test": (
@@ -50,21 +49,21 @@ _PAGE = re.compile(r"^(?:Single|Double)_(.+?\.pdf)(?:-\d+|$)")
 
 
 class _Conversation(NamedTuple):
-    """Turn by turn: questions, executed answers (None: not shown), what the annotator wrote, programs; and the page."""
+    """Per turn: question, executed answer (None: not published), annotated answer, program; and the report page."""
 
-    asked: Sequence[str]
+    questions: Sequence[str]
     answers: Sequence[Any]
     shown: Sequence[str]
     programs: Sequence[str]
     page: Mapping[str, str]  # pre_text, table, post_text as the prompt shows them
     table: Table = ()
-    wanted: Sequence[int] = ()  # the turns this row asks; empty: all
+    turns: Sequence[int] = ()  # turns that become questions; empty: all
 
 
 class ConvFinQA(FileSource):
-    """Questions with an executed answer a turn. `tolerance` and `drop_doubtful` are those of `FinQA`.
+    """One question with an executed answer per turn. `tolerance` and `drop_doubtful` are those of `FinQA`.
 
-    `files` (patterns by split) replaces the choice among upstream's files.
+    `files` (glob patterns by split) replaces the automatic choice among upstream's files.
     """
 
     NAME, WORDING = "convfinqa", "convfinqa.v1"
@@ -121,10 +120,10 @@ class ConvFinQA(FileSource):
         document = row.values.get("filename") or (page[1] if page else None)
         if not isinstance(document, str):
             raise RowError(row.place, f"no report page in its id {row_id[:60]!r}")
-        for turn in talk.wanted or range(len(talk.asked)):
+        for turn in talk.turns or range(len(talk.questions)):
             try:
                 yield self._question(row, split, talk, turn, row_id, document)
-            except RowError as error:  # one turn: the others are asked
+            except RowError as error:  # sets one turn aside, not the conversation
                 self.put_aside(error)
 
     def _question(
@@ -139,54 +138,54 @@ class ConvFinQA(FileSource):
             gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful)
         dialogue = [
             line
-            for question, answer in zip(talk.asked[:turn], _history(talk.answers, turn), strict=True)
+            for question, answer in zip(talk.questions[:turn], _history(talk.answers, turn), strict=True)
             for line in (f"Question: {question}", *([f"Answer: {answer}"] if answer is not None else []))
         ]
-        places = {**talk.page, "dialogue": "\n".join([*dialogue, f"Question: {talk.asked[turn]}"])}
+        places = {**talk.page, "dialogue": "\n".join([*dialogue, f"Question: {talk.questions[turn]}"])}
         return self.question(
             row,
             split,
             document=document,
             gold=gold,
             kind="yes_no" if isinstance(value, str) else "number",
-            tags=self.rules.tags({**places, "question": talk.asked[turn]}),
+            tags=self.rules.tags({**places, "question": talk.questions[turn]}),
             places=places,
             meta={"row": row_id, "turn": turn, **meta, "tolerance": self.tolerance},
         )
 
 
 def _history(answers: Sequence[Any], turn: int) -> list[Any]:
-    """The answers before a turn; None where the row does not show them."""
+    """The answers before a turn; None where they are not published."""
     return [*answers[:turn], *[None] * (turn - len(answers[:turn]))]
 
 
 def _native(row: SourceRow) -> _Conversation:
     inner = inside(row, "annotation")
-    asked = texts_of(inner, "dialogue_break" if "dialogue_break" in inner.values else "cur_dial")
+    questions = texts_of(inner, "dialogue_break" if "dialogue_break" in inner.values else "cur_dial")
     table = table_of(row, "table")
     page = {
         "pre_text": inner.values.get("amt_pre_text") or " ".join(texts_of(row, "pre_text")),
         "table": inner.values.get("amt_table") or html(table),
         "post_text": inner.values.get("amt_post_text") or " ".join(texts_of(row, "post_text")),
     }
-    wanted: tuple[int, ...] = ()
+    turns: tuple[int, ...] = ()
     if "turn_ind" in inner.values or "cur_dial" in inner.values:
         turn = inner.values.get("turn_ind", len(items_of(inner, "cur_dial")) - 1)
-        if not isinstance(turn, int) or not 0 <= turn < len(asked):
-            raise RowError(row.place, f"turn {turn} of {len(asked)}")
-        wanted = (turn,)
+        if not isinstance(turn, int) or not 0 <= turn < len(questions):
+            raise RowError(row.place, f"turn {turn} of {len(questions)}")
+        turns = (turn,)
     # the annotator's own answers are those of the FinQA questions: the last turn's, for a conversation of one of them
     qa = row.values.get("qa")
-    shown = [""] * (len(asked) - 1) + [str(qa.get("answer", "")).strip() if isinstance(qa, dict) else ""]
+    shown = [""] * (len(questions) - 1) + [str(qa.get("answer", "")).strip() if isinstance(qa, dict) else ""]
     programs = items_of(inner, "turn_program")
-    return _Conversation(asked, items_of(inner, "exe_ans_list"), shown, programs, page, table, wanted)
+    return _Conversation(questions, items_of(inner, "exe_ans_list"), shown, programs, page, table, turns)
 
 
 def _derived(row: SourceRow) -> _Conversation:
-    asked = texts_of(row, "questions")
-    unknown = [None] * (len(asked) - 1)
+    questions = texts_of(row, "questions")
+    unknown = [None] * (len(questions) - 1)
     return _Conversation(
-        asked,
+        questions,
         [*unknown, need(row, "answer")],
         [],
         [],

@@ -1,4 +1,4 @@
-"""Executed answers of FinQA and ConvFinQA: written plainly, and compared with the program and the annotator's text."""
+"""Executed answers of FinQA and ConvFinQA: write them plainly, and check them against program and annotated answer."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from finr1.answer.program import ProgramError, Table, execute, literal
 from finr1.core.errors import RowError
 
 _NUMBER = re.compile(r"-?\s*\$?\s*(?:\d[\d,]*\.?\d*|\.\d+)")
-DISAGREE = ("unreadable", "sign", "value", "program")  # the doubts of rows whose answers contradict one another
+DISAGREE = ("unreadable", "sign", "value", "program")  # doubts about rows whose answers contradict each other
 
 
 class Executed(NamedTuple):
-    """An executed answer that was looked at: the gold, and what goes into the question's `meta`."""
+    """The gold of an executed answer, and the question's `meta`."""
 
     gold: str
     meta: dict[str, str]
 
 
 def examine(value: object, shown: str | None, program: str, table: Table, place: str, drop: bool) -> Executed:
-    """Compare an executed answer with the annotator's text (None: the row shows none) and the program.
+    """Check an executed answer against the annotated answer (None: not published) and the program.
 
-    RowError for an answer that is none, and with `drop` for one whose doubt is in `DISAGREE`.
+    Raises:
+        RowError: the value is not an answer; or, with `drop`, its doubt is in `DISAGREE`.
     """
     gold = plain(value, place)
     doubt, percent = ("", "") if shown is None else agreement(value, shown)
@@ -40,7 +41,8 @@ def examine(value: object, shown: str | None, program: str, table: Table, place:
 def plain(value: object, place: str) -> str:
     """`exe_ans` as text without exponent or trailing zeros: 1e-05 is 0.00001, 2057.0 is 2057, `yes` stays.
 
-    RowError for what is no finite number and neither yes nor no.
+    Raises:
+        RowError: neither a finite number nor yes or no.
     """
     if isinstance(value, str) and value.strip().lower() in ("yes", "no"):
         return value.strip().lower()
@@ -51,10 +53,11 @@ def plain(value: object, place: str) -> str:
 
 
 def agreement(value: object, shown: str) -> tuple[str, str]:
-    """How the executed answer and the annotator's text fit together.
+    """Compare the executed answer with the annotated one.
 
-    Returns a doubt ("" none, "no answer", "unreadable", "sign", "value") and, where the text is a percentage of that
-    size, whether the executed answer is in "points" (16.9) or a "fraction" (0.169).
+    Returns:
+        The doubt ("" for none, "no answer", "unreadable", "sign", "value"); and, if the annotated answer is the same
+        value as a percentage, whether the executed one is in "points" (16.9) or a "fraction" (0.169).
     """
     if not shown:
         return "no answer", ""
@@ -64,21 +67,21 @@ def agreement(value: object, shown: str) -> tuple[str, str]:
     if not match or not isinstance(value, (int, float)):
         return "unreadable", ""
     digits = re.sub(r"[\s$,]", "", match.group())
-    written, room = float(digits), 0.51 * 10.0 ** -len(digits.partition(".")[2])
+    annotated, rounding = float(digits), 0.51 * 10.0 ** -len(digits.partition(".")[2])
     percent = "%" in shown or "percent" in shown.lower()
     for factor in (1.0, 0.01, 100.0):
-        if abs(abs(written) - abs(value / factor)) <= max(room, 0.01 * abs(written)):
+        if abs(abs(annotated) - abs(value / factor)) <= max(rounding, 0.01 * abs(annotated)):
             kind = {1.0: "points", 0.01: "fraction", 100.0: ""}[factor] if percent else ""
-            return ("sign" if written * value < 0 else ""), kind
+            return ("sign" if annotated * value < 0 else ""), kind
     return "value", ""
 
 
 def program_gives(program: str, table: Table, value: object) -> bool:
-    """Whether a program (or, in ConvFinQA, a lone number) gives the executed answer, to the five decimals it shows."""
+    """Whether a program (or, in ConvFinQA, a single number) gives the executed answer, to its five decimals."""
     try:
-        got = execute(program, table) if "(" in program else literal(program.strip())
+        result = execute(program, table) if "(" in program else literal(program.strip())
     except ProgramError:
         return False
-    if isinstance(got, str) or not isinstance(value, (int, float)):
-        return got == (value.strip().lower() if isinstance(value, str) else value)
-    return abs(got - value) <= 1e-5 + 1e-6 * abs(value)
+    if isinstance(result, str) or not isinstance(value, (int, float)):
+        return result == (value.strip().lower() if isinstance(value, str) else value)
+    return abs(result - value) <= 1e-5 + 1e-6 * abs(value)

@@ -1,4 +1,4 @@
-"""What the sources that read files share: where the files are, tags by rules, and rows set aside."""
+"""Base class of the sources that read files: find the files, tag the rows, set aside what cannot be used."""
 
 from __future__ import annotations
 
@@ -13,28 +13,36 @@ from finr1.parts.source.base import SetAside
 from finr1.parts.source.reading import DataFile, SourceRow, find, read
 from finr1.parts.source.rules import Rule, Rules, Tags
 
-UNKNOWN = "unknown"  # a licence that nobody has looked up
+UNKNOWN = "unknown"  # licence
 
 
 class FileSource(ABC):
     """A source that reads files in upstream's own layout.
 
-    `path` is the data set's folder or `hub:<owner>/<name>`; `wording` a file of finr1/prompt; `rules` (see `Rules`) tag
-    the rows; `licence` is that of the data, for the card of what is made of them. `test_share` (null: `TEST_SHARE`) of
-    the documents, chosen by a hash, are held out as far as they show a gold, beside what upstream holds out. A row that
-    cannot be used is set aside with file and line, in `set_aside`, which each `load` begins anew. ConfigError for
-    settings that cannot work or a folder that is not there; DataError for a file that cannot be read, or without any
-    usable row.
+    A row that cannot be used is added to `set_aside`, with file, line and reason; each `load` starts that list anew.
+
+    Args:
+        path: folder of the data set, or `hub:<owner>/<name>`.
+        wording: prompt text, a file of finr1/core/prompt.
+        rules: tags of the rows; see `Rules`.
+        test_share: share of the documents with gold that are held out, chosen by a hash, in addition to upstream's own
+            test files; None: `TEST_SHARE`.
+        name: what the rows are called; empty: `NAME`.
+        licence: of the data, for the data set's card.
+
+    Raises:
+        ConfigError: a setting is invalid, or the folder does not exist.
+        DataError: a file cannot be read, or has no usable row.
     """
 
     NAME: ClassVar[str]
     WORDING: ClassVar[str]
     RULES: ClassVar[Sequence[Rule]]
-    FILES: ClassVar[Sequence[tuple[Split, str]]]  # patterns below `path`, in the order of reading
+    FILES: ClassVar[Sequence[tuple[Split, str]]]  # glob patterns below `path`, in reading order
     COLUMNS: ClassVar[Sequence[str]] = ()
     ROW: ClassVar[type] = dict
     TEST_SHARE: ClassVar[float] = 0.0
-    REMEDY: ClassVar[str] = "mend the file, or fetch it again"  # for a file without any usable row
+    REMEDY: ClassVar[str] = "fix the file, or download it again"  # for a file without any usable row
 
     def __init__(
         self,
@@ -50,34 +58,34 @@ class FileSource(ABC):
         self.rules = Rules(self.RULES if rules is None else rules, f"source.{self.name}.rules")
         if "{" not in self.wording:
             load(self.wording, key=f"source.{self.name}.wording")
-        self.template = ""  # in place of the wording, where a source takes one
+        self.template = ""  # replaces the wording in sources that take one
         self.test_share = self.TEST_SHARE if test_share is None else test_share
         if not 0 <= self.test_share <= 1:
-            raise ConfigError(f"source.{self.name}.test_share", test_share, "it is a share", "use 0 to 1")
+            raise ConfigError(f"source.{self.name}.test_share", test_share, "not a share", "use 0 to 1")
         self.set_aside: list[SetAside] = []
 
     def patterns(self) -> Sequence[tuple[Split, str]]:
-        """Where to look for files below `path`."""
+        """Split and glob pattern of the files below `path`."""
         return self.FILES
 
     def files(self) -> Iterator[tuple[Split, DataFile]]:
-        """The files to read with the split of each, in order; each once, by the first pattern that fits it."""
-        found: dict[DataFile, Split] = {}
+        """The files to read and the split of each; a file belongs to the first pattern that matches it."""
+        split_of: dict[DataFile, Split] = {}
         for split, pattern in self.patterns():
             for file in find(self.path, [pattern]):
-                found.setdefault(file, split)
-        yield from ((split, file) for file, split in found.items())
+                split_of.setdefault(file, split)
+        yield from ((split, file) for file, split in split_of.items())
 
     @abstractmethod
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterable[Question]:
-        """The questions of one row; RowError where it has to be set aside."""
+        """The questions of one row; RowError sets the row aside."""
 
     def load(self) -> Iterator[Question]:
         self.set_aside = []
         files = list(self.files())
         if not files:
             names = ", ".join(dict.fromkeys(pattern.rpartition("**/")[2] for _, pattern in self.patterns()))
-            raise DataError(self.path, f"none of {names} in it", "put the data set's own files there")
+            raise DataError(self.path, f"none of {names} in it", "put the data set's files there")
         for split, file in files:
             before, usable = len(self.set_aside), False
             for row in read(file, self.COLUMNS, self.ROW):
@@ -95,7 +103,7 @@ class FileSource(ABC):
                 raise DataError(file.at, why, self.REMEDY)
 
     def put_aside(self, error: RowError) -> None:
-        """Keep the place and the reason of a row that becomes no question."""
+        """Record place and reason of a row that does not become a question."""
         self.set_aside.append(SetAside(error.place, error.reason, error.why))
 
     def question(
@@ -111,7 +119,11 @@ class FileSource(ABC):
         choices: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Question:
-        """A question with the wording's `places` filled. RowError for text that cannot be written as UTF-8."""
+        """A question whose prompt is the wording with `places` filled in.
+
+        Raises:
+            RowError: the text cannot be encoded as UTF-8.
+        """
         wording = tags.wording or self.wording
         text = fill_text(self.template or load(wording), **places)
         try:
@@ -134,10 +146,10 @@ class FileSource(ABC):
 
 
 def option_lines(choices: Mapping[str, str]) -> str:
-    """Options as Fin-R1 writes them: `A: …    B: …`."""
+    """The options on one line, as in Fin-R1's prompts: `A: …    B: …`."""
     return "    ".join(f"{letter}: {text}" for letter, text in choices.items())
 
 
 def _held_out(document: str, test_share: float) -> bool:
-    """Whether a document is among the held-out share: a hash, the same on every machine."""
+    """Whether a document is held out: decided by a hash, the same on every machine."""
     return int(stable_id("split", document), 16) < test_share * 16**16

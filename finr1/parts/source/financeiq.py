@@ -1,8 +1,8 @@
 """FinanceIQ, Chinese finance certificate exams: `{dev,test}/<subject>.csv` with columns `,Question,A,B,C,D,Answer`.
 
-Upstream: GitHub Duxiaoman-DI/XuanYuan, hub Duxiaoman-DI/FinanceIQ (CC BY-NC-SA 4.0). Its `dev` (five rows a subject,
-meant as few-shot examples) is the train split here, its `test` the held-out one; Fin-R1 distilled from both. Wording:
-the examples in Fin-R1's README.
+Upstream: GitHub Duxiaoman-DI/XuanYuan, hub Duxiaoman-DI/FinanceIQ (CC BY-NC-SA 4.0). Its `dev` (five rows per subject,
+meant as few-shot examples) is the train split here and its `test` is held out; Fin-R1 distilled from both. Prompt: the
+examples in Fin-R1's README.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LETTERS = ("A", "B", "C", "D")
 
 
 class FinanceIQ(FileSource):
-    """Single-choice exam questions; the file's name is the subject."""
+    """Single-choice exam questions; the subject is the file name."""
 
     NAME, WORDING, COLUMNS = "financeiq", "financeiq.v1", ("", "Question", *LETTERS, "Answer")
     FILES = (("train", "dev/*.csv"), ("test", "test/*.csv"))

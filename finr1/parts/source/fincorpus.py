@@ -2,8 +2,8 @@
 
 Upstream: hub Duxiaoman-DI/FinCorpus (Apache-2.0), read as a stream. `text` is the stem, then options on lines of
 their own (`A、…`, `A．…`, `A.…`), then a line `答案：…` and often one with an explanation. The answer is a letter,
-several, a JSON list of them, an option's text, or free text where there are no options; a row without one is
-distilled, never scored. Fin-R1 took 235.21k rows. Wording: the exam text with its options (Fin-R1's README).
+several, a JSON list of them, an option's text, or free text where there are no options; a row without an answer is
+distilled, never scored. Fin-R1 used 235.21k rows. Prompt: the exam text with its options (Fin-R1's README).
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _PUNCTUATION = "。.;；,， "
 
 
 class Exam(NamedTuple):
-    """An exam text taken apart; `answer` is None without an answer line."""
+    """The parts of an exam text; `answer` is None if there is no answer line."""
 
     stem: str
     choices: Mapping[str, str]
     answer: str | None
 
 
-def take_apart(text: str) -> Exam:
-    """Stem, options and answer of an exam text; the explanation is left out."""
+def split_exam(text: str) -> Exam:
+    """Split an exam text into stem, options and answer; the explanation is dropped."""
     stem: list[str] = []
     choices: dict[str, str] = {}
     answer: list[str] | None = None
     for line in text.splitlines():
-        told, option = _ANSWER.match(line), _OPTION.match(line)
+        answer_line, option = _ANSWER.match(line), _OPTION.match(line)
         if _WHY.match(line):
             break
-        if told:
-            answer = [told[1]]
+        if answer_line:
+            answer = [answer_line[1]]
         elif answer is not None:
             answer.append(line)
         elif option and "ABCDEFGH"[len(choices) : len(choices) + 1] == (letter := _ascii(option[1])):
@@ -61,28 +61,28 @@ def _ascii(letter: str) -> str:
 
 
 def read_answer(exam: Exam) -> tuple[Kind, str | None]:
-    """Kind and gold of an exam question; ValueError where the answer names no option."""
+    """Kind and gold of an exam question; ValueError if the answer is none of the options."""
     if exam.answer is None:
         return ("choice" if exam.choices else "text"), None
     if not exam.choices:
         said = _unlisted(exam.answer)
         plain = said.strip(_PUNCTUATION)
         return ("yes_no" if len(plain) <= 3 and polarity(plain) else "text"), said
-    # each of a list by itself: an option's text may hold the comma that would join them
+    # items one by one: an option's text may contain a comma
     answers = [str(item) for item in json.loads(exam.answer)] if exam.answer.startswith("[") else [exam.answer]
     letters: set[str] = set()
     for answer in answers:
         named, _ = letters_named(answer.strip(_PUNCTUATION), "".join(exam.choices), exam.choices)
         if not named:
-            raise ValueError(f"answer {answer[:60]!r} names none of the options {', '.join(exam.choices)}")
+            raise ValueError(f"answer {answer[:60]!r} is none of the options {', '.join(exam.choices)}")
         letters |= named
     if not letters:
-        raise ValueError(f"answer {exam.answer[:60]!r} names none of the options {', '.join(exam.choices)}")
+        raise ValueError(f"answer {exam.answer[:60]!r} is none of the options {', '.join(exam.choices)}")
     return "choice", "".join(sorted(letters))
 
 
 def _unlisted(answer: str) -> str:
-    """The answer without the JSON list that it may stand in; a text that only begins with a bracket stays."""
+    """The items of an answer that is a JSON list, joined; any other text as it is."""
     try:
         listed = json.loads(answer) if answer.startswith('["') else None
     except ValueError:
@@ -98,9 +98,9 @@ class FinCorpus(FileSource):
     RULES = ({"language": "zh", "module": "professional knowledge", "domain": "金融考试"},)
 
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
-        exam = take_apart(text_of(row, "text"))
+        exam = split_exam(text_of(row, "text"))
         if not exam.stem or len(exam.choices) == 1:
-            raise RowError(row.place, "one option alone" if exam.stem else "no question before its options or answer")
+            raise RowError(row.place, "only one option" if exam.stem else "no question before its options or answer")
         try:
             kind, gold = read_answer(exam)
         except ValueError as error:

@@ -2,9 +2,9 @@
 
 Upstream: GitHub ssymmetry/BBT-FinCUGE-Applications (no licence given); rows are lists whose fields depend on the
 task, `problem_list` rows are `{"id", "input"}` without gold: distilled, never scored. The instruction version (hub
-Maciel/FinCUGE-Instruction, made by GitHub Macielyoung/FinCUGE_Instruction), which Fin-R1 used, has rows
-`instruction`, `input`, `output`, `task`. `eval` is held out. Wordings of the tasks: one of the instruction version's
-each, its choices of answer spelt out; FinNE (news emotion), which it does not use, is worded by us.
+Maciel/FinCUGE-Instruction, from GitHub Macielyoung/FinCUGE_Instruction), which Fin-R1 used, has columns `instruction`,
+`input`, `output`, `task`. `eval` is held out. Prompts: per task one of the instruction version's, with its possible
+answers spelt out; FinNE (news emotion), which that version lacks, has a prompt of ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RELATIONS += ["合作", "自己", "竞争", "重组", "合并", "签约", "订�
 RELATIONS = {**{name: name for name in _RELATIONS}, "unknown": "没有关系"}
 
 
-# the fields of a task's rows, in order; one named like a place of its wording fills it
+# fields of a task's rows, in order; each fills the placeholder of its name in the prompt
 FIELDS: Mapping[str, Sequence[str]] = {
     "fincqa": ("text", "gold"),
     "finqa": ("text", "gold"),
@@ -48,13 +48,17 @@ FIELDS: Mapping[str, Sequence[str]] = {
 
 
 # the fields of `problem_list` rows
-ASKED = {"finese": ("text", "event"), "finnsp": ("title", "text", "entities"), "finre": ("head", "tail", "text")}
+PROBLEM_FIELDS = {
+    "finese": ("text", "event"),
+    "finnsp": ("title", "text", "entities"),
+    "finre": ("head", "tail", "text"),
+}
 LABELS = {"finfe": EMOTION, "finne": NEWS_EMOTION, "finnl": TOPICS, "finre": RELATIONS}
 INSTRUCTION = ("**/*.csv", "**/*.jsonl", "**/*.parquet")
 
 
-class _Asked(NamedTuple):
-    """What one row asks."""
+class _Item(NamedTuple):
+    """One row: the prompt's fields, kind, gold and choices."""
 
     places: Mapping[str, str]
     kind: Kind
@@ -65,9 +69,9 @@ class _Asked(NamedTuple):
 class FinCUGE(FileSource):
     """Labels (one or several), and free text for fincqa, finqa, finese and finna.
 
-    `tasks` restricts the list layout to some of the nine; `layout` is `lists` or `instruction`. Rows of finese
-    without an event (`其他`), which the instruction version drops too, and of finnsp without an entity ask nothing
-    and are set aside.
+    `layout` is `lists` or `instruction`; `tasks` restricts the list layout to some of the nine. Rows of finese without
+    an event (`其他`), which the instruction version drops too, and rows of finnsp without an entity are set aside:
+    there is nothing to answer.
     """
 
     NAME, WORDING, ROW = "fincuge", "fincuge_{task}.v1", object
@@ -105,30 +109,30 @@ class FinCUGE(FileSource):
 
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         if self.layout == "instruction":
-            task, asked = str(row.values.get("task", "")).lower(), _instruction(row)
+            task, item = str(row.values.get("task", "")).lower(), _instruction_row(row)
         else:
             task = file.at.split("/")[-2]
-            asked = _listed(row, task)
+            item = _list_row(row, task)
         wording = self.wording.replace("{task}", "instruction" if self.layout == "instruction" else task)
-        tags = self.rules.tags({**asked.places, "task": task})
+        tags = self.rules.tags({**item.places, "task": task})
         yield self.question(
             row,
             split,
-            document=f"fincuge/{stable_id(asked.places['text'])}",
-            gold=asked.gold,
-            kind=asked.kind,
+            document=f"fincuge/{stable_id(item.places['text'])}",
+            gold=item.gold,
+            kind=item.kind,
             tags=tags if tags.wording else tags._replace(wording=wording),
-            places=asked.places,
-            choices=asked.choices,
+            places=item.places,
+            choices=item.choices,
             meta={"task": task},
         )
 
 
-def _listed(row: SourceRow, task: str) -> _Asked:
-    """A row of the list layout, or of a `problem_list`."""
+def _list_row(row: SourceRow, task: str) -> _Item:
+    """Read a row of a `train_list`, `eval_list` or `problem_list` file."""
     if isinstance(row.values, dict):
         given = row.values.get("input")
-        names: Sequence[str] = ASKED.get(task, ("text",))
+        names: Sequence[str] = PROBLEM_FIELDS.get(task, ("text",))
         values = list(given) if isinstance(given, list) else [given]
         if task == "finnsp" and len(values) == 2:
             values = ["", *values]
@@ -136,12 +140,12 @@ def _listed(row: SourceRow, task: str) -> _Asked:
         names, values = FIELDS[task], row.values
     if not isinstance(values, list) or len(values) != len(names):
         raise RowError(row.place, f"not the {len(names)} fields {', '.join(names)} of {task}")
-    fields = {name: _plain(row, name, value) for name, value in zip(names, values, strict=True)}
+    fields = {name: _text_of_value(row, name, value) for name, value in zip(names, values, strict=True)}
     if not fields["text"]:
         raise RowError(row.place, "an empty text")
     if fields.get("event") == "其他" or fields.get("entities") == "":
         missing = "event" if "event" in fields else "entity"
-        raise RowError(row.place, f"it names no {missing}, so it asks nothing", reason="asks_nothing")
+        raise RowError(row.place, f"no {missing}, so there is nothing to answer", reason="asks_nothing")
     gold, choices = fields.pop("gold", None), dict(LABELS.get(task, {}))
     if task == "finnsp":
         gold = gold or NONE if "flag" in fields else None
@@ -154,26 +158,26 @@ def _listed(row: SourceRow, task: str) -> _Asked:
             raise RowError(row.place, f"label {gold!r}", f"labels are {', '.join(choices)}")
     if gold == "":
         raise RowError(row.place, "an empty answer")
-    return _Asked(fields, "label" if choices else "text", gold, choices)
+    return _Item(fields, "label" if choices else "text", gold, choices)
 
 
-def _plain(row: SourceRow, name: str, value: object) -> str:
+def _text_of_value(row: SourceRow, name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise RowError(row.place, f"{name} is {value!r:.60}, not text")
     return str(value).strip()
 
 
-def _instruction(row: SourceRow) -> _Asked:
-    """A row of the instruction version; where its answer is a sentence around one label, the label is the gold."""
+def _instruction_row(row: SourceRow) -> _Item:
+    """Read a row of the instruction version; if its answer is a sentence with one label, the gold is that label."""
     if not isinstance(row.values, dict):
-        raise RowError(row.place, "no object")
+        raise RowError(row.place, "not an object")
     instruction, output = text_of(row, "instruction"), text_of(row, "output")
     text = str(row.values.get("input") or "").strip()
     choices = {"finfe": EMOTION, "finre": RELATIONS}.get(str(row.values.get("task", "")).lower(), {})
-    named, _ = labels_named(output, choices)
-    if len(named) != 1:
+    labels, _ = labels_named(output, choices)
+    if len(labels) != 1:
         choices = {}
     whole = "\n".join(filter(None, (instruction, text)))
     if not whole or not output:
         raise RowError(row.place, "no instruction or no output")
-    return _Asked({"text": whole}, "label" if choices else "text", next(iter(named)) if choices else output, choices)
+    return _Item({"text": whole}, "label" if choices else "text", next(iter(labels)) if choices else output, choices)

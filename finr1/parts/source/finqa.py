@@ -1,8 +1,8 @@
 """FinQA, numerical reasoning over S&P 500 report pages: JSON arrays `train.json`, `dev.json`, `test.json`.
 
-Upstream: GitHub czyssrs/FinQA (MIT). Train split: the train and dev files, whichever are there; held-out: the test file
-(Fin-R1 distilled from all three). The gold is `exe_ans`, the executed program, since the annotator's `answer` is at
-times empty, rounded or wrong. Wording: Fin-R1's README. One document is one report page, which ConvFinQA uses too.
+Upstream: GitHub czyssrs/FinQA (MIT). Train split: the train and dev files, as far as present; held out: the test file
+(Fin-R1 distilled from all three). The gold is `exe_ans`, the result of the program, since the annotated `answer` is
+sometimes empty, rounded or wrong. Prompt: Fin-R1's README. A document is a report page, which ConvFinQA shares.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from finr1.parts.source.rules import Rule
 class FinQA(FileSource):
     """Questions with an executed answer.
 
-    `tolerance` is the relative difference at which an answer still counts: `exe_ans` shows five decimals that no one
-    writes. FinQA names none; 1% is that of the EnvCommons/FinQA environment. A row whose executed answer, annotated
-    answer and program do not agree says so in `meta["doubt"]`; `drop_doubtful` sets those in `DISAGREE` aside.
+    Args:
+        tolerance: relative difference at which an answer still counts as correct, since nobody writes the five decimals
+            of `exe_ans`. FinQA specifies none; 1% is that of the EnvCommons/FinQA environment.
+        drop_doubtful: set rows aside whose executed answer, annotated answer and program disagree (`DISAGREE`);
+            otherwise `meta["doubt"]` says so.
     """
 
     NAME, WORDING = "finqa", "finqa.v1"

@@ -1,8 +1,9 @@
-"""The files of a source: CSV, JSON, JSONL (also `.gz`) and Parquet, in a folder or, through `datasets`, on the hub.
+"""Read the rows of CSV, JSON, JSONL (also `.gz`) and Parquet files, from a folder or, through `datasets`, from the hub.
 
-A row that cannot be read comes with its fault, so that the source can set it aside; a file that cannot be read at all
-is one DataError. Lines are read one at a time, from the hub as a stream; a JSON array is held as text, not as
-objects.
+A row that cannot be read is returned with its `fault`, so that the source can set it aside with file and line; a file
+that cannot be read at all raises one DataError. Lines are read one at a time, hub files as a stream. A JSON array is
+held as text and decoded row by row: ijson, which streams, refuses NaN, refuses the whole file for one byte of invalid
+UTF-8, and does not say on which line a row stands.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HUB = "hub:"
-MAX_ROW = 10_000_000  # bytes of a line, characters of a row in an array: no question is that long
+MAX_ROW = 10_000_000  # bytes per line, characters per row of an array; longer rows are set aside
 _CHUNK = 1_000_000
-_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` decodes them
-_NO_UTF8, _TOO_LONG = "no UTF-8 text", f"longer than {MAX_ROW:,} bytes"
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as `surrogateescape` decodes them
+_BAD_UTF8, _TOO_LONG = "invalid UTF-8", f"longer than {MAX_ROW:,} bytes"
 _SPACE = re.compile(r"\s*")
 
 
 class DataFile(NamedTuple):
-    """One file: its path, or its address on the hub."""
+    """A file by its path, or by its address on the hub."""
 
     at: str
     on_hub: bool = False
@@ -42,15 +43,15 @@ class DataFile(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Folder and name."""
+        """Folder and file name."""
         return "/".join(self.at.split("/")[-2:])
 
 
 class SourceRow(NamedTuple):
-    """One row: an object, or a list in some JSON arrays; `fault` says why there is none."""
+    """One row: an object, or a list in some JSON arrays; `fault` says why it could not be read."""
 
-    place: str  # for messages: file and line
-    origin: str  # for the lineage: folder, file and number
+    place: str  # for error messages: file and line
+    origin: str  # for lineage: folder, file and row number
     values: Any
     fault: str = ""
 
@@ -62,10 +63,12 @@ class _Line(NamedTuple):
 
 
 def find(path: str, patterns: Sequence[str]) -> list[DataFile]:
-    """The files that match, pattern by pattern, each pattern's in order of name; `path` may be a file itself.
+    """Files that match the glob patterns: pattern by pattern, each pattern's files by name.
 
-    `path` is a folder or `hub:<owner>/<name>[@<revision>]`. ConfigError where the folder is not there or `datasets`
-    finds no such hub id.
+    `path` is a folder, a file, or `hub:<owner>/<name>[@<revision>]`.
+
+    Raises:
+        ConfigError: the folder does not exist, or `datasets` cannot open the hub id.
     """
     if path.startswith(HUB):
         return [file for pattern in patterns for file in _hub_files(path, pattern)]
@@ -79,7 +82,11 @@ def find(path: str, patterns: Sequence[str]) -> list[DataFile]:
 
 
 def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> Iterator[SourceRow]:
-    """The rows of one file, by its name's ending. `columns` must be there: DataError names the one that is not."""
+    """The rows of one file, whose format is that of its extension.
+
+    Raises:
+        DataError: the file is missing, empty or corrupt, or lacks one of `columns`.
+    """
     name = file.name.removesuffix(".gz")
     try:
         if name.endswith(".csv"):
@@ -93,20 +100,20 @@ def read(file: DataFile, columns: Sequence[str] = (), row_type: type = dict) -> 
     except FileNotFoundError as error:
         raise DataError(file.at, "no such file", "put the data set's own file there") from error
     except UnicodeDecodeError as error:
-        raise DataError(file.at, f"{_NO_UTF8} at byte {error.start}", "save it as UTF-8") from error
+        raise DataError(file.at, f"{_BAD_UTF8} at byte {error.start}", "save it as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(file.at, f"broken gzip file ({error})", "fetch it again") from error
+        raise DataError(file.at, f"corrupt gzip file ({error})", "download it again") from error
 
 
 def need(row: SourceRow, key: str) -> Any:
-    """`row.values[key]`; RowError where it is not there."""
+    """`row.values[key]`; RowError if it is missing."""
     if not isinstance(row.values, Mapping) or key not in row.values:
         raise RowError(row.place, f"no key `{key}`")
     return row.values[key]
 
 
 def inside(row: SourceRow, key: str) -> SourceRow:
-    """The object in a field, as a row; RowError where there is none."""
+    """The object in a field as a row of its own; RowError if it is not an object."""
     value = need(row, key)
     if not isinstance(value, Mapping):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not an object")
@@ -114,7 +121,7 @@ def inside(row: SourceRow, key: str) -> SourceRow:
 
 
 def items_of(row: SourceRow, key: str) -> list[Any]:
-    """The list in a field, empty where there is no such field; RowError where it is no list."""
+    """The list in a field, empty if the field is missing; RowError if it is not a list."""
     value = row.values.get(key, [])
     if not isinstance(value, list):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not a list")
@@ -122,7 +129,7 @@ def items_of(row: SourceRow, key: str) -> list[Any]:
 
 
 def text_of(row: SourceRow, key: str) -> str:
-    """The text of a field without outer white space; RowError where there is none (null, NaN, a number, a list)."""
+    """The stripped text of a field; RowError if it is not text (null, NaN, a number, a list)."""
     value = need(row, key)
     if not isinstance(value, str):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not text")
@@ -130,7 +137,7 @@ def text_of(row: SourceRow, key: str) -> str:
 
 
 def texts_of(row: SourceRow, key: str) -> list[str]:
-    """The texts of a field that is a list of them; RowError where it is not."""
+    """The texts in a field; RowError if it is not a list of texts."""
     value = need(row, key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not a list of texts")
@@ -138,7 +145,7 @@ def texts_of(row: SourceRow, key: str) -> list[str]:
 
 
 def table_of(row: SourceRow, key: str) -> list[list[str]]:
-    """A table: a list of rows of texts; RowError where it is none."""
+    """The table in a field, a list of lists of texts; RowError if it is not one."""
     value = need(row, key)
     if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not a table")
@@ -155,7 +162,7 @@ def _open(file: DataFile) -> BinaryIO:
 
 
 def _lines(file: DataFile) -> Iterator[_Line]:
-    """Lines with their ends, one at a time; a byte-order mark is dropped, a line that is too long is not held."""
+    """Lines with their line ends, one at a time, without byte-order mark. Lines that are too long are not kept."""
     number = 0
     if file.on_hub:
         for number, row in enumerate(_stream("text", file, keep_linebreaks=True), 1):
@@ -174,7 +181,7 @@ def _decoded(data: bytes, number: int) -> _Line:
     try:
         return _Line(number, data.decode())
     except UnicodeDecodeError as error:
-        return _Line(number, data.decode(errors="replace"), f"{_NO_UTF8} at byte {error.start}")
+        return _Line(number, data.decode(errors="replace"), f"{_BAD_UTF8} at byte {error.start}")
 
 
 def _too_long(binary: BinaryIO, data: bytes, number: int) -> _Line:
@@ -182,7 +189,7 @@ def _too_long(binary: BinaryIO, data: bytes, number: int) -> _Line:
     while True:
         quotes += data.count(b'"')
         if data.endswith(b"\n") or not data:
-            # an odd quote keeps a CSV reader in step: the lines after this one are still read as they were meant
+            # an odd number of quotes opens or closes a CSV field: one quote keeps the reader in step for the next lines
             return _Line(number, '"\n' if quotes % 2 else "\n", _TOO_LONG)
         data = binary.readline(_CHUNK)
 
@@ -200,7 +207,7 @@ def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
     try:
         header = next(reader)
     except csv.Error as error:
-        raise DataError(file.at, f"broken CSV header ({error})", "mend line 1") from error
+        raise DataError(file.at, f"broken CSV header ({error})", "fix line 1") from error
     missing = [column for column in columns if column not in header]
     if missing:
         why = f"no column `{missing[0]}` in its header {','.join(header)}"
@@ -225,7 +232,7 @@ def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
 
 
 def _holds_lines(file: DataFile) -> bool:
-    """Whether a `.json` file holds an object a line, as some upstream files do, and not one document."""
+    """Whether a `.json` file has one object per line, as some upstream files do, rather than one document."""
     texts = (line.text.strip() for line in _lines(file) if line.text.strip())
     first, second = next(texts, ""), next(texts, "")
     if not (first.startswith("{") and first.endswith("}")) or second:
@@ -255,30 +262,30 @@ def _reason(error: Exception) -> str:
 
 def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> SourceRow:
     if not fault and not isinstance(values, row_type):
-        fault = f"{_short(values)} is no JSON {'object' if row_type is dict else 'array'}"
+        fault = f"{_short(values)} is not a JSON {'object' if row_type is dict else 'array'}"
     return SourceRow(place, origin, values, fault)
 
 
 def _json(file: DataFile, row_type: type) -> Iterator[SourceRow]:
-    """The items of one array, or of the arrays in one object; a fault in the JSON itself ends the file: DataError."""
+    """The items of one array, or of the arrays in one object. Broken JSON ends the file with a DataError."""
     if file.on_hub:
         text = "".join(line.text for line in _lines(file))
     else:
         with _open(file) as binary:
             text = binary.read().decode("utf-8-sig", "surrogateescape")
-    at, depth = _skip(text, 0), 0
-    if text[at : at + 1] == "{":  # {"dev": [...]}
-        at = text.find("[", at)
-        depth = 1
-    if not text.strip() or at < 0 or text[at : at + 1] != "[":
-        raise DataError(file.at, "no JSON array" if text.strip() else "an empty file", "it holds rows, as upstream")
-    decoder, number, line, counted = json.JSONDecoder(), 0, 1, 0
+    at = _skip(text, 0)
+    in_object = text.startswith("{", at)  # {"dev": [...]}
+    at = text.find("[", at) if in_object else at
+    if at < 0 or not text.startswith("[", at):
+        why = "no JSON array" if text.strip() else "an empty file"
+        raise DataError(file.at, why, "use the data set's own file")
+    decoder, number, line, counted = json.JSONDecoder(), 0, 1, 0  # `line` is the line of position `counted`
     at += 1
     while True:
         at = _skip(text, at)
-        if text[at : at + 1] == "]":
-            after = _skip(text, at + 1)
-            at = text.find("[", after) + 1 if depth and text[after : after + 1] == "," else 0
+        if text.startswith("]", at):
+            at = _skip(text, at + 1)
+            at = text.find("[", at) + 1 if in_object and text.startswith(",", at) else 0
             if not at:
                 return
             continue
@@ -288,15 +295,14 @@ def _json(file: DataFile, row_type: type) -> Iterator[SourceRow]:
             values, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             line += text.count("\n", at, getattr(error, "pos", at))
-            raise DataError(
-                file.at, f"broken JSON at line {line}, in row {number} ({_reason(error)})", "mend it"
-            ) from error
-        fault = _NO_UTF8 if _ESCAPED.search(text, at, end) else _TOO_LONG if end - at > MAX_ROW else ""
+            why = f"broken JSON at line {line}, in row {number} ({_reason(error)})"
+            raise DataError(file.at, why, "fix it") from error
+        fault = _BAD_UTF8 if _ESCAPED.search(text, at, end) else _TOO_LONG if end - at > MAX_ROW else ""
         yield _typed(f"{file.at} row {number} (line {line})", f"{file.origin}:{number}", values, fault, row_type)
         at = _skip(text, end)
-        if text[at : at + 1] not in (",", "]"):
-            raise DataError(file.at, f"broken JSON after row {number}: no comma or closing bracket", "mend it")
-        at += text[at] == ","
+        if not text.startswith((",", "]"), at):
+            raise DataError(file.at, f"broken JSON after row {number}: no comma or closing bracket", "fix it")
+        at += text.startswith(",", at)
 
 
 def _skip(text: str, at: int) -> int:
@@ -325,11 +331,11 @@ def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapp
         for batch in table.iter_batches(256):
             yield from _batch_rows(batch)
     except pa.ArrowException as error:
-        raise DataError(file.at, f"broken Parquet file ({_reason(error)})", "fetch it again") from error
+        raise DataError(file.at, f"corrupt Parquet file ({_reason(error)})", "download it again") from error
 
 
 def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
-    """Values and fault of each row; one by one where something in the batch is too long or no UTF-8."""
+    """Values and fault of each row; row by row only if the batch is too long or holds bad UTF-8."""
     if batch.nbytes <= MAX_ROW:
         with contextlib.suppress(UnicodeDecodeError):
             return [(values, "") for values in batch.to_pylist()]
@@ -338,7 +344,7 @@ def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
         try:
             rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (row.to_pylist()[0], ""))
         except UnicodeDecodeError as error:
-            rows.append(({}, f"{_NO_UTF8} at byte {error.start}"))
+            rows.append(({}, f"{_BAD_UTF8} at byte {error.start}"))
     return rows
 
 
@@ -351,14 +357,14 @@ def _hub_files(path: str, pattern: str) -> list[DataFile]:
         builder = load_dataset_builder(name, data_files={"train": pattern}, revision=revision or None)
     except DataFilesNotFoundError:
         return []
-    except Exception as error:  # whatever the network or the hub's own files bring up
+    except Exception as error:  # any error of the network or of the hub's files
         why = f"`datasets` cannot open it ({type(error).__name__}: {_reason(error)})"
-        raise ConfigError("path", path, why, "check the name and the network, or give a folder") from error
+        raise ConfigError("path", path, why, "check the name and the network, or use a folder") from error
     return [DataFile(str(at), on_hub=True) for at in (builder.config.data_files or {}).get("train", [])]
 
 
 def _stream(builder: str, file: DataFile, **options: Any) -> Iterator[Mapping[str, Any]]:
-    """The rows of one hub file as they arrive; DataError where the stream breaks."""
+    """The rows of one hub file as they arrive; DataError if the stream breaks."""
     from datasets import load_dataset
 
     number = 0
@@ -366,6 +372,6 @@ def _stream(builder: str, file: DataFile, **options: Any) -> Iterator[Mapping[st
         for row in load_dataset(builder, data_files={"train": file.at}, split="train", streaming=True, **options):
             yield row
             number += 1
-    except Exception as error:  # whatever the network or the format brings up
+    except Exception as error:  # any error of the network or of the format
         why = f"`datasets` stops after row {number} ({type(error).__name__}: {_reason(error)})"
-        raise DataError(file.at, why, "check the network, or fetch the file and give its folder") from error
+        raise DataError(file.at, why, "check the network, or download the file and set its folder") from error

@@ -1,4 +1,4 @@
-"""Language, kind, module and task domain of a source's rows, by the rules in its yaml."""
+"""Tag a source's rows with language, module, domain, kind and wording, by the rules in its yaml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDED = ("language", "module", "domain")
 
 
 class Tags(NamedTuple):
-    """What the rules say of a row; an empty kind or wording is left to the source."""
+    """The tags of one row; where `kind` or `wording` is empty, the source decides."""
 
     language: Language
     module: Module
@@ -31,11 +31,14 @@ class Tags(NamedTuple):
 
 
 class Rules:
-    """A list of rules; each tag is that of the first rule that fits and gives it.
+    """A list of rules. Each tag of a row comes from the first matching rule that gives it.
 
-    A rule is `{if: {<field>: <regular expression>, ...}, language: …, kind: …, module: …, domain: …, wording: …}`. It
-    fits where every expression is found in its field; without `if` it always fits. The last rule must always fit and
-    give language, module and domain, so that no row is without. ConfigError names the rule that cannot work.
+    A rule is `{if: {<field>: <regex>, ...}, language: …, module: …, domain: …, kind: …, wording: …}`. It matches if
+    every regex is found in its field; without `if` it always matches. The last rule must always match and give
+    language, module and domain, so that every row has them.
+
+    Raises:
+        ConfigError: names the rule that is invalid.
     """
 
     def __init__(self, rules: Sequence[Rule], key: str) -> None:
@@ -50,18 +53,18 @@ class Rules:
         last = rules[-1] if rules else {}
         missing = [tag for tag in _NEEDED if not last.get(tag)]
         if "if" in last or missing:
-            why = f"it gives no {missing[0]}" if missing else "it does not always fit"
+            why = f"it gives no {missing[0]}" if missing else "it does not match every row"
             raise ConfigError(
-                f"{key}.{len(rules) - 1}", dict(last), f"as the last rule {why}", "end with a rule for all"
+                f"{key}.{len(rules) - 1}", dict(last), f"as the last rule {why}", "end with a rule without `if`"
             )
 
     def tags(self, fields: Mapping[str, object]) -> Tags:
         """The tags of a row with these fields."""
-        found: dict[str, Any] = {}
+        tags: dict[str, Any] = {}
         for patterns, rule in self._rules:
             if all(pattern.search(str(fields.get(name, ""))) for name, pattern in patterns.items()):
-                found = {**{tag: value for tag, value in rule.items() if tag != "if"}, **found}
-        return Tags(**found)
+                tags = {**{tag: value for tag, value in rule.items() if tag != "if"}, **tags}
+        return Tags(**tags)
 
 
 def _patterns(rule: Rule, key: str) -> dict[str, re.Pattern[str]]:
@@ -70,6 +73,6 @@ def _patterns(rule: Rule, key: str) -> dict[str, re.Pattern[str]]:
         try:
             patterns[field] = re.compile(str(pattern))
         except re.error as error:
-            why = f"no regular expression ({error})"
-            raise ConfigError(f"{key}.if.{field}", pattern, why, "mend it") from error
+            why = f"not a regular expression ({error})"
+            raise ConfigError(f"{key}.if.{field}", pattern, why, "fix it") from error
     return patterns

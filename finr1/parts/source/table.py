@@ -1,10 +1,13 @@
-"""Questions from rows with named fields, one a row: what the generic sources and the simplest data sets share."""
+"""Any file with one question per row, configured in yaml alone: which column holds what, and which tags the rows get.
+
+Used by `conf/source/{jsonl,parquet,finance_instruct_500k,finance_qt,finpee}.yaml` and `conf/benchmark/table.yaml`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from finr1.answer.choices import letters_named
 from finr1.core.errors import ConfigError, RowError
@@ -18,23 +21,28 @@ _LETTERS = "ABCDEFGH"
 
 
 class TableSource(FileSource):
-    """One question a row, by field names.
+    """One question per row of a JSONL, JSON, CSV or Parquet file (also `.gz`), by column names.
 
-    `fields` maps what a question needs to the columns that hold it: `gold` (rows without one are never scored),
-    `choices` (a list of columns, or one column with a list or a mapping; the gold is then a letter, several, an
-    option's text, or a list of these; options are called as their columns where those are letters, else A, B, …),
-    `document` (what must not straddle a split; default: the places), and every `{place}` of the wording, or of the
-    `template` that stands in its place. `path` is a folder, a file, or
-    `hub:<owner>/<name>`; `files` are patterns in it, `test_files` those of files held out whole. `tolerance` is the
-    relative difference at which a number still counts: golds such as 0.06757 show more digits than anyone writes
-    (6.76%). 0: the precision that the gold shows.
+    `path` is a file, a folder or `hub:<owner>/<name>`. `files` are glob patterns below it; files that match
+    `test_files` are held out whole.
+
+    `fields` maps each part of a question to its column:
+
+    - `gold`: the reference answer; rows without one are never scored;
+    - `choices`: a list of columns, or one column that holds a list or a mapping. Options are named after their columns
+      where those are single letters, else A, B, …; the gold is then a letter, several letters, an option's text, or a
+      list of these;
+    - `document`: rows with the same value stay in one split; default: a hash of the question's fields;
+    - every other name fills the placeholder of that name in the wording, or in `template`, which replaces it.
+
+    `tolerance` is the relative difference at which a number still counts as correct: golds such as 0.06757 show more
+    digits than anyone writes (6.76%). 0 means the precision that the gold shows.
     """
 
-    FIELDS: ClassVar[Sequence[tuple[str, Any]]] = (("question", "question"), ("gold", "answer"))
-    KIND: ClassVar[Kind] = "text"
-    PATTERNS: ClassVar[Sequence[str]]
-    FILES = ()
-    REMEDY = "say by `fields` which of its columns hold what, or mend the file"
+    NAME, WORDING = "table", "question.v1"
+    FILES = tuple(("train", f"**/*.{suffix}") for suffix in ("jsonl", "jsonl.gz", "json", "csv", "parquet"))
+    RULES = ({"language": "en", "module": "professional knowledge", "domain": "finance"},)
+    REMEDY = "set `fields` to the names of its columns, or fix the file"
 
     def __init__(
         self,
@@ -51,40 +59,38 @@ class TableSource(FileSource):
         tolerance: float = 0.0,
     ) -> None:
         super().__init__(str(path or ""), wording, rules, test_share, name, licence)
+        key = f"source.{self.name}"
         if not path:
-            self.no_path()
-        self._train, self._test = self.PATTERNS if files is None else files, test_files
-        named = self.FIELDS if fields is None else fields.items()
-        self.fields = {name: column for name, column in named if column is not None}
+            remedy = f"set {key}.path=<file, folder or {HUB}owner/name>, or leave it out: '~{key}'"
+            raise ConfigError(f"{key}.path", None, "no file to read", remedy)
+        self._train, self._test = files, test_files
+        columns = {"question": "question", "gold": "answer"} if fields is None else fields
+        self.fields = {field: column for field, column in columns.items() if column is not None}
         if not set(self.fields) - set(_SPECIAL):
-            why = "it fills no place of the wording"
-            raise ConfigError(f"source.{self.name}.fields", self.fields, why, "add {question: <column>}")
+            why = "no field fills a placeholder of the wording"
+            raise ConfigError(f"{key}.fields", self.fields, why, "add {question: <column>}")
         if not 0 <= tolerance < 1:
-            raise ConfigError(f"source.{self.name}.tolerance", tolerance, "not a relative difference", "use e.g. 0.01")
+            raise ConfigError(f"{key}.tolerance", tolerance, "not a relative difference", "use e.g. 0.01")
         self.template, self.tolerance = template, tolerance
         for place in re.findall(r"\{(\w+)\}", template):
             if place != "choices" and place not in self.fields:
                 remedy = f"add {{{place}: <column>}} to its fields"
-                raise ConfigError(f"source.{self.name}.template", template, f"nothing fills {{{place}}}", remedy)
-
-    def no_path(self) -> None:
-        """ConfigError: nothing says where the rows are."""
-        remedy = f"set source.{self.name}.path=<file, folder or {HUB}owner/name>"
-        raise ConfigError(f"source.{self.name}.path", None, "it does not say where the rows are", remedy)
+                raise ConfigError(f"{key}.template", template, f"nothing fills {{{place}}}", remedy)
 
     def patterns(self) -> Sequence[tuple[Split, str]]:
-        return [*(("test", name) for name in self._test), *(("train", name) for name in self._train)]
+        train = self.FILES if self._train is None else [("train", pattern) for pattern in self._train]
+        return [*(("test", pattern) for pattern in self._test), *train]
 
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
-        names = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
-        places = {name: text_of(row, column) for name, column in names.items()}
+        columns = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
+        places = {name: text_of(row, column) for name, column in columns.items()}
         choices = self._choices(row)
         if not any(places.values()):
-            raise RowError(row.place, f"nothing in {', '.join(names.values())}")
+            raise RowError(row.place, f"empty {', '.join(columns.values())}")
         document = str(need(row, self.fields["document"])) if "document" in self.fields else stable_id(places)
         document = f"{self.name}/{document}"
         tags = self.rules.tags({**row.values, **places, "file": file.name})
-        kind: Kind = tags.kind or ("choice" if choices else self.KIND)
+        kind: Kind = tags.kind or ("choice" if choices else "text")
         yield self.question(
             row,
             split,
@@ -108,11 +114,11 @@ class TableSource(FileSource):
         if isinstance(value, Mapping):
             return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):
-            raise RowError(row.place, f"`{given}` is no list of up to {len(_LETTERS)} choices")
+            raise RowError(row.place, f"`{given}` is not a list of up to {len(_LETTERS)} choices")
         return {letter: str(text).strip() for letter, text in zip(_LETTERS, value, strict=False)}
 
     def _letters(self, columns: Sequence[str]) -> Sequence[str]:
-        """What the options in these columns are called: the columns' names where they are letters, else A, B, …"""
+        """The options' letters: the names of their columns if all are letters, else A, B, …"""
         if all(re.fullmatch("[A-Za-z]", column) for column in columns):
             return [column.upper() for column in columns]
         if len(columns) > len(_LETTERS):
@@ -122,18 +128,18 @@ class TableSource(FileSource):
 
     def _gold(self, row: SourceRow, kind: Kind, choices: Mapping[str, str]) -> str | None:
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
-        if value is None or value != value or not str(value).strip():  # NaN is how a table shows nothing
+        if value is None or value != value or not str(value).strip():  # NaN is an empty cell
             return None
-        several = isinstance(value, list) and kind == "choice"  # each right option by itself
+        several = isinstance(value, list) and kind == "choice"  # a list of correct options
         if isinstance(value, Mapping) or (isinstance(value, list) and not (several and value)):
-            raise RowError(row.place, f"`{self.fields['gold']}` is no single value")
+            raise RowError(row.place, f"`{self.fields['gold']}` is not a single value")
         golds = [str(item).strip() for item in (value if several else [value])]
         if kind != "choice":
             return golds[0]
-        found: set[str] = set()
+        correct: set[str] = set()
         for gold in golds:
             letters, _ = letters_named(gold, "".join(choices), choices)
             if not letters:
-                raise RowError(row.place, f"answer {gold[:60]!r} names none of the choices {', '.join(choices)}")
-            found |= letters
-        return "".join(sorted(found))
+                raise RowError(row.place, f"answer {gold[:60]!r} is none of the choices {', '.join(choices)}")
+            correct |= letters
+        return "".join(sorted(correct))

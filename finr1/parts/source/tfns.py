@@ -1,7 +1,7 @@
 """TFNS, Twitter Financial News Sentiment: `sent_train.csv` and `sent_valid.csv` with columns `text,label`.
 
-Upstream: hub zeroshot/twitter-financial-news-sentiment (MIT). Fin-R1 used all 11.93k rows; here the validation file is
-the held-out split. Wording: Fin-R1's (arXiv 2503.16252 v5, Fig. 6).
+Upstream: hub zeroshot/twitter-financial-news-sentiment (MIT). Fin-R1 trained on all 11.93k rows; here the validation
+file is held out. Prompt: Fin-R1's (arXiv 2503.16252 v5, Fig. 6).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINK = re.compile(r"https?://\S+")
 
 
 class Tfns(FileSource):
-    """Tweets with one of three labels. A document is a tweet without its links: the same news often comes twice."""
+    """Tweets with one of three labels. Tweets that differ only in links are one document: news is often repeated."""
 
     NAME, WORDING, COLUMNS = "tfns", "tfns.v1", ("text", "label")
     FILES = (("train", "sent_train.csv"), ("test", "sent_valid.csv"))

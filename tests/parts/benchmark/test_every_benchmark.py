@@ -1,4 +1,4 @@
-"""Every benchmark of conf/benchmark: it loads, the same each time, with golds that score 1; and the generic one."""
+"""Every benchmark of conf/benchmark loads the same questions each time, with golds that score 1."""
 
 from __future__ import annotations
 
@@ -111,21 +111,21 @@ def test_any_file_is_a_benchmark_by_yaml_alone(kind: str, tmp_path: Path) -> Non
 
 
 def test_what_the_generic_benchmark_lacks_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"source\.table\.path=None: it does not say where the rows are"):
+    with pytest.raises(Exception, match=r"source\.table\.path=None: no file to read"):
         build(node("table"))
     path = f"benchmark.table.source.path={_write(tmp_path, 'jsonl')}"
     with pytest.raises(
         Exception, match=r"source\.table\.template=.*: nothing fills \{level\}; add \{level: <column>\}"
     ):
         build(node("table", *GENERIC, path, "benchmark.table.source.template='{question} {level}'"))
-    with pytest.raises(DataError, match="no key `nope`; say by `fields` which of its columns"):
+    with pytest.raises(DataError, match="no key `nope`; set `fields` to the names of its columns"):
         list(build(node("table", *GENERIC, path, "benchmark.table.source.fields={question: nope, gold: a}")).load())
 
 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("path=null", r"path=None: it does not say where the rows are; set benchmark\.table\.source\.path=<file"),
+        ("path=null", r"path=None: no file to read; set benchmark\.table\.source\.path=<file"),
         ("tolerance=2", r"tolerance=2: not a relative difference"),
         ("rules.0.kind=numbr", r"rules\.0\.kind=numbr: no such value; use number, "),
     ],

@@ -1,4 +1,4 @@
-"""The held-out benchmark: the choice of rows, and the figures of closed sets of answers by hand."""
+"""The held-out benchmark: sampling of rows, and class metrics computed by hand."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_figures_count_decided_answers_only() -> None:
 
 
 def test_a_source_that_holds_out_too_few_ends_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="holds out 3 questions only"):
+    with pytest.raises(ConfigError, match="holds out only 3 questions"):
         Worked(Source(0, 3), 4).load()
     with pytest.raises(ConfigError, match="limit=0"):
         Worked(Source(0, 3), 0)

@@ -1,4 +1,4 @@
-"""Ant_Finance: 33 tasks by folder and file, three to five options or 是/否, hidden golds asked but never scored."""
+"""Ant_Finance: 33 tasks by folder and file, three to five options or 是/否, rows without gold never scored."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_broken_rows_and_settings(tmp_path: Path) -> None:
     source = _write(tmp_path / "b", "金融知识", "新任务", "id,question,answer\n0,问？,是\n1,问？,\n")
     with pytest.raises(ValueError, match=r"新任务\.csv: no usable row; the first, .*: no options"):
         list(source.load())
-    with pytest.raises(ConfigError, match=r"source\.ant_finance\.test_share=2: it is a share"):
+    with pytest.raises(ConfigError, match=r"source\.ant_finance\.test_share=2: not a share"):
         AntFinance(str(tmp_path), test_share=2)
 
 

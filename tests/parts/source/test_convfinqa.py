@@ -1,4 +1,4 @@
-"""ConvFinQA: a question a turn in all four layouts, the turns before it in the prompt, executed answers as gold."""
+"""ConvFinQA: one question per turn in all four layouts, earlier turns in the prompt, executed answers as gold."""
 
 from __future__ import annotations
 

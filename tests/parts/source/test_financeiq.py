@@ -1,4 +1,4 @@
-"""FinanceIQ: one file a subject, few-shot rows as train split, letters checked."""
+"""FinanceIQ: one file per subject, few-shot rows as train split, letters checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FinCorpus: exam texts taken apart, answers in every form that public readers of the file know."""
+"""FinCorpus: exam texts are split, answers read in every format that public readers of the file know."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finr1.core.types import Kind
-from finr1.parts.source.fincorpus import Exam, FinCorpus, read_answer, take_apart
+from finr1.parts.source.fincorpus import Exam, FinCorpus, read_answer, split_exam
 from tests.helpers.made import EXAMS, exam, jsonl
 
 OPTIONS = {"A": "现金", "B": "厂房", "C": "存货"}
@@ -24,8 +24,8 @@ OPTIONS = {"A": "现金", "B": "厂房", "C": "存货"}
         ("问？\n答案：", Exam("问？", {}, None)),
     ],
 )
-def test_take_apart(text: str, expected: Exam) -> None:
-    assert take_apart(text) == expected
+def test_split_exam(text: str, expected: Exam) -> None:
+    assert split_exam(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_broken_rows_are_set_aside(tmp_path: Path) -> None:
     source = FinCorpus(str(tmp_path))
     assert [q.gold for q in source.load()] == ["B"]
     whys = [row.why for row in source.set_aside]
-    assert whys[0] == "answer '丁' names none of the options A, B" and whys[1].startswith("Expecting value")
+    assert whys[0] == "answer '丁' is none of the options A, B" and whys[1].startswith("Expecting value")
     assert whys[2:] == [
-        "one option alone",
+        "only one option",
         "no question before its options or answer",
         "`text` is nan, not text",
         "no key `text`",
@@ -113,5 +113,5 @@ def test_a_hostile_text_takes_linear_time() -> None:
     import time
 
     start = time.process_time()
-    take_apart("A、" * 100_000 + "\n" * 100_000 + " " * 100_000 + "答案" * 100_000)
+    split_exam("A、" * 100_000 + "\n" * 100_000 + " " * 100_000 + "答案" * 100_000)
     assert time.process_time() - start < 2

@@ -112,7 +112,7 @@ def test_percentages_grade_by_what_the_gold_shows(tmp_path: Path) -> None:
     [
         ("[{", "dev.json: broken JSON at line 1"),
         ("{}", "dev.json: no usable row"),
-        ("[1]", r"dev.json row 1 \(line 1\): 1 is no JSON object"),
+        ("[1]", r"dev.json row 1 \(line 1\): 1 is not a JSON object"),
         (json.dumps([_row(None)]), r"row 1 \(line 1\): exe_ans None"),
     ],
 )

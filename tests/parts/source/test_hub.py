@@ -1,4 +1,4 @@
-"""Sources on the hub: a server on 127.0.0.1 stands in for it, and `datasets` asks it over HTTP like the real one."""
+"""Sources on the hub: a server on 127.0.0.1 replaces it; `datasets` talks to it over HTTP as to the real one."""
 
 from __future__ import annotations
 

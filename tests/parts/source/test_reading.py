@@ -1,4 +1,4 @@
-"""Reading files: rows in order with their places; every fault is one row's, with its line, or one clear error."""
+"""Reading files: rows in order with their lines; a fault sets one row aside, or is one clear error."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_jsonl_sets_broken_lines_aside_by_number(tmp_path: Path) -> None:
     assert [row.place.rpartition("line ")[2] for row in rows] == ["1", "2", "4", "5", "6", "7"]  # 3 is blank
     assert [rows[0].values, rows[-1].values] == [{"a": 1}, {"a": 2}]
     faults = [row.fault for row in rows[1:-1]]
-    assert faults[0] == "no UTF-8 text at byte 7" and faults[1].startswith("broken JSON (Expecting")
-    assert faults[2] == "3 is no JSON object" and faults[3].startswith("broken JSON (")
+    assert faults[0] == "invalid UTF-8 at byte 7" and faults[1].startswith("broken JSON (Expecting")
+    assert faults[2] == "3 is not a JSON object" and faults[3].startswith("broken JSON (")
     assert rows[0].origin == f"{tmp_path.name}/x.jsonl:1"
 
 
@@ -70,7 +70,7 @@ def test_csv_rows_with_their_lines(tmp_path: Path) -> None:
         {"a": "1", "b": 'two\nlines "quoted"'},
         "1 fields under a header of 2",
         "broken CSV (',' expected after '\"')",
-        "no UTF-8 text at byte 2",
+        "invalid UTF-8 at byte 2",
         {"a": "6", "b": "six"},
     ]
     assert [row.place.rpartition("row ")[2] for row in rows] == [
@@ -81,7 +81,7 @@ def test_csv_rows_with_their_lines(tmp_path: Path) -> None:
 def test_json_arrays_of_objects_and_of_lists(tmp_path: Path) -> None:
     rows = _read(tmp_path / "x.json", b'[\n {"a": NaN},\n [1], {"a": "\xff"},\n {"a": "' + b"x" * 9 + b'"}\n]')
     assert rows[0].values["a"] != rows[0].values["a"] and rows[3].values == {"a": "x" * 9}
-    assert [row.fault for row in rows] == ["", "[1] is no JSON object", "no UTF-8 text", ""]
+    assert [row.fault for row in rows] == ["", "[1] is not a JSON object", "invalid UTF-8", ""]
     assert [row.place.rpartition("line ")[2] for row in rows] == ["2)", "3)", "3)", "4)"]
     assert [row.values for row in _read(tmp_path / "y.json", b'[["a", 1], [2]]', row_type=list)] == [["a", 1], [2]]
     several = _read(tmp_path / "z.json", b'{"dev": [{"a": 1}], "train": [{"a": 2}, {"a": 3}]}')
@@ -105,9 +105,9 @@ def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
         ("x.json", b'[{"a": 1} {"a": 2}]', "broken JSON after row 1"),
         ("x.json", b'[{"a": 1}', "broken JSON after row 1"),
         ("x.json", b'{"a":\n1}', "no JSON array"),
-        ("x.jsonl.gz", b"no gzip", "broken gzip file"),
-        ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:40], "broken gzip file"),
-        ("x.parquet", b"PAR1 no", "broken Parquet file"),
+        ("x.jsonl.gz", b"no gzip", "corrupt gzip file"),
+        ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:40], "corrupt gzip file"),
+        ("x.parquet", b"PAR1 no", "corrupt Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str, data: bytes, why: str) -> None:

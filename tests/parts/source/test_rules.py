@@ -1,4 +1,4 @@
-"""Rules: the first that fits and gives a tag wins; what cannot work is said at once."""
+"""Rules: the first match that gives a tag wins; invalid rules are refused at once."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_each_tag_is_that_of_the_first_rule_that_fits_and_gives_it() -> None:
     [
         ([], r"rules\.-1=\{\}: as the last rule it gives no language"),
         ([{"language": "zh"}], r"rules\.0=.*it gives no module"),
-        ([{**ALL, "if": {"task": "a"}}], r"rules\.0=.*it does not always fit"),
+        ([{**ALL, "if": {"task": "a"}}], r"rules\.0=.*it does not match every row"),
         ([{"domian": "x"}, ALL], r"rules\.0\.domian=x: no such tag; use language, module"),
         ([{"module": "code"}, ALL], r"rules\.0\.module=code: no such value; use financial code"),
         ([{"kind": "float"}, ALL], r"rules\.0\.kind=float: no such value; use number"),
-        ([{"if": {"task": "("}}, ALL], r"rules\.0\.if\.task=\(: no regular expression"),
+        ([{"if": {"task": "("}}, ALL], r"rules\.0\.if\.task=\(: not a regular expression"),
     ],
 )
 def test_rules_that_cannot_work(rules: list[dict[str, Any]], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Sources by field names: generic JSONL and Parquet, FinPEE (a user's own file), FinanceQT, Finance-Instruct-500K."""
+"""Sources configured in yaml alone, by column names: any file, FinPEE, FinanceQT, Finance-Instruct-500K."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import InstantiationException
 
 from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError, DataError
-from finr1.parts.source.finance_instruct_500k import FinanceInstruct500k
-from finr1.parts.source.finance_qt import FinanceQT
-from finr1.parts.source.finpee import FinPEE
-from finr1.parts.source.jsonl import Jsonl
-from finr1.parts.source.parquet import Parquet
-from tests.helpers.made import jsonl, parquet
+from finr1.parts.source.table import TableSource
+from tests.helpers.made import jsonl, parquet, source_of_yaml
 
 NUMBERS = {"language": "en", "kind": "number", "module": "reasoning business", "domain": "sums"}
 
@@ -30,14 +27,14 @@ def test_any_jsonl_by_field_names_alone(tmp_path: Path) -> None:
     ]
     path = jsonl(tmp_path / "mine.jsonl", rows)
     fields = {"question": "q", "gold": "gold", "document": "doc"}
-    source = Jsonl(str(path), fields=fields, rules=[NUMBERS], name="mine")
+    source = TableSource(str(path), fields=fields, rules=[NUMBERS], name="mine")
     questions = list(source.load())
     assert [(q.source, q.text, q.gold, q.document_id, q.kind) for q in questions] == [
         ("mine", "Price?", "12.5", "mine/page 1", "number"),
         ("mine", "Cost?", None, "mine/page 1", "number"),
         ("mine", "Tax?", None, "mine/2", "number"),
     ]
-    assert [row.why for row in source.set_aside] == ["nothing in q", "no key `q`", "`gold` is no single value"]
+    assert [row.why for row in source.set_aside] == ["empty q", "no key `q`", "`gold` is not a single value"]
     assert grade("12.50", questions[0]).strict.value == 1
 
 
@@ -45,7 +42,7 @@ def test_a_tolerance_is_for_numbers_whose_golds_show_more_digits_than_anyone_wri
     rows = [{"question": "Growth?", "answer": "0.06757"}]
     path = str(jsonl(tmp_path / "x.jsonl", rows))
     plain, tolerant, text = (
-        next(iter(Jsonl(path, rules=[rule], **more).load()))
+        next(iter(TableSource(path, rules=[rule], **more).load()))
         for rule, more in (
             (NUMBERS, {}),
             (NUMBERS, {"tolerance": 0.01}),
@@ -56,8 +53,8 @@ def test_a_tolerance_is_for_numbers_whose_golds_show_more_digits_than_anyone_wri
     # 1% of 0.06757 is 0.0006757: 0.068 and 6.76% are within it, 7% is not
     assert [grade(answer, tolerant).strict.value for answer in ("6.757%", "6.76%", "0.068", "7%")] == [1, 1, 1, 0]
     assert "tolerance" not in plain.meta and "tolerance" not in text.meta
-    with pytest.raises(ConfigError, match=r"source\.jsonl\.tolerance=-0\.1: not a relative difference"):
-        Jsonl(path, tolerance=-0.1)
+    with pytest.raises(ConfigError, match=r"source\.table\.tolerance=-0\.1: not a relative difference"):
+        TableSource(path, tolerance=-0.1)
 
 
 def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
@@ -84,7 +81,7 @@ def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
     path = str(jsonl(tmp_path / "x.jsonl", rows))
     fields = {"question": "question", "gold": "answer"}
     columns, listed = (
-        list(Jsonl(path, fields={**fields, "choices": given}, wording="financeiq.v1").load())
+        list(TableSource(path, fields={**fields, "choices": given}, wording="financeiq.v1").load())
         for given in (["A", "B", "C"], "list")
     )
     assert [(q.kind, q.gold, dict(q.choices)) for q in columns] == [
@@ -92,11 +89,11 @@ def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
         ("choice", "B", {"A": "one", "B": "two", "C": "3"}),
     ]
     assert "A: one    B: two" in columns[0].text and [q.gold for q in listed] == ["B", "B"]
-    mapped = Jsonl(path, fields={**fields, "choices": "map"})
-    with pytest.raises(DataError, match="answer 'B' names none of the choices A"):
+    mapped = TableSource(path, fields={**fields, "choices": "map"})
+    with pytest.raises(DataError, match="answer 'B' is none of the choices A"):
         list(mapped.load())
-    broken = Jsonl(path, fields={**fields, "choices": "question"})
-    with pytest.raises(DataError, match="`question` is no list of up to 8 choices"):
+    broken = TableSource(path, fields={**fields, "choices": "question"})
+    with pytest.raises(DataError, match="`question` is not a list of up to 8 choices"):
         list(broken.load())
 
 
@@ -104,12 +101,12 @@ def test_columns_of_any_name_hold_options_called_by_letters(tmp_path: Path) -> N
     row = {"question": "Which?", "option_1": "bond", "option_2": "", "option_3": "gold", "a": "x", "b": "y"}
     path = str(jsonl(tmp_path / "rows.jsonl", [{**row, "answer": "C", "low": "b"}]))
     names = ["option_1", "option_2", "option_3"]
-    (asked,) = Jsonl(path, fields={"question": "question", "gold": "answer", "choices": names}).load()
+    (asked,) = TableSource(path, fields={"question": "question", "gold": "answer", "choices": names}).load()
     assert (asked.kind, asked.gold, dict(asked.choices)) == ("choice", "C", {"A": "bond", "C": "gold"})
-    (small,) = Jsonl(path, fields={"question": "question", "gold": "low", "choices": ["a", "b"]}).load()
+    (small,) = TableSource(path, fields={"question": "question", "gold": "low", "choices": ["a", "b"]}).load()
     assert (small.gold, dict(small.choices)) == ("B", {"A": "x", "B": "y"})
-    many = Jsonl(path, fields={"question": "question", "gold": "answer", "choices": ["option_1"] * 9})
-    with pytest.raises(ConfigError, match=r"source\.jsonl\.fields\.choices=.*: 9 columns; name up to 8"):
+    many = TableSource(path, fields={"question": "question", "gold": "answer", "choices": ["option_1"] * 9})
+    with pytest.raises(ConfigError, match=r"source\.table\.fields\.choices=.*: 9 columns; name up to 8"):
         list(many.load())
 
 
@@ -118,16 +115,16 @@ def test_several_right_choices_are_a_list_of_letters_or_of_texts(tmp_path: Path)
     golds: list[Any] = [["A", "C"], ["stock", "cash, at hand"], ["B"], "AC", "A,C", [], ["D"], {"A": 1}]
     rows = [{"question": f"Which, {n}?", "list": options, "answer": gold} for n, gold in enumerate(golds[:3])]
     fields = {"question": "question", "gold": "answer", "choices": "list"}
-    source = Parquet(str(parquet(tmp_path / "x.parquet", rows)), fields=fields, wording="financeiq.v1")
+    source = TableSource(str(parquet(tmp_path / "x.parquet", rows)), fields=fields, wording="financeiq.v1")
     assert [q.gold for q in source.load()] == ["AC", "AC", "B"]
     rows = [{"question": f"Which, {n}?", "list": options, "answer": gold} for n, gold in enumerate(golds[3:])]
-    lines = Jsonl(str(jsonl(tmp_path / "x.jsonl", rows)), fields=fields, wording="financeiq.v1")
+    lines = TableSource(str(jsonl(tmp_path / "x.jsonl", rows)), fields=fields, wording="financeiq.v1")
     (first, second) = lines.load()
     assert first.gold == second.gold == "AC"
     assert [row.why for row in lines.set_aside] == [
-        "`answer` is no single value",
-        "answer 'D' names none of the choices A, B, C",
-        "`answer` is no single value",
+        "`answer` is not a single value",
+        "answer 'D' is none of the choices A, B, C",
+        "`answer` is not a single value",
     ]
     right, half = (grade(f"\\boxed{{{letters}}}", first).strict.value for letters in ("A,C", "A"))
     assert (right, half) == (1, 0)
@@ -136,36 +133,40 @@ def test_several_right_choices_are_a_list_of_letters_or_of_texts(tmp_path: Path)
 def test_splits_by_file_and_by_hash(tmp_path: Path) -> None:
     for name in ("a.parquet", "deep/b.parquet", "test.parquet"):
         parquet(tmp_path / name, [{"question": f"{name} {n}?", "answer": "1"} for n in range(100)])
-    source = Parquet(str(tmp_path), test_files=["test.parquet"], test_share=0.2)
+    source = TableSource(str(tmp_path), test_files=["test.parquet"], test_share=0.2)
     held_out = [q for q in source.load() if q.split == "test"]
     assert sum(q.text.startswith("test") for q in held_out) == 100 and 20 <= len(held_out) - 100 <= 65
     again = [q.id for q in source.load() if q.split == "test"]
     assert again == [q.id for q in held_out]
-    assert {q.split for q in Parquet(str(tmp_path / "a.parquet")).load()} == {"train"}
+    assert {q.split for q in TableSource(str(tmp_path / "a.parquet")).load()} == {"train"}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"path": None}, r"source\.jsonl\.path=None: it does not say where the rows are; set source\.jsonl\.path="),
-        ({"path": "x", "test_share": 1.5}, r"source\.jsonl\.test_share=1\.5: it is a share"),
-        ({"path": "x", "fields": {"gold": "a"}}, r"source\.jsonl\.fields=.*: it fills no place of the wording"),
-        ({"path": "x", "wording": "none.v1"}, r"source\.jsonl\.wording=none\.v1: no such prompt text"),
-        ({"path": "x", "rules": []}, r"source\.jsonl\.rules\.-1"),
+        ({"path": None}, r"source\.table\.path=None: no file to read; set source\.table\.path="),
+        ({"path": "x", "test_share": 1.5}, r"source\.table\.test_share=1\.5: not a share"),
+        (
+            {"path": "x", "fields": {"gold": "a"}},
+            r"source\.table\.fields=.*: no field fills a placeholder of the wording",
+        ),
+        ({"path": "x", "wording": "none.v1"}, r"source\.table\.wording=none\.v1: no such prompt text"),
+        ({"path": "x", "rules": []}, r"source\.table\.rules\.-1"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        Jsonl(**settings)
+        TableSource(**settings)
     assert "\n" not in str(error.value)
 
 
 def test_finpee_is_closed_and_takes_a_file_of_ones_own(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"source\.finpee\.path=None: FinPEE is closed .*; give a file of your own"):
-        FinPEE(None)
+    words = r"source\.finpee\.path=None: no file to read; set .*, or leave it out: '~source\.finpee'"
+    with pytest.raises(InstantiationException, match=words):
+        source_of_yaml("finpee", None)
     path = tmp_path / "mine.csv"
     path.write_text("question,answer\n期望收益率是多少？,10%\n", encoding="utf-8")
-    (only,) = FinPEE(str(path)).load()
+    (only,) = source_of_yaml("finpee", str(path)).load()
     assert only.text.startswith("请根据所给信息解答以下金融计算题\n期望收益率是多少？\n") and only.kind == "number"
     assert [grade(answer, only).strict.value for answer in ("\\boxed{10\\%}", "\\boxed{11\\%}")] == [1, 0]
 
@@ -173,7 +174,7 @@ def test_finpee_is_closed_and_takes_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_finance_qt_is_code_that_no_rule_compares(tmp_path: Path) -> None:
     row = {"context": "You are a helpful assistant for quant trading.", "answer": "import x", "question": "Write it."}
     parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [row])
-    (only,) = FinanceQT(str(tmp_path)).load()
+    (only,) = source_of_yaml("finance_qt", str(tmp_path)).load()
     assert only.text == (
         "Read the context below and answer the questions.\n"
         "Context: You are a helpful assistant for quant trading.\nQuestion: Write it."
@@ -185,11 +186,11 @@ def test_finance_qt_is_code_that_no_rule_compares(tmp_path: Path) -> None:
 def test_finance_instruct_reads_lines_of_a_json_file(tmp_path: Path) -> None:
     rows = [{"system": "\n", "user": f"Why {n}?", "assistant": "Because."} for n in range(200)]
     jsonl(tmp_path / "train.json", rows)
-    questions = list(FinanceInstruct500k(str(tmp_path), test_share=0.1).load())
+    questions = list(source_of_yaml("finance_instruct_500k", str(tmp_path), test_share=0.1).load())
     assert len(questions) == 200 and questions[0].text == "Why 0?" and questions[0].kind == "text"
     assert 8 <= sum(q.split == "test" for q in questions) <= 36
 
 
 def test_the_real_row_of_finance_instruct(data: Path) -> None:
-    (only,) = FinanceInstruct500k(str(data / "finance_instruct_500k")).load()
+    (only,) = source_of_yaml("finance_instruct_500k", str(data / "finance_instruct_500k")).load()
     assert only.text.startswith("Explain tradeoffs") and (only.gold or "").startswith("Fiscal and monetary policy")

@@ -65,7 +65,7 @@ def test_broken_rows_are_set_aside_with_their_lines(tmp_path: Path) -> None:
             ("sent_train.csv row 3 (line 4)", "1 fields under a header of 2"),
             ("sent_train.csv row 4 (line 5)", "3 fields under a header of 2"),
             ("sent_train.csv row 5 (line 6)", "an empty text"),
-            ("sent_valid.csv row 1 (line 2)", "no UTF-8 text at byte 0"),
+            ("sent_valid.csv row 1 (line 2)", "invalid UTF-8 at byte 0"),
         ]
     assert {row.reason for row in source.set_aside} == {"unreadable"}
 

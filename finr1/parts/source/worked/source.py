@@ -1,8 +1,8 @@
 """Source `worked`: generated questions of financial calculation, in English and Chinese, with exact answers.
 
-Every question carries the program that answers it, in FinQA's language (`finr1.answer.program`), so that
-`engine=worked` can write a solution. Whether parameters belong to training or to the held-out questions is fixed by a
-hash of the template and its parameters (`worked_templates.core.side`): no seed, size or language lets them overlap.
+Every question carries the program that computes its answer, in FinQA's language (`finr1.answer.program`), from which
+`engine=worked` writes a solution. A hash of template and parameters decides whether a question is for training or held
+out (`template.side`): no seed, size or language makes the two overlap.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ from finr1.core.types import Language, Question, Split, stable_id
 from finr1.parts.source.worked.template import LIMITS, Template, make
 from finr1.parts.source.worked.templates import TEMPLATES
 
-ATTEMPTS = 600  # draws without a new question after which a template counts as used up
+ATTEMPTS = 600  # draws without a new question after which a template counts as exhausted
 
 
 class Worked:
     """`n_train` training and `n_test` held-out questions, no two with the same template and parameters.
 
-    `difficulty` (0: numbers of one digit and zeros, 1 easy, to 3 hard) sets the size of the numbers and which templates
-    are asked; `chinese_share` is the expected share of Chinese questions; `templates` restricts the choice (names, or
-    groups such as `bonds`); `licence` is that of the questions. Held-out questions depend on `seed` alone, not on
-    `n_train`. Raises ConfigError for a setting that cannot work.
+    Held-out questions depend on `seed`, not on `n_train`.
+
+    Args:
+        n_train: number of training questions.
+        n_test: number of held-out questions.
+        seed: of the draws.
+        difficulty: 0 (numbers of one digit and zeros), 1 easy, to 3 hard: size of the numbers, and which templates.
+        chinese_share: expected share of Chinese questions.
+        templates: names or groups (such as `bonds`) to use; None: all.
+        licence: of the questions.
+
+    Raises:
+        ConfigError: a setting is invalid, or fewer different questions exist than asked for.
     """
 
     name = "worked"
@@ -46,7 +55,7 @@ class Worked:
         if difficulty not in LIMITS:
             raise ConfigError("source.worked.difficulty", difficulty, "no such difficulty", "use 0, 1, 2 or 3")
         if not 0 <= chinese_share <= 1:
-            raise ConfigError("source.worked.chinese_share", chinese_share, "it is a share", "use 0 to 1")
+            raise ConfigError("source.worked.chinese_share", chinese_share, "not a share", "use 0 to 1")
         self.n: dict[Split, int] = {"train": n_train, "test": n_test}
         self.seed, self.difficulty, self.chinese_share = seed, difficulty, chinese_share
         self.templates = _chosen(templates, difficulty)
@@ -96,7 +105,7 @@ class Worked:
 
 
 class _Deck:
-    """Deals templates evenly: every one once, in a random order, then again."""
+    """Deals templates evenly: all of them once in random order, then again."""
 
     def __init__(self, templates: list[Template], rng: random.Random) -> None:
         self.templates, self._rng = templates, rng

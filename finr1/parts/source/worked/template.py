@@ -1,4 +1,4 @@
-"""What a template is, and how one becomes a question: draw parameters, run the program, refuse long numbers."""
+"""Templates, and how one becomes a question: draw parameters, run the program, reject numbers that are too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Params = Mapping[str, float]
 TEST_SHARE = 0.2  # of the parameter space of every template
 
 
-# By difficulty: significant digits of a parameter and of a result, and the largest result.
+# by difficulty: most significant digits of a parameter, of a result, and the largest result
 LIMITS: Mapping[int, tuple[int, int, float]] = {
     0: (1, 2, 20_000),
     1: (2, 3, 2000),
@@ -39,15 +39,15 @@ YES_NO: Mapping[Language, Mapping[str, str]] = {"en": {"yes": "yes", "no": "no"}
 
 
 class Draw:
-    """Draws parameters; what is easy to reckon with depends on the difficulty."""
+    """Draws parameters whose size depends on the difficulty."""
 
     def __init__(self, rng: random.Random, difficulty: int) -> None:
         self.rng, self.difficulty = rng, difficulty
-        # At difficulty 0, of every sum of money in a question: 70 + 20, not 70 + 2.
+        # shared by all amounts of a question at difficulty 0: 70 + 20, not 70 + 2
         self.unit = rng.choice((1, 10, 100, 1000))
 
     def pick(self, *values: float) -> float:
-        """One of these."""
+        """One of the values."""
         return self.rng.choice(values)
 
     def _by(self, easy: Sequence[float], middle: range, hard: range, unit: float = 1) -> float:
@@ -56,28 +56,28 @@ class Draw:
         return self.rng.choice(middle) if self.difficulty == 2 else round(self.rng.choice(hard) * unit, 6)
 
     def amount(self) -> float:
-        """A sum of money."""
+        """An amount of money."""
         easy = _AMOUNTS if self.difficulty else range(2 * self.unit, 10 * self.unit, self.unit)
         return self._by(easy, range(20, 1000, 5), range(1000, 10_000, 25))
 
     def small(self) -> float:
-        """A sum of one or two digits."""
+        """An amount of one or two digits."""
         return self._by((2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 20, 25, 30, 40), range(11, 100), range(100, 1000), 0.1)
 
     def rate(self) -> float:
-        """An interest rate, a fee, a tax rate: percent."""
+        """An interest rate, fee or tax rate, in percent."""
         return self._by((2, 3, 4, 5, 6, 8, 10, 20), range(1, 25), range(2, 60), 0.5)
 
     def share(self) -> float:
-        """A margin, a growth: percent below 100."""
+        """A margin or growth rate, in percent below 100."""
         return self._by((5, 10, 20, 25, 30, 40, 50, 60, 75, 80), range(2, 96), range(5, 190), 0.5)
 
     def times(self) -> float:
-        """A ratio, a factor above 1 or not far below."""
+        """A ratio or multiple, from 0.5 up."""
         return self._by((0.5, 1.5, 2, 2.5, 3, 4, 5, 6), range(2, 40), range(5, 400), 0.1)
 
     def count(self) -> float:
-        """Years, units."""
+        """A number of years or units."""
         return self._by((2, 3, 4, 5, 6, 8), range(2, 16), range(3, 40))
 
 
@@ -86,10 +86,14 @@ _AMOUNTS = (20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 160, 180, 200, 240, 2
 
 @dataclass(frozen=True)
 class Text:
-    """A template's words in one language; `{name}` stands for a parameter, `{table}` for the rendered table.
+    """A template's text in one language; `{name}` stands for a parameter, `{table}` for the rendered table.
 
-    `facts`: the given values; `labels`: what each operation finds, the last being what is asked for. `choices`: label
-    to meaning, in the order result < 0, = 0, > 0 (or < 0, > 0).
+    Attributes:
+        ask: alternative wordings of the question.
+        facts: the given values.
+        labels: what each operation computes; the last one is the answer.
+        table: rows of cells, header first.
+        choices: label to meaning, in the order result < 0, = 0, > 0 (or < 0, > 0).
     """
 
     ask: tuple[str, ...]
@@ -101,9 +105,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Template:
-    """One kind of question: a program over drawn parameters, and its words.
+    """One kind of question: a program over drawn parameters, and its text.
 
-    `level` is the least difficulty at which it is asked. With `in_percent`, sums, differences and multiples of
+    `level` is the lowest difficulty at which it is used. With `in_percent`, sums, differences and multiples of
     percentages are shown as percentages.
     """
 
@@ -118,17 +122,17 @@ class Template:
     in_percent: bool = False
 
     def text(self, language: Language) -> Text | None:
-        """The words in this language, if there are any."""
+        """The text in this language, if any."""
         return self.en if language == "en" else self.zh
 
 
 def side(template: str, params: Params) -> Split:
-    """Train or test: fixed by template and parameters alone, so no run can ever train on what another holds out."""
+    """Train or test, by template and parameters alone: no run can train on what another run holds out."""
     return "test" if int(stable_id("worked", template, _plain(params)), 16) % 1000 < TEST_SHARE * 1000 else "train"
 
 
 def document_id(template: str, params: Params) -> str:
-    """Names the generated table or set of parameters."""
+    """The id of a set of parameters of a template."""
     return "worked/" + stable_id(template, _plain(params))
 
 
@@ -137,12 +141,12 @@ def _plain(params: Params) -> list[tuple[str, str]]:
 
 
 def digits(value: float) -> int:
-    """Significant digits of the plain decimal: 3 for 0.125, 2 for 1200."""
+    """Significant digits of a value: 3 for 0.125, 2 for 1200."""
     return len(short(value, 9).lstrip("-").replace(".", "").strip("0"))
 
 
 def fits(params: Params, values: Sequence[Value], difficulty: int) -> bool:
-    """Whether all numbers are as short and small as the difficulty asks for, and no intermediate result is negative."""
+    """Whether all numbers are as short and small as `LIMITS` of the difficulty demand, and all parameters positive."""
     for_params, for_results, largest = LIMITS[difficulty]
     numbers = [value for value in values if not isinstance(value, str)]
     return all(digits(value) <= for_params and value > 0 for value in params.values()) and all(
@@ -154,7 +158,7 @@ def fits(params: Params, values: Sequence[Value], difficulty: int) -> bool:
 
 
 def make(template: Template, language: Language, rng: random.Random, difficulty: int) -> Question | None:
-    """One question from one draw of parameters, or None where the draw does not fit the difficulty."""
+    """One question from one draw of parameters; None if the draw does not fit the difficulty."""
     text = template.text(language)
     if text is None:
         raise ValueError(f"template {template.name} has no words in {language}")
@@ -167,7 +171,7 @@ def make(template: Template, language: Language, rng: random.Random, difficulty:
         program = program.replace("ROW", rows[1][0])
     try:
         values = step_values(program, rows)
-    except ProgramError:  # such as a division by zero
+    except ProgramError:  # e.g. division by zero
         return None
     if not fits(params, values, difficulty):
         return None
@@ -210,7 +214,7 @@ def make(template: Template, language: Language, rng: random.Random, difficulty:
 
 
 def _context(draw: Draw, language: Language) -> dict[str, str]:
-    """What surrounds the question without changing its answer: a company, years, rows that are not needed."""
+    """Context that does not change the answer: a company, years, table rows that are not needed."""
     year = draw.rng.randrange(2015, 2023)
     names = {f"y{i}": str(year + i) for i in range(3)} | {f"x{i}": short(draw.amount()) for i in range(3)}
     return names | {"co": draw.rng.choice(COMPANIES[language])}
@@ -219,7 +223,7 @@ def _context(draw: Draw, language: Language) -> dict[str, str]:
 def _gold(
     final: Final, text: Text, result: Value, language: Language, rng: random.Random
 ) -> tuple[Mapping[str, str] | None, str]:
-    """The choices to show (None: no four different options could be made) and the gold."""
+    """The choices to show and the gold."""
     if isinstance(result, str):
         if final == "pair":
             return text.choices, "A" if result == "yes" else "B"

@@ -1,4 +1,4 @@
-"""The templates of source `worked`, by group; `core` says what a template is."""
+"""All templates of source `worked` by name; see `template.Template`."""
 
 from __future__ import annotations
 
