@@ -13,9 +13,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finr1.cli.check import GROUPS, ROLES, close_match, signature_words
 from finr1.cli.compose import CONF
-from finr1.cli.peer_words import hint
+from finr1.cli.nodes import GROUPS, ROLES, close_match, keywords_of
 from finr1.core.errors import Finr1Error
 from finr1.settings.root import RootConfig
 
@@ -139,7 +138,7 @@ def _node_words(key: str) -> list[str]:
     if not path.is_file() or len(group) < 3:
         return []
     target = OmegaConf.select(OmegaConf.load(path), f"{name}._target_")
-    return signature_words(target) if target else []
+    return keywords_of(target) if target else []
 
 
 def _all_keys(kind: Any, prefix: str) -> Iterator[str]:

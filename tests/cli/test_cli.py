@@ -81,12 +81,12 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["sft.max_grad_norm=0"], r"sft\.max_grad_norm=0\.0: must be above 0"),
     (["model.path=/nowhere/model"], r"model\.path=/nowhere/model: no such folder"),
     (["grpo.sampling.repetition_penalty=1.1"], r"grpo\.sampling\.repetition_penalty=1\.1: the policy gradient"),
-    (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
+    (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: must be at least 1; use 1 or more"),
     (
         ["grpo.sampling.max_new_tokens=5000"],
         r"grpo\.sampling\.max_new_tokens=5000: with model\.max_model_len=512 it leaves",
     ),
-    (["judge@judge.reasoning=[]"], r"filter\.reasoning=True: no reasoning judge is chosen; "),
+    (["judge@judge.reasoning=[]"], r"filter\.reasoning=true: no reasoning judge is chosen; "),
     (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),
     (["stage=filter"], r"stage=filter: it reads runs/quickstart/1_questions, not there yet; run stage=questions first"),
     (["stage=report"], r"stage=report: no stage has finished in runs/quickstart"),
@@ -96,8 +96,8 @@ MISTAKES = [  # (arguments, what the one line must match)
         r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on .* and filter, a file or folder of chats"),
-    (["sft.turns=first"], r"sft\.turns=first: no such choice; use last or all"),
-    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
+    (["sft.turns=first"], r"sft\.turns=first: no such choice of turns; use last or all"),
+    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that share them"),
     (
         ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
         r"benchmark\.financeiq=\{…\}: values for a part that was not chosen; choose it, or drop them: '~benchmark",
@@ -116,7 +116,7 @@ MISTAKES = [  # (arguments, what the one line must match)
     ),
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
-    (["seed=-1"], r"seed=-1: not within 0 and 2\^32 - 1"),
+    (["seed=-1"], r"seed=-1: must be within 0 to 4294967295"),
     (["paths.runs=/proc/none"], r"paths.runs=/proc/none: the run's folder cannot be made there"),
     (["engine.policy.kv_cache_gib=0"], r"engine.policy.kv_cache_gib=0: must be above 0"),
     (["name=../x"], r"name=\.\./x: not the name of a folder"),
@@ -143,7 +143,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["finr1"])
     monkeypatch.delenv("FINR1_DATA", raising=False)
-    for name, value in entry._ENVIRONMENT.items():
+    for name, value in entry.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
@@ -202,7 +202,7 @@ def test_ctrl_c_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(entry, "take", stop)
+    monkeypatch.setattr(entry, "collect", stop)
     assert entry.main([]) == 130
     assert capsys.readouterr().err == "stopped; start the same command again to continue\n"
 
@@ -231,7 +231,7 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(
     assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in out
     for words in (
         "reward: format, accuracy",
-        "grpo rows: from grpo.rows=runs/data_fin: NOT there yet",
+        "grpo rows: from grpo.rows=runs/data_fin: MISSING",
         "a real run would",
     ):
         assert words in out
@@ -250,14 +250,14 @@ def test_a_dry_run_builds_both_sft_mixes(
     out = capfd.readouterr().out
     for words in (
         "Qwen/Qwen2.5-7B-Instruct: 7,615,616,512 parameters, full",
-        "sft rows: from sft.rows=runs/data_fin: NOT there yet",
+        "sft rows: from sft.rows=runs/data_fin: MISSING",
         f"stage=sft of runs/{name} composes and validates",
     ):
         assert words in out
     (here / "chats.jsonl").write_text('{"messages": []}\n')
     assert entry.main([f"+experiment={name}", "dry_run=true", "sft.rows=chats.jsonl", "sft.turns=all"]) == 0
     out = capfd.readouterr().out
-    assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: there" in out
+    assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: found" in out
     assert "a real run would stop: sft.allow_unchecked=false: the chats of chats.jsonl" in out
 
 

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from finr1.cli import check, compose
+from finr1.cli import check, compose, nodes
 from finr1.run.fingerprints import subtree
 from finr1.run.stages import COMMANDS, PIPELINE, STAGES, WALKS, chosen
 from finr1.settings.root import RootConfig
@@ -61,10 +61,10 @@ def fits(cfg: DictConfig, group: str, role: str = "") -> None:
     """It is of the schema, and the group's nodes fit their constructors."""
     compose.typed(cfg)
     values = compose.plain(cfg)
-    check.check_keys(values, RootConfig)
-    places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*check.GROUPS, "trainer"]}
+    nodes.check_keys(values, RootConfig)
+    places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*nodes.GROUPS, "trainer"]}
     for key in places.get(group, [group]):
-        check.check_nodes(subtree(values, key), key)
+        nodes.check_nodes(subtree(values, key), key)
 
 
 def marked(file: Path) -> Any:
@@ -120,10 +120,8 @@ def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_i
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_the_parts_and_lengths_its_stages_need(name: str) -> None:
     cfg = composed(name)
-    settings, names = compose.typed(cfg), [stage.name for stage in chosen(cfg.stage)]
-    check.check_parts(settings, names)
-    check.check_lengths(settings, compose.plain(cfg), names)
-    check.check_name(settings.name)
+    names = [stage.name for stage in chosen(cfg.stage)]
+    check.check_settings(compose.typed(cfg), compose.plain(cfg), names)
 
 
 def test_the_bare_command_is_the_quickstart_pipeline() -> None:
@@ -222,26 +220,26 @@ def taking_anything(*args: int, **more: int) -> None: ...
 )
 def test_a_node_that_does_not_fit_its_constructor_is_one_line(node: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        check.check_nodes({"p": {"_target_": f"{__name__}.Part", **node}}, "reward")
+        nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", **node}}, "reward")
     assert "\n" not in str(caught.value)
 
 
 def test_nodes_that_fit_pass() -> None:
-    check.check_nodes({"p": {"_target_": f"{__name__}.Part", "needed": 1, "third": 2.0}}, "reward")
-    check.check_nodes({"p": {"_target_": f"{__name__}.Part", "_partial_": True}}, "reward")
-    check.check_nodes({"p": {"_target_": f"{__name__}.taking_anything", "a": 1}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", "needed": 1, "third": 2.0}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", "_partial_": True}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.taking_anything", "a": 1}}, "reward")
     assert inspect.signature(Part).parameters["needed"].default is inspect.Parameter.empty
 
 
 def test_a_fault_deep_inside_a_node_is_found() -> None:
     node = {"_target_": f"{__name__}.taking_anything", "source": {"_target_": f"{__name__}.Part", "needed": 1, "x": 2}}
     with pytest.raises(ValueError, match=r"benchmark\.b\.source\.x=2"):
-        check.check_nodes({"b": node}, "benchmark")
+        nodes.check_nodes({"b": node}, "benchmark")
 
 
 def test_values_for_a_part_that_was_not_chosen_are_refused() -> None:
     with pytest.raises(ValueError, match=r"benchmark\.worked=\{…\}: values for a part that was not chosen"):
-        check.check_nodes({"worked": {"limit": 4}}, "benchmark")
+        nodes.check_nodes({"worked": {"limit": 4}}, "benchmark")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +255,7 @@ def test_a_list_on_the_command_line_drops_what_an_experiment_sets_on_other_parts
 ) -> None:
     values = subtree(compose.plain(compose.compose(["+experiment=eval_fin_judge", choice])), group)
     assert sorted(values) == left
-    check.check_nodes(values, group)
+    nodes.check_nodes(values, group)
     if "finqa" in left:
         assert values["finqa"]["limit"] == 1000, "what it sets on the parts that stay holds"
 

@@ -186,7 +186,7 @@ class VllmEngine:
             if on_done:
                 on_done(index, answers[index])
         with _random_state_kept():
-            _seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**63)
+            _seed_everything(int(digest([self.seed, prompts, sampling.seed_values()]), 16) % 2**63)
             asked = [{"prompt_token_ids": prompts[index]} for index in fitting]
             names = llm.enqueue(asked, params, lora_request=self._adapter, use_tqdm=False)
             # enqueue answers with the engine's inner names, `<request id>-<random>`; outputs carry the request id.
