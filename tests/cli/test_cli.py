@@ -88,12 +88,15 @@ MISTAKES = [  # (arguments, what the one line must match)
     ),
     (["judge@judge.reasoning=[]"], r"filter\.reasoning=true: no reasoning judge is chosen; "),
     (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),
-    (["stage=filter"], r"stage=filter: it reads runs/quickstart/1_questions, not there yet; run stage=questions first"),
+    (
+        ["stage=filter"],
+        r"stage=filter: its input runs/quickstart/1_questions does not exist; run stage=questions f",
+    ),
     (["stage=report"], r"stage=report: no stage has finished in runs/quickstart"),
     (["+experiment=grpo_fin"], r"grpo\.rows=runs/data_fin: no rows to train on"),
     (
         ["+experiment=grpo_fin", "grpo.rows=null"],
-        r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
+        r"grpo\.init_from=runs/sft_fin/4_sft/model: no such model folder",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on .* and filter, a file or folder of chats"),
     (["sft.turns=first"], r"sft\.turns=first: no such choice of turns; use last or all"),

@@ -117,8 +117,8 @@ def test_a_changed_setting_redoes_its_stage_and_the_later_ones_and_says_why(
     assert CALLS == ["distil", "filter"]
     said = capfd.readouterr().err
     assert "questions  done before" in said
-    assert "distil     again, as this changed: distil" in said
-    assert "filter     again, as this changed: input distil" in said
+    assert "distil     runs again, changed: distil" in said
+    assert "filter     runs again, changed: input distil" in said
     assert sorted(path.name.split(".")[0] for path in (run_dir(tmp_path) / ".old").iterdir()) == [
         "2_traces",
         "3_filtered",
@@ -150,14 +150,14 @@ def test_a_stage_that_broke_is_resumed_in_its_folder(tmp_path: Path, go: Go, cap
     FAIL.clear()
     go()
     assert CALLS == ["questions", "distil", "distil", "filter"]
-    assert "distil     continues where it stopped" in capfd.readouterr().err
+    assert "distil     resumes" in capfd.readouterr().err
     assert not (run_dir(tmp_path) / ".old").exists()
 
 
 @pytest.mark.usefixtures("stages")
 def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
     with pytest.raises(
-        ConfigError, match=r"stage=distil: it reads .*1_questions, not there yet; run stage=questions first"
+        ConfigError, match=r"stage=distil: its input .*1_questions does not exist; run stage=questions first"
     ):
         go(stage="distil")
     assert not run_dir(tmp_path).exists()
@@ -167,7 +167,7 @@ def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
     FAIL.add("questions")
     with pytest.raises(RuntimeError):
         go(stage="questions", seed=5)
-    with pytest.raises(ConfigError, match="1_questions, not finished; run stage=questions first"):
+    with pytest.raises(ConfigError, match="1_questions is not finished; run stage=questions first"):
         go(stage="distil")
 
 

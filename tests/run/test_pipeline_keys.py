@@ -57,7 +57,7 @@ def test_grpo_reads_what_its_settings_say(tmp_path: Path) -> None:
 
 def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
     cfg, values, run = real(tmp_path, f"sft.rows={tmp_path / 'other'}")
-    with pytest.raises(ConfigError, match=r"sft.rows=.*other: no rows to train on \(.*1_questions is not there\)"):
+    with pytest.raises(ConfigError, match=r"sft.rows=.*other: no rows to train on \(.*1_questions does not exist\)"):
         key_of(STAGES["sft"], cfg, values, run)
     finish(tmp_path / "other", "questions", "filter")
     assert key_of(STAGES["sft"], cfg, values, run).inputs == {"questions": "other/questions", "filter": "other/filter"}
@@ -231,7 +231,7 @@ def test_rows_without_a_manifest_will_do_where_the_user_says_so(tmp_path: Path) 
         key_of(STAGES["sft"], cfg, values, run)
     # this run's own stages are never taken unfinished
     cfg, values, run = real(tmp_path, "name=other", "sft.allow_unchecked=true")
-    with pytest.raises(ConfigError, match="not finished; run stage=questions first"):
+    with pytest.raises(ConfigError, match="is not finished; run stage=questions first"):
         key_of(STAGES["sft"], cfg, values, run)
 
 
