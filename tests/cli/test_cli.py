@@ -186,7 +186,7 @@ def test_errors_of_the_disk_and_of_data_are_one_line_and_bugs_are_not() -> None:
     assert explain(DataError("f", "broken\nJSON", "mend it"), []) == "f: broken JSON; mend it"
     assert explain(BusyError("busy"), []) == "busy"
     assert explain(PermissionError(errno.EACCES, "denied", "/x"), []) == (
-        "/x: permission denied; give another paths.runs=<folder>, or mend its rights"
+        "/x: permission denied; give another paths.runs=<folder>, or fix its permissions"
     )
     assert explain(ZeroDivisionError("a bug"), []) is None
 
