@@ -87,9 +87,8 @@ def run_jobs(jobs: Sequence[Job]) -> None:
         write_json(sweep_dir / "sweep.json", {"jobs": results})
     _show(results, sweep_dir)
     if failed := [result["name"] for result in results if result["exit_code"]]:
-        raise SweepFailed(
-            f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}; fix the cause and repeat the command"
-        )
+        names = ", ".join(failed)
+        raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}; fix the cause and repeat the command")
 
 
 def command(job: Job, name: str, sweep_dir: Path) -> list[str]:
