@@ -55,7 +55,7 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["grpo.max_completion_length=9"], r"grpo\.max_completion_length=9: .*; did you mean grpo\.sampling\.max_new_tok"),
     (
         ["sft.per_device_train_batch_size=4"],
-        r"sft\.per_device_.*=4: no such setting; did you mean sft\.rows_per_step\?",
+        r"sft\.per_device_.*=4: .*; did you mean sft\.rows_per_step\?",
     ),
     (["beta=0.1"], r"beta=0\.1: no such setting; did you mean grpo\.loss\.beta\?"),
     (["grpo.steps=many"], r"grpo\.steps=many: value 'many' of type 'str' could not be converted to Integer; "),
