@@ -24,7 +24,7 @@ from finr1.core.lock import RunLock
 from finr1.run.stages import STAGES
 from tests.helpers.runner import REPO, Runner
 
-FEW = ("source.worked.n_train=12", "benchmark.worked.limit=4")  # enough for the light stages
+FEW = ("source.worked.n_train=12", "benchmark.worked.limit=4")  # enough for stages without a model
 
 
 def test_help_is_quick_and_lists_stages_experiments_groups_and_settings(finr1: Runner) -> None:
@@ -43,7 +43,7 @@ def test_help_lines_fit_a_wide_terminal() -> None:
     assert max(map(len, help_text().splitlines())) <= 140
 
 
-MISTAKES = [  # (arguments, what the one line must match)
+MISTAKES = [  # (arguments, pattern of the error line)
     (["grpo.lerning_rate=1"], r"grpo\.lerning_rate=1: no such setting; did you mean grpo\.learning_rate\?"),
     (
         ["learning_rate=1"],
@@ -166,24 +166,24 @@ def test_settings_suggested_for_those_of_other_frameworks_exist() -> None:
     assert ours - {"logger"} <= {*all_keys()}
 
 
-@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
-def test_a_mistake_is_one_line_and_touches_nothing(
-    arguments: list[str], words: str, here: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("arguments", "pattern"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_writes_nothing(
+    arguments: list[str], pattern: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert entry.main(arguments) == 2
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
-    assert re.match(f"error: {words}", line), line
+    assert re.match(f"error: {pattern}", line), line
     assert not out and not list(here.iterdir())
 
 
-def test_a_mistake_is_one_line_in_a_process_of_its_own_too(tmp_path: Path, finr1: Runner) -> None:
+def test_a_mistake_is_one_line_in_its_own_process_too(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("grpo.sampling.temperature=0")
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
     assert done.stderr == "error: grpo.sampling.temperature=0: greedy groups have no spread; use a value above 0\n"
 
 
-def test_the_debug_switch_shows_where_an_error_came_from(finr1: Runner) -> None:
+def test_finr1_debug_shows_the_traceback(finr1: Runner) -> None:
     assert "Traceback" in finr1("stage=filter", FINR1_DEBUG="1").stderr
 
 
@@ -195,7 +195,7 @@ def test_a_busy_run_folder_is_one_line(tmp_path: Path, finr1: Runner) -> None:
     assert "name=quickstart: another process (pid" in line and "give name=<other>" in line
 
 
-def test_errors_of_the_disk_and_of_data_are_one_line_and_bugs_are_not() -> None:
+def test_errors_of_disk_and_data_are_one_line_but_bugs_are_not() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/x/traces.jsonl")
     assert (explain(full, []) or "").startswith("/x/traces.jsonl: no space left on the device; free some")
     assert explain(DataError("f", "broken\nJSON", "mend it"), []) == "f: broken JSON; mend it"
@@ -287,13 +287,13 @@ def test_a_dry_run_builds_both_sft_mixes(
         ("logger.wandb.mode=ofline", "logger.wandb.mode=ofline: no such mode"),
     ],
 )
-def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str], fault: str, words: str) -> None:
+def test_a_dry_run_finds_mistakes(capfd: pytest.CaptureFixture[str], fault: str, words: str) -> None:
     assert entry.main(["+experiment=sft_fin", "dry_run=true", fault]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {words}")
 
 
 @pytest.mark.slow
-def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
+def test_a_stage_alone_writes_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("stage=questions", *FEW)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
@@ -306,7 +306,7 @@ def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner)
 
 
 @pytest.mark.slow
-def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: Path, finr1: Runner) -> None:
+def test_multirun_gives_each_job_a_process_and_a_folder_and_resumes(tmp_path: Path, finr1: Runner) -> None:
     sweep_of = ("--multirun", "+experiment=quickstart", "stage=questions", *FEW, "reward=[format],[format,accuracy]")
     done = finr1(*sweep_of)
     assert done.returncode == 0, done.stderr
@@ -324,7 +324,7 @@ def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_failing_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
+def test_a_failed_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("--multirun", "stage=filter,questions", "name=mine", *FEW)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 jobs failed: stage=filter;")
@@ -341,7 +341,7 @@ def job(*overrides: str) -> sweep.Job:
     return sweep.Job(overrides, Path("s"), swept=True, elsewhere=False)
 
 
-def test_jobs_are_named_by_what_differs() -> None:
+def test_jobs_are_named_by_the_overrides_that_differ() -> None:
     jobs = [job("+experiment=tiny", "seed=1", "reward=[a]"), job("+experiment=tiny", "seed=2", "reward=[a]")]
     assert sweep.names_of(jobs) == ["seed=1", "seed=2"]
     assert sweep.names_of([job("a='x y/z'")]) == ["a=x_y_z"]
@@ -350,7 +350,7 @@ def test_jobs_are_named_by_what_differs() -> None:
     assert len({*sweep.names_of(long)}) == 2 and max(map(len, sweep.names_of(long))) < 120
 
 
-def test_a_jobs_own_name_and_place_win() -> None:
+def test_the_folder_of_the_sweep_replaces_the_users_name_and_folder() -> None:
     command = sweep.command(job("name=mine", "paths.runs=/x", "seed=1"), "it's", Path("/a b/s"))
     assert command == [sys.executable, "-m", "finr1", "seed=1", "paths.runs='/a b/s'", "name='it\\'s'"]
 

@@ -154,9 +154,7 @@ def test_real_rows_become_a_data_set_that_loads(tmp_path: Path) -> None:
         assert row["input"] == question["prompt"][-1]["content"] and row["repo_name"] == question["source"]
     place = {question_id: number % 4 for number, question_id in enumerate(questions)}
     scores = Counter((place[row["question_id"]], row["score"]) for row in rows)
-    assert scores[0, 1.0] and scores[2, 1.0] and not scores[0, 0.0] and not scores[2, 0.0], (
-        "rejected a right answer"
-    )
+    assert scores[0, 1.0] and scores[2, 1.0] and not scores[0, 0.0] and not scores[2, 0.0], "rejected a right answer"
     assert scores[1, 0.0] and not scores[1, 1.0], "accepted a wrong answer"
     assert {row["outcome"] for row in rows if place[row["question_id"]] == 3} == {"bad"}, "truncated"
     assert {"tfns", "fincuge"} & {row["repo_name"] for row in data["train"]}
