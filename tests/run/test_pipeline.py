@@ -141,9 +141,7 @@ def test_changed_code_reruns_only_the_stages_that_import_it(tmp_path: Path, go: 
 
 
 @pytest.mark.usefixtures("stages")
-def test_a_failed_stage_is_resumed_in_its_folder(
-    tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_stage_is_resumed_in_its_folder(tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]) -> None:
     FAIL.add("distil")
     with pytest.raises(RuntimeError, match="distil broke"):
         go()
