@@ -10,6 +10,7 @@ from typing import NamedTuple
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from finr1.cli.peer_words import hint
 from finr1.cli.suggest import all_keys, choose_first, near_choice, near_setting
 from finr1.core.errors import Finr1Error
 
@@ -82,7 +83,7 @@ def _cannot_override(match: re.Match[str], report: _Report) -> str:
     key, is_group = match[1], bool(match[2])
     inner = key if is_group else report.full_key or key  # `samples={sft: 8}` fails at samples.sft
     user_named = inner != key and [name for name in all_keys() if name.startswith(key)] == [key]
-    near = f"a new one is +{inner}=<value>" if user_named else near_setting(inner)
+    near = f"a new one is +{inner}=<value>" if user_named else hint(key) or near_setting(inner)
     return f"{report.setting(key)}: {choose_first(inner) or f'no such setting; {near}'}"
 
 
@@ -102,6 +103,8 @@ def _chosen_twice(match: re.Match[str], report: _Report) -> str:
 
 def _wrong_type(match: re.Match[str], report: _Report) -> str:
     key = _split(match[1])[0]
+    if peer := hint(key):  # the name of a section here, of a setting elsewhere: grpo.loss=dapo
+        return f"{report.setting(key)}: no such setting; {peer}"
     reason = f"{report.reason[:1].lower()}{report.reason[1:]}"
     return f"{report.setting(key)}: {reason}; give a value of the right type"
 

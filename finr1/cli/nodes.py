@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from finr1.cli.peer_words import hint
 from finr1.core.errors import ConfigError
 from finr1.run.fingerprints import subtree
 
@@ -33,8 +34,8 @@ def check_keys(values: Any, schema: type, prefix: str = "") -> None:
         key = f"{prefix}{name}"
         if name not in types:
             groups = () if prefix else ("experiment",)
-            remedy = close_match(name, (*types, *groups))
-            raise ConfigError(key, value, "no such setting", remedy.replace("mean ", f"mean {prefix}"))
+            remedy = hint(key) or close_match(name, (*types, *groups)).replace("mean ", f"mean {prefix}")
+            raise ConfigError(key, value, "no such setting", remedy)
         if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
             check_keys(value, typing.cast(type, types[name]), f"{key}.")
     if not prefix:

@@ -11,48 +11,8 @@ from omegaconf import OmegaConf
 
 from finr1.cli.compose import CONF
 from finr1.cli.nodes import GROUPS, ROLES, close_match, keywords_of
+from finr1.cli.peer_words import hint
 from finr1.settings.root import RootConfig
-
-PEER_NAMES = {  # settings of TRL, verl, LLaMA-Factory and others -> ours
-    "lr": "sft.learning_rate or grpo.learning_rate",
-    "num_train_epochs": "sft.epochs",
-    "max_steps": "grpo.steps",
-    "warmup_ratio": "sft.warmup_share",
-    "lr_scheduler_type": "grpo.schedule",
-    "per_device_train_batch_size": "sft.rows_per_step or grpo.questions_per_step",
-    "gradient_accumulation_steps": "sft.rows_per_step or grpo.questions_per_step",
-    "train_batch_size": "sft.rows_per_step or grpo.questions_per_step",
-    "packing": "sft.row_tokens",
-    "num_generations": "grpo.group_size",
-    "rollout_n": "grpo.group_size",
-    "max_completion_length": "grpo.sampling.max_new_tokens",
-    "max_tokens": "grpo.sampling.max_new_tokens",
-    "max_prompt_length": "model.max_model_len",
-    "max_length": "model.max_model_len",
-    "max_seq_length": "model.max_model_len",
-    "cutoff_len": "model.max_model_len",
-    "num_iterations": "grpo.updates_per_rollout",
-    "loss_type": "grpo.loss.kind",
-    "epsilon": "grpo.loss.clip_low",
-    "epsilon_high": "grpo.loss.clip_high",
-    "kl_coef": "grpo.loss.beta",
-    "kl_loss_coef": "grpo.loss.beta",
-    "entropy_coeff": "grpo.loss.entropy_bonus",
-    "mask_truncated_completions": "grpo.loss.mask_truncated",
-    "scale_rewards": "grpo.advantage.scale",
-    "reward_weights": "reward.<name>.weight",
-    "model_name_or_path": "model.path",
-    "lora_r": "model.lora.r",
-    "lora_rank": "model.lora.r",
-    "lora_alpha": "model.lora.alpha",
-    "lora_dropout": "model.lora.dropout",
-    "finetuning_type": "model.adapter",
-    "save_steps": "sft.checkpoint_every_steps or grpo.checkpoint_every_steps",
-    "save_total_limit": "checkpoint.keep_last",
-    "output_dir": "paths.runs",
-    "run_name": "name",
-    "report_to": "logger",
-}
 
 
 def all_keys(schema: Any = RootConfig, prefix: str = "") -> Iterator[str]:
@@ -67,12 +27,11 @@ def all_keys(schema: Any = RootConfig, prefix: str = "") -> Iterator[str]:
 def near_setting(key: str) -> str:
     """The setting or group that a mistyped key may have meant; at least where to look."""
     base = key.lstrip("+~").split("@")[0]
+    if peer := hint(base):
+        return peer
     known = [*all_keys(), *(path.name for path in CONF.iterdir() if path.is_dir())]
     parent, _, last = base.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
-    if last in PEER_NAMES and last not in siblings:
-        section = [name for name in PEER_NAMES[last].split(" or ") if name.startswith(f"{parent}.")]
-        return f"did you mean {section[0] if section else PEER_NAMES[last]}?"
     if (near := close_match(last, siblings)).startswith("did you mean"):
         return f"did you mean {siblings[near.split()[-1].rstrip('?')]}?"
     if same_name := [k for k in known if k.rpartition(".")[2] == last]:
