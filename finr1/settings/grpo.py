@@ -86,9 +86,7 @@ class WorkerSettings:
 
     rewards: list[str] = field(default_factory=list)  # by name; the others run in the trainer's process
     processes: int = least(2, 1)
-    timeout_s: float = above(
-        10.0, 0
-    )  # per completion and reward; after it the verdict is undecided, the process replaced
+    timeout_s: float = above(10.0, 0)  # per completion and reward; after it the verdict is undecided
 
     def __post_init__(self) -> None:
         check_bounds("grpo.workers", self)
