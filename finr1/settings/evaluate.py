@@ -13,9 +13,7 @@ from finr1.settings.sampling import Sampling
 class EvaluateSettings:
     """Which models are scored, and how completions are sampled."""
 
-    models: list[str] = field(
-        default_factory=lambda: ["base", "sft", "grpo"]
-    )  # also model folders, engine roles
+    models: list[str] = field(default_factory=lambda: ["base", "sft", "grpo"])  # also model folders, engine roles
     greedy: bool = True  # one completion per question at temperature 0
     sampled: bool = True  # `sampling.n` completions per question
     sampling: Sampling = field(default_factory=lambda: Sampling(n=4, temperature=1.0, max_new_tokens=160))
