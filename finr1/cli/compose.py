@@ -31,12 +31,12 @@ def register() -> None:
     ConfigStore.instance().store(name="root_schema", node=RootConfig)
 
 
-def compose(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration that `python -m finr1 <overrides>` runs; raises Hydra's errors."""
     register()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         complete = with_default(overrides)
-        return without_leftovers(hydra_compose("config", complete, return_hydra_config=with_hydra), complete)
+        return without_leftovers(hydra_compose("config", complete), complete)
 
 
 def with_default(overrides: Sequence[str]) -> list[str]:
