@@ -1,4 +1,4 @@
-"""The command line: compose, check, run, close. `python -m finr1 --help` says what there is."""
+"""The command line: compose, check, run. `python -m finr1 --help` lists stages, experiments and settings."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import time
 from collections.abc import Sequence
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from finr1.cli import compose, launch, sweep
-from finr1.cli.check import check, check_keys
+from finr1.cli import arguments, compose, launch, sweep
+from finr1.cli.check import check
 from finr1.cli.explain import explain
 from finr1.cli.help import help_text
+from finr1.cli.nodes import check_keys
 from finr1.core import ranks
-from finr1.core.errors import ConfigError, Finr1Error
+from finr1.core.errors import ConfigError
 from finr1.run.stages import COMMANDS, TRAINING, chosen, command_of
 from finr1.run.walk import follow, walk
 from finr1.settings.root import RootConfig
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",  # unbounded spinning of waiting threads beside other work costs a factor of ten
     "TOKENIZERS_PARALLELISM": "false",  # forked workers warn otherwise
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -30,30 +30,28 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "HYDRA_FULL_ERROR": "1",  # Hydra passes errors on, and `explain` words them
+    "HYDRA_FULL_ERROR": "1",  # Hydra raises its errors, and `explain` turns them into one line
 }
 
-JOBS: list[
-    tuple[DictConfig, sweep.Job]
-] = []  # composed by Hydra, run after it: its frames and words stay out of errors
+JOBS: list[tuple[DictConfig, sweep.Job]] = []  # run after Hydra has composed all of them
 
 
 @hydra.main(config_path=str(compose.CONF.resolve()), config_name="config", version_base="1.3")
-def take(cfg: DictConfig) -> None:
-    """What Hydra calls with each composed configuration."""
+def collect(cfg: DictConfig) -> None:
+    """Called by Hydra with each composed configuration: one, or one per job of a sweep."""
     job = sweep.job_of(HydraConfig.get())
     compose.without_leftovers(cfg, job.overrides)
-    if job.elsewhere:  # a launcher of its own (submitit, ray) has already given it a process
+    if job.elsewhere:  # another launcher (submitit, ray) runs each job in a process of its own: this one
         cfg.paths.runs, cfg.name = str(job.sweep_dir), sweep.folder_name(job.overrides)
         run(cfg)
     else:
         JOBS.append((cfg, job))
 
 
-def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
-    """One run: check everything, then walk the stages; returns the exit code.
+def run(cfg: DictConfig, command_line: Sequence[str] | None = None) -> int:
+    """Check the whole configuration, then walk its stages; returns the exit code.
 
-    Where it trains on several ranks, `arguments` start them, and each comes here again.
+    A run on several ranks starts them with `command_line`; each rank then calls this function again.
     """
     check_keys(OmegaConf.to_container(cfg), RootConfig)
     settings, values = compose.typed(cfg), compose.plain(cfg)
@@ -64,7 +62,7 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
         dry_run(settings, values, stages)
         return 0
     if settings.model.path.startswith("embedded:") or os.path.isdir(settings.model.path):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to ask the hub for
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if settings.stage in COMMANDS:
         command_of(settings.stage)(settings)
         return 0
@@ -73,10 +71,10 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
     trains = any(stage.name in TRAINING for stage in stages)
     wanted = launch.per_machine(settings.trainer["fit"]) if trains else 1
     if wanted > 1 and ranks.world() == 1:
-        if arguments is None:
+        if command_line is None:
             why = "a job of this launcher is one process"
-            raise ConfigError("trainer.fit.devices", wanted, why, "use 1, or Hydra's own launcher")
-        return launch.launch(wanted, ["-m", "finr1", *arguments])
+            raise ConfigError("trainer.fit.devices", wanted, why, "use 1, or Hydra's default launcher")
+        return launch.launch(wanted, ["-m", "finr1", *command_line])
     together = ranks.init_ranks()
     if not together.first:
         follow(settings, together)
@@ -90,35 +88,31 @@ def run(cfg: DictConfig, arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point of `python -m finr1` and of the console script `finr1`; returns the exit code.
 
-    What the user can mend becomes one line; all else keeps its traceback. A rank ends in here.
+    An error that the user can fix is printed as one line; any other keeps its traceback.
     """
-    return ranks.leave(_main(arguments))
+    return ranks.leave(_main(sys.argv[1:] if command_line is None else command_line))
 
 
-def _main(arguments: Sequence[str] | None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if {"--help", "-h"} & set(arguments):
+def _main(command_line: Sequence[str]) -> int:
+    if {"--help", "-h"} & set(command_line):
         print(help_text())
         return 0
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     JOBS.clear()
-    overrides: Sequence[str] = arguments
+    overrides = list(command_line)
     try:
-        parser = get_args_parser()
-        parser.error = _refuse  # type: ignore[method-assign, assignment]
-        overrides = parser.parse_intermixed_args(arguments).overrides
-        options = [argument for argument in arguments if argument not in overrides]
+        overrides, options = arguments.split(command_line)
         compose.register()
         sys.argv[1:] = [*compose.with_default(overrides), *options]
-        take()
+        collect()
         if any(job.swept for _, job in JOBS):
             sweep.run_jobs([job for _, job in JOBS])
         elif JOBS:
-            return run(JOBS[0][0], arguments)
+            return run(JOBS[0][0], command_line)
     except KeyboardInterrupt:
         if ranks.number() == 0:
             print("stopped; start the same command again to continue", file=sys.stderr)
@@ -135,10 +129,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
-
-
-def _refuse(message: str) -> None:
-    raise Finr1Error(f"{message}; see `python -m finr1 --help`")
 
 
 if __name__ == "__main__":

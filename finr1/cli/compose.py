@@ -1,4 +1,4 @@
-"""From `conf/` to a `RootConfig`: where the yaml files are, the schema they compose onto, plain values for records."""
+"""Composes `conf/` and overrides into a `RootConfig`, and into plain values to save and hash."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from finr1.settings.root import RootConfig
 _PACKAGE = Path(finr1.__file__).parent
 
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-_LISTS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")  # parts chosen by a list
+_LISTS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")  # groups chosen by a list
 _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 
 
-@functools.cache  # building the schema costs a sixth of a composition
+@functools.cache  # building the schema takes a sixth of a composition
 def register() -> None:
-    """Tell Hydra the schema that conf/config.yaml names; once a process."""
+    """Register the schema `root_schema` that conf/config.yaml names, once per process."""
     ConfigStore.instance().store(name="root_schema", node=RootConfig)
 
 
-def compose(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
-    """The configuration that `python -m finr1 <overrides>` runs; Hydra's own errors pass through."""
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration that `python -m finr1 <overrides>` runs; raises Hydra's errors."""
     register()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        known = with_default(overrides)
-        return without_leftovers(hydra_compose("config", known, return_hydra_config=with_hydra), known)
+        complete = with_default(overrides)
+        return without_leftovers(hydra_compose("config", complete), complete)
 
 
 def with_default(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the quickstart experiment before them where they choose none; `experiment=` gets its `+`.
+    """The overrides with `+experiment=quickstart` before them if they choose no experiment.
 
-    The judge's engine is a choice that no default makes; a `+` before it, as Hydra wants it for a new one, is dropped.
+    `+` is added to `experiment=`, and dropped from `+engine@engine.judge=`, for which conf/config.yaml has a default.
     """
-    known = [f"+{override}" if override.startswith("experiment=") else override for override in overrides]
-    known = [override.removeprefix("+") if "engine@engine.judge=" in override else override for override in known]
-    chosen = any(override.startswith("+experiment=") for override in known)
-    return known if chosen else ["+experiment=quickstart", *known]
+    complete = [f"+{override}" if override.startswith("experiment=") else override for override in overrides]
+    complete = [override.removeprefix("+") if "engine@engine.judge=" in override else override for override in complete]
+    chosen = any(override.startswith("+experiment=") for override in complete)
+    return complete if chosen else ["+experiment=quickstart", *complete]
 
 
 def without_leftovers(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Without the values that an experiment sets on parts which a list on the command line leaves out.
+    """Drop values that an experiment sets for parts that a list on the command line leaves out.
 
-    `+experiment=eval_fin benchmark=[finqa]` keeps nothing of the other four. Values that the command line itself gives
-    to such a part stay, and are refused later: they are a mistake.
+    `+experiment=eval_fin benchmark=[finqa]` drops those of the other four benchmarks. Values that the command line sets
+    for such a part stay, and are refused later as a mistake.
     """
     given = [override.lstrip("+").split("=", 1)[0] for override in overrides]
     for group in _LISTS:
@@ -70,24 +70,24 @@ def without_leftovers(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def typed(cfg: DictConfig) -> RootConfig:
-    """As dataclasses, interpolations resolved; refuses NaN and inf, and raises what their `__post_init__` raises."""
-    _finite(OmegaConf.to_container(cfg, resolve=True))
+    """As dataclasses with interpolations resolved. ConfigError for NaN, inf, and values out of bounds."""
+    _check_finite(OmegaConf.to_container(cfg, resolve=True))
     return cast(RootConfig, OmegaConf.to_object(cfg))
 
 
-def _finite(value: Any, key: str = "") -> None:
+def _check_finite(value: Any, key: str = "") -> None:
     if isinstance(value, dict):
         for name, child in value.items():
-            _finite(child, f"{key}.{name}" if key else str(name))
+            _check_finite(child, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for child in value:
-            _finite(child, key)
+            _check_finite(child, key)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(key, value, "not a finite number", "give a finite one")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """As plain values, every interpolation resolved, and without secrets: what is saved, hashed and logged."""
+    """As plain values with interpolations resolved and secrets redacted: what is saved, hashed and logged."""
     return cast(dict[str, Any], _redact(OmegaConf.to_container(cfg, resolve=True)))
 
 

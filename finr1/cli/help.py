@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from finr1.cli.compose import CONF
-from finr1.run.stages import STAGES, WALKS
+from finr1.run.stages import COMMANDS, STAGES, WALKS
 from finr1.settings.root import RootConfig
 
-WIDTH = 120  # of a line of --help
-KEYS = (  # the most used settings, for --help
+WIDTH = 120  # characters per line
+KEYS = (  # the settings that --help shows
     "name",
     "seed",
     "dry_run",
@@ -33,20 +33,6 @@ KEYS = (  # the most used settings, for --help
     "evaluate.models",
     "evaluate.sampling.n",
 )
-_WHAT = {
-    "questions": "read, normalise, deduplicate, decontaminate",
-    "distil": "ask the teacher",
-    "filter": "judge the traces: good, bad, undecided",
-    "export": "write the good traces as a Hugging Face data set with its card",
-    "sft": "fine-tune on the good traces",
-    "grpo": "reinforce on the bad questions",
-    "evaluate": "score base, SFT and GRPO models on held-out questions",
-    "report": "one HTML file and summary.json",
-}
-_COMMANDS = {
-    "serve": "a model of the run behind vLLM's OpenAI-compatible server",
-    "chat": "ask a server in the terminal, thinking and answer apart",
-}
 
 
 def help_text() -> str:
@@ -54,28 +40,29 @@ def help_text() -> str:
     lines = [
         "finr1: distil, filter, fine-tune, reinforce and evaluate language models for finance.",
         "",
-        "  python -m finr1                           the whole pipeline on the embedded default (quickstart)",
-        "  python -m finr1 stage=<stage>             one stage alone, on what the stages before it wrote",
-        "  python -m finr1 +experiment=<name>        another experiment",
-        "  python -m finr1 <group>=<choice> <key>=<value> ...",
-        "  python -m finr1 --multirun <key>=<a>,<b>  one job a value, each in a process of its own",
+        "  python -m finr1                           run the whole pipeline of the experiment `quickstart`",
+        "  python -m finr1 +experiment=<name>        run another experiment",
+        "  python -m finr1 stage=<stage>             run one stage, on the output of the stages before it",
+        "  python -m finr1 <group>=<choice> <key>=<value> ...    choose parts, override settings",
+        "  python -m finr1 dry_run=true              check and build everything but weights and data",
+        "  python -m finr1 --multirun <key>=<a>,<b>  run one job per value, each in its own process",
         "  python -m finr1 --cfg job                 print the composed configuration (--hydra-help: Hydra's options)",
         "",
-        "Stages (those that are done are skipped, those that were stopped are resumed):",
+        "Stages (finished stages are skipped, interrupted ones resumed):",
     ]
-    lines += [f"  {name:<11}{_WHAT[name]}  ->  {stage.folder}" for name, stage in STAGES.items()]
-    lines += [f"  {name:<11}walks {', '.join(walk)}" for name, walk in WALKS.items()]
+    lines += [f"  {name:<11}{stage.does}  ->  {stage.folder}" for name, stage in STAGES.items()]
+    lines += [f"  {name:<11}runs {', '.join(walk)}" for name, walk in WALKS.items()]
     lines += ["", "Commands (stage=<command>):"]
-    lines += [f"  {name:<11}{what}" for name, what in _COMMANDS.items()]
+    lines += [f"  {name:<11}{command.does}" for name, command in COMMANDS.items()]
     lines += ["", "Experiments:"]
-    lines += [f"  {path.stem:<14}{_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
-    lines += ["", "Groups (those shown in brackets take a list):"]
+    lines += [f"  {path.stem:<15} {_first_comment(path)}" for path in sorted((CONF / "experiment").glob("*.yaml"))]
+    lines += ["", "Groups (those with brackets take a list):"]
     for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "stage")):
         choices = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
         lines += textwrap.wrap(
             choices, WIDTH, initial_indent=f"  {_example(group.name):<44}", subsequent_indent=" " * 46
         )
-    lines += ["", "Settings most used (all of them: --cfg job):"]
+    lines += ["", "Common settings and their defaults (an experiment may set others; all: --cfg job):"]
     lines += [f"  {key}={_show(value)}" for key, value in _defaults()]
     return "\n".join(lines)
 

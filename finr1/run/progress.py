@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
+LINE_EVERY_S = 30  # where there is no terminal
 
 
 class Bar:
-    """One progress bar."""
+    """A progress bar on a terminal; a plain line every `LINE_EVERY_S` seconds elsewhere."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.done, self.text = title, total, done, ""
-        self._before, self._began = done, time.monotonic()
+        self._done_before, self._began = done, time.monotonic()
         self._last_line = self._began
         columns = (
             TextColumn("{task.description}"),
@@ -33,11 +34,12 @@ class Bar:
         self.done += n
         self.text = self.text if text is None else text
         self._progress.update(self._task, advance=n, text=self.text)
-        if not console.is_terminal and time.monotonic() - self._last_line > 30:
-            self._last_line = time.monotonic()
-            left_s = (self.total - self.done) * (self._last_line - self._began) / max(1, self.done - self._before)
-            words = ", ".join(filter(None, (self.text, f"{left_s / 60:.1f} min left")))
-            console.print(f"  {self.title} {self.done}/{self.total} {words}")
+        now = time.monotonic()
+        if not console.is_terminal and now - self._last_line > LINE_EVERY_S:
+            self._last_line = now
+            left_s = (self.total - self.done) * (now - self._began) / max(1, self.done - self._done_before)
+            suffix = ", ".join(filter(None, (self.text, f"{left_s / 60:.1f} min left")))
+            console.print(f"  {self.title} {self.done}/{self.total} {suffix}")
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -1,4 +1,4 @@
-"""The table of stages: what each reads, which settings decide its result, and the function that runs it."""
+"""The table of stages: what each does, what it reads, which settings its result depends on, and its function."""
 
 from __future__ import annotations
 
@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """One stage of a run. Its code version is everything that `run` and the parts in its settings import."""
+    """One stage of a run. Its fingerprint covers settings, inputs, and all code that `run` and its parts import."""
 
     name: str
     folder: str
     run: str  # dotted path of `run(context) -> counts`
-    settings: tuple[str, ...]  # dotted config keys that decide the result
+    settings: tuple[str, ...]  # dotted config keys that the result depends on
     reads: tuple[str, ...] = ()  # names of stages
-    inputs: hooks.Inputs = hooks.of_this_run  # which folders are read under these settings
-    outside: hooks.Outside = hooks.nothing  # weights from outside the run
-    more_settings: hooks.MoreSettings = hooks.no_more  # config keys that decide the result under these settings
-    trains: bool = False  # walked by all ranks, on rows checked against the run's benchmarks
-    needs_input: bool = False  # shows whatever is there, but something must be
+    inputs: hooks.Inputs = hooks.this_run  # narrows or replaces the folders of `reads`
+    outside: hooks.Outside = hooks.no_files  # weights from outside the run
+    more_settings: hooks.MoreSettings = hooks.no_settings  # further keys, depending on the configuration
+    trains: bool = False  # runs on all ranks, on rows checked against the run's benchmarks
+    needs_input: bool = False  # fails if `inputs` is empty
+    does: str = ""  # for --help
+
+
+class Command(NamedTuple):
+    """`stage=<name>` of something that is not a stage: it writes nothing into the run."""
+
+    run: str  # dotted path of `run(cfg)`
+    does: str  # for --help
 
 
 STAGES: Mapping[str, Stage] = {
@@ -39,6 +47,7 @@ STAGES: Mapping[str, Stage] = {
             folder="1_questions",
             run="finr1.data.questions.run.run",
             settings=("source", "benchmark", "questions", "seed"),
+            does="read, normalize, deduplicate, decontaminate",
         ),
         Stage(
             name="distil",
@@ -46,6 +55,7 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.data.distil.run.run",
             settings=("engine.teacher", "distil", "prompt", "seed"),
             reads=("questions",),
+            does="generate a reasoning trace per question with the teacher",
         ),
         Stage(
             name="filter",
@@ -53,6 +63,7 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.data.filter.run.run",
             settings=("judge", "engine.judge", "filter"),
             reads=("questions", "distil"),
+            does="judge the traces: good, bad, undecided",
         ),
         Stage(
             name="export",
@@ -60,6 +71,7 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.data.export.run.run",
             settings=("export",),
             reads=("questions", "distil", "filter"),
+            does="write the good traces as a Hugging Face data set with its card",
         ),
         Stage(
             name="sft",
@@ -67,8 +79,9 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.training.sft.run.run",
             settings=("model", "trainer", "prompt", "sft", "seed"),
             reads=("questions", "filter"),
-            inputs=hooks.of_sft,
+            inputs=hooks.sft_inputs,
             trains=True,
+            does="fine-tune on the good traces",
         ),
         Stage(
             name="grpo",
@@ -76,9 +89,10 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.training.grpo.run.run",
             settings=("model", "trainer", "engine.policy", "engine.judge", "reward", "prompt", "grpo", "seed"),
             reads=("questions", "filter", "sft"),
-            inputs=hooks.of_grpo,
-            outside=hooks.first_weights,
+            inputs=hooks.grpo_inputs,
+            outside=hooks.grpo_weights,
             trains=True,
+            does="reinforce on the questions of bad traces",
         ),
         Stage(
             name="evaluate",
@@ -86,9 +100,10 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.evaluation.evaluate.run.run",
             settings=("model", "engine.policy", "benchmark", "prompt", "evaluate", "seed"),
             reads=("sft", "grpo"),
-            inputs=hooks.of_evaluate,
-            outside=hooks.model_folders,
-            more_settings=hooks.engines_and_judge,
+            inputs=hooks.evaluate_inputs,
+            outside=hooks.evaluated_folders,
+            more_settings=hooks.evaluate_engines,
+            does="score base, SFT and GRPO models on held-out questions",
         ),
         Stage(
             name="report",
@@ -96,19 +111,23 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.evaluation.report.run.run",
             settings=("report",),
             reads=("questions", "distil", "filter", "sft", "grpo", "evaluate"),
-            inputs=hooks.of_report,
+            inputs=hooks.finished,
             needs_input=True,
+            does="write one HTML file and summary.json",
         ),
     )
 }
 
 
 PIPELINE = "pipeline"
-WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> walks these in order
+WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> runs these in order
     PIPELINE: ("questions", "distil", "filter", "sft", "grpo", "evaluate", "report"),
     "data": ("questions", "distil", "filter", "export", "report"),
 }
-COMMANDS = {"serve": "finr1.cli.serve.run", "chat": "finr1.cli.chat.run"}  # not stages: they write nothing
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command("finr1.cli.serve.run", "serve a model of the run through vLLM's OpenAI-compatible server"),
+    "chat": Command("finr1.cli.chat.run", "chat with a server in the terminal, reasoning and answer shown apart"),
+}
 TRAINING = tuple(stage.name for stage in STAGES.values() if stage.trains)
 
 
@@ -124,20 +143,20 @@ def chosen(stage: str) -> tuple[Stage, ...]:
 
 
 def inputs_of(stage: Stage, cfg: RootConfig, run_dir: Path) -> dict[str, Input]:
-    """What this stage reads under these settings, by the name of the stage that wrote it (SFT's `chats`: anyone)."""
+    """The folders that a stage reads, by the stage that wrote them; "chats" for SFT on chats from outside a run."""
     return stage.inputs({name: Input(run_dir / STAGES[name].folder) for name in stage.reads}, cfg)
 
 
 def function_of(stage: Stage) -> Callable[[Context], dict[str, Any]]:
-    """The stage's `run`, imported only now: training stages import torch."""
-    return _at(stage.run)  # type: ignore[no-any-return]
+    """The stage's `run`, imported late: training stages import torch."""
+    return _import(stage.run)  # type: ignore[no-any-return]
 
 
 def command_of(name: str) -> Callable[[RootConfig], None]:
-    """The function of a command."""
-    return _at(COMMANDS[name])  # type: ignore[no-any-return]
+    """A command's `run`, imported late."""
+    return _import(COMMANDS[name].run)  # type: ignore[no-any-return]
 
 
-def _at(dotted: str) -> Any:
+def _import(dotted: str) -> Any:
     module, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(module), name)

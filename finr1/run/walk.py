@@ -1,8 +1,7 @@
-"""The walk over the stages, and what the other ranks do meanwhile.
+"""Walks the stages of a run; on several ranks, the first rank walks and the others follow its messages.
 
-The first rank walks the stages as a run of one process does, holds the lock and writes the run folder; stages that do
-not train are its own. The others wait for its word and train with it; they write to a folder that is deleted when the
-stage is over.
+The first rank does what a run of one process does: it holds the lock, writes the run folder, and runs the stages that
+do not train. The other ranks join the stages that train, and write to a temporary folder.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
@@ -33,31 +32,30 @@ if TYPE_CHECKING:
 
 
 class Train(NamedTuple):
-    """The first rank begins a stage that all walk."""
+    """Message of the first rank: join this stage."""
 
     stage: str
-    began: float  # unix seconds: whom a judge's answers are charged to
+    began: float  # unix seconds; identifies the attempt that judge replies are charged to
 
 
-class Start(NamedTuple):
-    """The first rank builds an engine for itself: engines in process are built by all ranks at once, or by none."""
+class StartEngine(NamedTuple):
+    """Message of the first rank: build this in-process engine too, since its process groups span all ranks."""
 
     role: str
 
 
-Word = Train | Start | None  # None: the run is over
+Message = Train | StartEngine | None  # None: the run is over
 
 
 def walk(cfg: RootConfig, values: Mapping[str, Any], ranks: Ranks = ALONE) -> dict[str, Spent]:
-    """Run the chosen stages in order, each only if it is not done; returns what each has cost. Of several ranks the
-    first one walks, and tells the others what to do.
+    """Run the chosen stages in order, skipping those that are done; returns the cost of each. For the first rank.
 
-    `values` is the configuration as plain values (`compose.plain`): what is hashed and saved. Raises Finr1Error for
-    whatever the user can mend; an error inside a stage leaves its folder to be resumed.
+    `values` is the configuration as plain values (`compose.plain`), which is hashed and saved. Raises Finr1Error for
+    what the user can fix; a stage that fails keeps its folder and is resumed by the next run.
     """
     stages = chosen(cfg.stage)
     run_dir = Path(cfg.paths.runs) / cfg.name
-    key_of(stages[0], cfg, values, run_dir)  # what is missing is said before the run folder is touched
+    key_of(stages[0], cfg, values, run_dir)  # raises for a missing input before the run folder is created
     with RunLock(run_dir):
         write_atomic(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(values))))
         run = _Run(cfg, values, run_dir, ranks)
@@ -72,18 +70,18 @@ def walk(cfg: RootConfig, values: Mapping[str, Any], ranks: Ranks = ALONE) -> di
 
 
 class _Run:
-    """What the stages of one process share: tracker and engines, made when the first stage needs them."""
+    """What the stages of a run share: the tracker and the engines, each created on first use."""
 
     def __init__(self, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path, ranks: Ranks) -> None:
         self.cfg, self.values, self.run_dir, self.ranks = cfg, values, run_dir, ranks
-        self.engines = Engines(cfg.engine, self._built)
+        self.engines = Engines(cfg.engine, self._on_engine_built)
         self._tracker: Tracker | None = None
-        self._together = False  # all ranks walk the stage that runs now
+        self._on_all_ranks = False  # whether all ranks run the current stage
 
-    def _built(self, role: str, engine: Engine) -> None:
-        """Engines in process share torch's groups: all ranks build one, or none does."""
-        if self.ranks.world > 1 and isinstance(engine, PolicyEngine) and not self._together:
-            self.ranks.broadcast(Start(role))
+    def _on_engine_built(self, role: str, engine: Engine) -> None:
+        """Let the other ranks build it too, unless they are in this stage and do so themselves."""
+        if self.ranks.world > 1 and isinstance(engine, PolicyEngine) and not self._on_all_ranks:
+            self.ranks.broadcast(StartEngine(role))
             engine.start()
 
     @property
@@ -103,7 +101,7 @@ class _Run:
             self.engines.close()
 
     def stage(self, stage: Stage) -> Spent:
-        """Run one stage unless it is done; returns what all attempts at it have cost."""
+        """Run one stage unless it is done; returns the cost of all attempts at it."""
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
         state, changed = begin(folder, key)
@@ -111,52 +109,44 @@ class _Run:
             manifest = read_json(folder / MANIFEST)
             console.print(f"[dim]{stage.name:<10} done before ({manifest['seconds']:.1f} s)[/]", soft_wrap=True)
             return Spent(manifest["seconds"], manifest.get("memory_gib", 0.0))
-        why = {"resume": "continues where it stopped", "fresh": f"again, as this changed: {changed}" if changed else ""}
-        console.print(f"[bold]{stage.name:<10}[/] {why[state]}".rstrip(), soft_wrap=True)
-        inputs = {name: read.folder for name, read in inputs_of(stage, self.cfg, self.run_dir).items()}
-        self._together = self.ranks.world > 1 and stage.trains
-        ranks = self.ranks if self._together else ALONE
+        why = "resumes" if state == "resume" else f"runs again, changed: {changed}" if changed else ""
+        console.print(f"[bold]{stage.name:<10}[/] {why}".rstrip(), soft_wrap=True)
+        inputs = {name: entry.folder for name, entry in inputs_of(stage, self.cfg, self.run_dir).items()}
+        self._on_all_ranks = self.ranks.world > 1 and stage.trains
+        ranks = self.ranks if self._on_all_ranks else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
-        if self._together:
+        if self._on_all_ranks:
             ranks.broadcast(Train(stage.name, read_json(folder / BEGUN)["began"]))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent
         notes = {"notes": context.notes} if context.notes else {}
         finish(folder, key, {**counts, **notes}, spent, versions())
-        console.print(f"[bold]{stage.name:<10}[/] {_short(counts)} [dim]({spent.seconds:.1f} s)[/]", soft_wrap=True)
+        numbers = ", ".join(f"{name} {value:,}" for name, value in counts.items() if isinstance(value, int | float))
+        console.print(f"[bold]{stage.name:<10}[/] {numbers} [dim]({spent.seconds:.1f} s)[/]", soft_wrap=True)
         return spent
 
 
-def _short(counts: Mapping[str, Any]) -> str:
-    """The plain counts of a stage on one line."""
-    return ", ".join(f"{name} {value:,}" for name, value in counts.items() if isinstance(value, int | float))
-
-
 def follow(cfg: RootConfig, ranks: Ranks) -> None:
-    """Do what the first rank says until the run is over. LostRank where it ends before."""
-    console.quiet = True  # the first rank speaks
+    """Follow the messages of the first rank until the run is over. LostRank if it ends early."""
+    console.quiet = True  # only the first rank prints
     run_dir = Path(cfg.paths.runs) / cfg.name
     engines = Engines(cfg.engine)
     try:
-        while (word := ranks.broadcast(_nothing())) is not None:
-            if isinstance(word, Start):
-                engines.get(word.role).start()  # type: ignore[attr-defined]
+        while (message := ranks.broadcast(cast(Message, None))) is not None:
+            if isinstance(message, StartEngine):
+                engines.get(message.role).start()  # type: ignore[attr-defined]
             else:
                 with tempfile.TemporaryDirectory(prefix="finr1-") as scratch:
-                    _train(cfg, run_dir, word, Path(scratch), engines, ranks)
+                    _train(cfg, run_dir, message, Path(scratch), engines, ranks)
     finally:
         engines.close()
 
 
-def _nothing() -> Word:
-    return None
-
-
-def _train(cfg: RootConfig, run_dir: Path, word: Train, scratch: Path, engines: Engines, ranks: Ranks) -> None:
-    stage = STAGES[word.stage]
-    inputs = {name: read.folder for name, read in inputs_of(stage, cfg, run_dir).items()}
-    write_json(scratch / BEGUN, {"began": word.began})
+def _train(cfg: RootConfig, run_dir: Path, message: Train, scratch: Path, engines: Engines, ranks: Ranks) -> None:
+    stage = STAGES[message.stage]
+    inputs = {name: entry.folder for name, entry in inputs_of(stage, cfg, run_dir).items()}
+    write_json(scratch / BEGUN, {"began": message.began})
     tracker = Tracker(scratch)
     try:
         function_of(stage)(Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks))

@@ -1,20 +1,19 @@
-"""Settings of what SFT and GRPO share."""
+"""Settings of the checkpoints of SFT and GRPO."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finr1.core.errors import check_least
+from finr1.settings.bounds import above, check_bounds, least
 
 
 @dataclass
 class CheckpointSettings:
-    """Which checkpoints are kept. They change no result, so a stage that was killed resumes when they are changed."""
+    """Which checkpoints are kept. They do not affect results: they may change between a kill and a resume."""
 
-    keep_last: int = 2  # the newest; with 2 a damaged one costs `checkpoint_every_steps` steps, not the run
-    keep_best: bool = False  # also the one with the best task metric so far (grpo.eval), beside the newest
-    disk_gib: float | None = None  # of a stage's checkpoints together; the newest is always kept; null: no limit
+    keep_last: int = least(2, 1)  # the newest; with 2 a corrupt one costs `checkpoint_every_steps` steps, not the run
+    keep_best: bool = False  # also the one of the highest held-out accuracy so far (grpo/held_out.py)
+    disk_gib: float | None = above(None, 0)  # limit for all checkpoints of a stage; the newest always stays; null: none
 
     def __post_init__(self) -> None:
-        check_least("checkpoint", self, 1, "keep_last")
-        check_least("checkpoint", self, 0, "disk_gib", above=True)
+        check_bounds("checkpoint", self)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finr1.core.errors import ConfigError
+from finr1.settings.bounds import check_bounds, least
 
 
 @dataclass
 class ReportSettings:
     """What the report shows."""
 
-    samples: int = 60  # completions in the browser of samples, a model
+    samples: int = least(60, 0)  # completions per model in the sample browser
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ConfigError("report.samples", self.samples, "it is a number of completions", "use 0 or more")
+        check_bounds("report", self)

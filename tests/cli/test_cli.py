@@ -23,7 +23,7 @@ from finr1.core.lock import RunLock
 from finr1.run.stages import STAGES
 from tests.helpers.runner import REPO, Runner
 
-FEW = ("source.worked.n_train=12", "benchmark.worked.limit=4")  # enough for the light stages
+FEW = ("source.worked.n_train=12", "benchmark.worked.limit=4")  # enough for stages without a model
 
 
 def test_help_is_quick_and_lists_stages_experiments_groups_and_settings(finr1: Runner) -> None:
@@ -42,7 +42,7 @@ def test_help_lines_fit_a_wide_terminal() -> None:
     assert max(map(len, help_text().splitlines())) <= 140
 
 
-MISTAKES = [  # (arguments, what the one line must match)
+MISTAKES = [  # (arguments, pattern of the error line)
     (["grpo.lerning_rate=1"], r"grpo\.lerning_rate=1: no such setting; did you mean grpo\.learning_rate\?"),
     (
         ["learning_rate=1"],
@@ -81,23 +81,26 @@ MISTAKES = [  # (arguments, what the one line must match)
     (["sft.max_grad_norm=0"], r"sft\.max_grad_norm=0\.0: must be above 0"),
     (["model.path=/nowhere/model"], r"model\.path=/nowhere/model: no such folder"),
     (["grpo.sampling.repetition_penalty=1.1"], r"grpo\.sampling\.repetition_penalty=1\.1: the policy gradient"),
-    (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: at least one completion is needed"),
+    (["evaluate.sampling.n=0"], r"evaluate\.sampling\.n=0: must be at least 1; use 1 or more"),
     (
         ["grpo.sampling.max_new_tokens=5000"],
         r"grpo\.sampling\.max_new_tokens=5000: with model\.max_model_len=512 it leaves",
     ),
-    (["judge@judge.reasoning=[]"], r"filter\.reasoning=True: no reasoning judge is chosen; "),
+    (["judge@judge.reasoning=[]"], r"filter\.reasoning=true: no reasoning judge is chosen; "),
     (["source=[]"], r"source=\[\]: stage questions needs one; choose, as in source=\[worked\]"),
-    (["stage=filter"], r"stage=filter: it reads runs/quickstart/1_questions, not there yet; run stage=questions first"),
+    (
+        ["stage=filter"],
+        r"stage=filter: its input runs/quickstart/1_questions does not exist; run stage=questions f",
+    ),
     (["stage=report"], r"stage=report: no stage has finished in runs/quickstart"),
     (["+experiment=grpo_fin"], r"grpo\.rows=runs/data_fin: no rows to train on"),
     (
         ["+experiment=grpo_fin", "grpo.rows=null"],
-        r"grpo\.init_from=runs/sft_fin/4_sft/model: the weights to start from",
+        r"grpo\.init_from=runs/sft_fin/4_sft/model: no such model folder",
     ),
     (["+experiment=sft_fin"], r"sft\.rows=runs/data_fin: no rows to train on .* and filter, a file or folder of chats"),
-    (["sft.turns=first"], r"sft\.turns=first: no such choice; use last or all"),
-    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that divide them"),
+    (["sft.turns=first"], r"sft\.turns=first: no such choice; use one of last, all"),
+    (["trainer.fit.devices=2"], r"sft\.rows_per_step=1: fewer than the 2 ranks that share them"),
     (
         ["+experiment=eval_cpu", "benchmark=[worked]", "benchmark.financeiq.limit=3"],
         r"benchmark\.financeiq=\{…\}: values for a part that was not chosen; choose it, or drop them: '~benchmark",
@@ -116,7 +119,7 @@ MISTAKES = [  # (arguments, what the one line must match)
     ),
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
-    (["seed=-1"], r"seed=-1: not within 0 and 2\^32 - 1"),
+    (["seed=-1"], r"seed=-1: must be within 0 to 4294967295"),
     (["paths.runs=/proc/none"], r"paths.runs=/proc/none: the run's folder cannot be made there"),
     (["engine.policy.kv_cache_gib=0"], r"engine.policy.kv_cache_gib=0: must be above 0"),
     (["name=../x"], r"name=\.\./x: not the name of a folder"),
@@ -143,29 +146,29 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["finr1"])
     monkeypatch.delenv("FINR1_DATA", raising=False)
-    for name, value in entry._ENVIRONMENT.items():
+    for name, value in entry.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
 
-@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
-def test_a_mistake_is_one_line_and_touches_nothing(
-    arguments: list[str], words: str, here: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("arguments", "pattern"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_writes_nothing(
+    arguments: list[str], pattern: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert entry.main(arguments) == 2
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
-    assert re.match(f"error: {words}", line), line
+    assert re.match(f"error: {pattern}", line), line
     assert not out and not list(here.iterdir())
 
 
-def test_a_mistake_is_one_line_in_a_process_of_its_own_too(tmp_path: Path, finr1: Runner) -> None:
+def test_a_mistake_is_one_line_in_its_own_process_too(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("grpo.sampling.temperature=0")
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
     assert done.stderr == "error: grpo.sampling.temperature=0: greedy groups have no spread; use a value above 0\n"
 
 
-def test_the_debug_switch_shows_where_an_error_came_from(finr1: Runner) -> None:
+def test_finr1_debug_shows_the_traceback(finr1: Runner) -> None:
     assert "Traceback" in finr1("stage=filter", FINR1_DEBUG="1").stderr
 
 
@@ -177,13 +180,13 @@ def test_a_busy_run_folder_is_one_line(tmp_path: Path, finr1: Runner) -> None:
     assert "name=quickstart: another process (pid" in line and "give name=<other>" in line
 
 
-def test_errors_of_the_disk_and_of_data_are_one_line_and_bugs_are_not() -> None:
+def test_errors_of_disk_and_data_are_one_line_but_bugs_are_not() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/x/traces.jsonl")
     assert (explain(full, []) or "").startswith("/x/traces.jsonl: no space left on the device; free some")
     assert explain(DataError("f", "broken\nJSON", "mend it"), []) == "f: broken JSON; mend it"
     assert explain(BusyError("busy"), []) == "busy"
     assert explain(PermissionError(errno.EACCES, "denied", "/x"), []) == (
-        "/x: permission denied; give another paths.runs=<folder>, or mend its rights"
+        "/x: permission denied; give another paths.runs=<folder>, or fix its permissions"
     )
     assert explain(ZeroDivisionError("a bug"), []) is None
 
@@ -202,7 +205,7 @@ def test_ctrl_c_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(entry, "take", stop)
+    monkeypatch.setattr(entry, "collect", stop)
     assert entry.main([]) == 130
     assert capsys.readouterr().err == "stopped; start the same command again to continue\n"
 
@@ -231,7 +234,7 @@ def test_a_dry_run_builds_the_full_size_experiment_without_weights(
     assert f"{2 * 152_064 * 3_584 + 28 * 233_057_792 + 3_584:,} parameters" in out
     for words in (
         "reward: format, accuracy",
-        "grpo rows: from grpo.rows=runs/data_fin: NOT there yet",
+        "grpo rows: from grpo.rows=runs/data_fin: MISSING",
         "a real run would",
     ):
         assert words in out
@@ -250,14 +253,14 @@ def test_a_dry_run_builds_both_sft_mixes(
     out = capfd.readouterr().out
     for words in (
         "Qwen/Qwen2.5-7B-Instruct: 7,615,616,512 parameters, full",
-        "sft rows: from sft.rows=runs/data_fin: NOT there yet",
+        "sft rows: from sft.rows=runs/data_fin: MISSING",
         f"stage=sft of runs/{name} composes and validates",
     ):
         assert words in out
     (here / "chats.jsonl").write_text('{"messages": []}\n')
     assert entry.main([f"+experiment={name}", "dry_run=true", "sft.rows=chats.jsonl", "sft.turns=all"]) == 0
     out = capfd.readouterr().out
-    assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: there" in out
+    assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: found" in out
     assert "a real run would stop: sft.allow_unchecked=false: the chats of chats.jsonl" in out
 
 
@@ -269,13 +272,13 @@ def test_a_dry_run_builds_both_sft_mixes(
         ("logger.wandb.mode=ofline", "logger.wandb.mode=ofline: no such mode"),
     ],
 )
-def test_a_dry_run_finds_faults(capfd: pytest.CaptureFixture[str], fault: str, words: str) -> None:
+def test_a_dry_run_finds_mistakes(capfd: pytest.CaptureFixture[str], fault: str, words: str) -> None:
     assert entry.main(["+experiment=sft_fin", "dry_run=true", fault]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"error: {words}")
 
 
 @pytest.mark.slow
-def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
+def test_a_stage_alone_writes_only_the_run_folder(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("stage=questions", *FEW)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
@@ -288,7 +291,7 @@ def test_a_stage_alone_leaves_only_the_run_folder(tmp_path: Path, finr1: Runner)
 
 
 @pytest.mark.slow
-def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: Path, finr1: Runner) -> None:
+def test_multirun_gives_each_job_a_process_and_a_folder_and_resumes(tmp_path: Path, finr1: Runner) -> None:
     sweep_of = ("--multirun", "+experiment=quickstart", "stage=questions", *FEW, "reward=[format],[format,accuracy]")
     done = finr1(*sweep_of)
     assert done.returncode == 0, done.stderr
@@ -306,7 +309,7 @@ def test_multirun_gives_each_job_a_process_and_a_folder_and_continues(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_failing_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
+def test_a_failed_job_does_not_stop_the_next_and_is_named_at_the_end(tmp_path: Path, finr1: Runner) -> None:
     done = finr1("--multirun", "stage=filter,questions", "name=mine", *FEW)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 jobs failed: stage=filter;")
@@ -323,7 +326,7 @@ def job(*overrides: str) -> sweep.Job:
     return sweep.Job(overrides, Path("s"), swept=True, elsewhere=False)
 
 
-def test_jobs_are_named_by_what_differs() -> None:
+def test_jobs_are_named_by_the_overrides_that_differ() -> None:
     jobs = [job("+experiment=tiny", "seed=1", "reward=[a]"), job("+experiment=tiny", "seed=2", "reward=[a]")]
     assert sweep.names_of(jobs) == ["seed=1", "seed=2"]
     assert sweep.names_of([job("a='x y/z'")]) == ["a=x_y_z"]
@@ -332,7 +335,7 @@ def test_jobs_are_named_by_what_differs() -> None:
     assert len({*sweep.names_of(long)}) == 2 and max(map(len, sweep.names_of(long))) < 120
 
 
-def test_a_jobs_own_name_and_place_win() -> None:
+def test_the_folder_of_the_sweep_replaces_the_users_name_and_folder() -> None:
     command = sweep.command(job("name=mine", "paths.runs=/x", "seed=1"), "it's", Path("/a b/s"))
     assert command == [sys.executable, "-m", "finr1", "seed=1", "paths.runs='/a b/s'", "name='it\\'s'"]
 

@@ -1,4 +1,4 @@
-"""Everything in conf/ composes, names what exists, and means what it says."""
+"""Everything in conf/ composes, and its `_target_` nodes fit the classes they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from finr1.cli import check, compose
+from finr1.cli import check, compose, nodes
 from finr1.run.fingerprints import subtree
 from finr1.run.stages import COMMANDS, PIPELINE, STAGES, WALKS, chosen
 from finr1.settings.root import RootConfig
@@ -39,7 +39,7 @@ GOLDEN = REPO / "tests" / "golden" / "conf"
 
 @functools.cache
 def composed(name: str) -> DictConfig:
-    """An experiment, composed once; not to be changed."""
+    """An experiment, composed once; read-only."""
     cfg = compose.compose([f"+experiment={name}"])
     OmegaConf.set_readonly(cfg, True)
     return cfg
@@ -59,17 +59,17 @@ def role_of(name: str) -> str:
 
 
 def fits(cfg: DictConfig, group: str, role: str = "") -> None:
-    """It is of the schema, and the group's nodes fit their constructors."""
+    """Check it against the schema, and the group's nodes against their constructors."""
     compose.typed(cfg)
     values = compose.plain(cfg)
-    check.check_keys(values, RootConfig)
-    places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*check.GROUPS, "trainer"]}
+    nodes.check_keys(values, RootConfig)
+    places = {"engine": ["engine.teacher"], "judge": [f"judge.{role}"], "experiment": [*nodes.GROUPS, "trainer"]}
     for key in places.get(group, [group]):
-        check.check_nodes(subtree(values, key), key)
+        nodes.check_nodes(subtree(values, key), key)
 
 
 def marked(file: Path) -> Any:
-    """A file of a list alone is a slow test: the fast one composes all of the list."""
+    """Composing a single part of a list is a slow test: the fast one composes all parts together."""
     alone = "[{}]" in GROUPS[file.parent.name]
     return pytest.param(file, id=str(file), marks=pytest.mark.slow if alone else [])
 
@@ -109,13 +109,13 @@ def test_a_plug_in_is_keyed_by_its_files_name_and_its_target_is_of_that_name(fil
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "source"], ids=str)
-def test_a_source_says_its_licence(file: Path) -> None:
+def test_a_source_states_its_licence(file: Path) -> None:
     licence = OmegaConf.load(compose.CONF / file)[file.stem]["licence"]
     assert licence == "unknown" or re.fullmatch(r"MIT|Apache-2\.0|CC-BY(-NC)?(-SA)?-4\.0", licence)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_its_file(name: str) -> None:
+def test_an_experiment_has_the_name_of_its_file_and_a_comment_for_help(name: str) -> None:
     lines = (compose.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_" and re.match(r"# \S.{20,}", lines[1])
     assert composed(name).name == name
@@ -124,10 +124,8 @@ def test_every_experiment_says_in_its_first_comment_what_it_is_and_is_named_as_i
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_the_parts_and_lengths_its_stages_need(name: str) -> None:
     cfg = composed(name)
-    settings, names = compose.typed(cfg), [stage.name for stage in chosen(cfg.stage)]
-    check.check_parts(settings, names)
-    check.check_lengths(settings, compose.plain(cfg), names)
-    check.check_name(settings.name)
+    names = [stage.name for stage in chosen(cfg.stage)]
+    check.check_settings(compose.typed(cfg), compose.plain(cfg), names)
 
 
 def test_the_bare_command_is_the_quickstart_pipeline() -> None:
@@ -146,7 +144,7 @@ def test_stage_files_and_the_table_of_stages_agree() -> None:
     assert {path.stem for path in (compose.CONF / "stage").glob("*.yaml")} == {*WALKS, *STAGES, *COMMANDS}
 
 
-def test_every_setting_that_decides_a_stage_exists() -> None:
+def test_the_settings_in_the_table_of_stages_exist() -> None:
     values = compose.plain(compose.compose())
     for stage in STAGES.values():
         for key in stage.settings:
@@ -172,13 +170,13 @@ def test_grpo_fin_runs_on_the_small_model_too() -> None:
     assert cfg.engine["policy"].get("sleep", False) is False and cfg.logger == {}
 
 
-def test_the_composed_grpo_fin_is_the_reviewed_one() -> None:
+def test_the_composed_grpo_fin_equals_the_reviewed_file() -> None:
     """To accept a change: `python -m finr1 +experiment=grpo_fin --cfg job > tests/golden/conf/grpo_fin.yaml`."""
     now = OmegaConf.to_yaml(compose.compose(["+experiment=grpo_fin"]))
     assert now.rstrip() == (GOLDEN / "grpo_fin.yaml").read_text(encoding="utf-8").rstrip()
 
 
-def test_secrets_are_not_among_the_plain_values() -> None:
+def test_plain_values_hold_no_secrets() -> None:
     over = ["+engine.judge={_target_: x.Y, api_key: sk-1, hub_token: t, row_tokens: 5, nested: [{password: p}]}"]
     judge = compose.plain(compose.compose(over))["engine"]["judge"]
     assert judge == {
@@ -206,12 +204,12 @@ def test_composing_twice_leaves_nothing_behind() -> None:
 
 
 class Part:
-    """A constructor for the tests of signatures."""
+    """A class with a signature to check against."""
 
     def __init__(self, needed: int, other: str = "x", *, third: float = 1.0) -> None: ...
 
 
-def taking_anything(*args: int, **more: int) -> None: ...
+def takes_anything(*args: int, **more: int) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -224,28 +222,28 @@ def taking_anything(*args: int, **more: int) -> None: ...
         ({"_target_": "Part"}, "not a dotted path"),
     ],
 )
-def test_a_node_that_does_not_fit_its_constructor_is_one_line(node: dict[str, object], words: str) -> None:
+def test_a_node_that_does_not_fit_its_constructor_is_one_error_line(node: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        check.check_nodes({"p": {"_target_": f"{__name__}.Part", **node}}, "reward")
+        nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", **node}}, "reward")
     assert "\n" not in str(caught.value)
 
 
 def test_nodes_that_fit_pass() -> None:
-    check.check_nodes({"p": {"_target_": f"{__name__}.Part", "needed": 1, "third": 2.0}}, "reward")
-    check.check_nodes({"p": {"_target_": f"{__name__}.Part", "_partial_": True}}, "reward")
-    check.check_nodes({"p": {"_target_": f"{__name__}.taking_anything", "a": 1}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", "needed": 1, "third": 2.0}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.Part", "_partial_": True}}, "reward")
+    nodes.check_nodes({"p": {"_target_": f"{__name__}.takes_anything", "a": 1}}, "reward")
     assert inspect.signature(Part).parameters["needed"].default is inspect.Parameter.empty
 
 
 def test_a_fault_deep_inside_a_node_is_found() -> None:
-    node = {"_target_": f"{__name__}.taking_anything", "source": {"_target_": f"{__name__}.Part", "needed": 1, "x": 2}}
+    node = {"_target_": f"{__name__}.takes_anything", "source": {"_target_": f"{__name__}.Part", "needed": 1, "x": 2}}
     with pytest.raises(ValueError, match=r"benchmark\.b\.source\.x=2"):
-        check.check_nodes({"b": node}, "benchmark")
+        nodes.check_nodes({"b": node}, "benchmark")
 
 
 def test_values_for_a_part_that_was_not_chosen_are_refused() -> None:
     with pytest.raises(ValueError, match=r"benchmark\.worked=\{…\}: values for a part that was not chosen"):
-        check.check_nodes({"worked": {"limit": 4}}, "benchmark")
+        nodes.check_nodes({"worked": {"limit": 4}}, "benchmark")
 
 
 @pytest.mark.parametrize(
@@ -256,24 +254,24 @@ def test_values_for_a_part_that_was_not_chosen_are_refused() -> None:
         ("judge.answer", "judge@judge.answer=[exact]", ["exact"]),
     ],
 )
-def test_a_list_on_the_command_line_drops_what_an_experiment_sets_on_other_parts(
+def test_a_list_on_the_command_line_drops_an_experiments_values_for_other_parts(
     group: str, choice: str, left: list[str]
 ) -> None:
     values = subtree(compose.plain(compose.compose(["+experiment=eval_fin_judge", choice])), group)
     assert sorted(values) == left
-    check.check_nodes(values, group)
+    nodes.check_nodes(values, group)
     if "finqa" in left:
-        assert values["finqa"]["limit"] == 1000, "what it sets on the parts that stay holds"
+        assert values["finqa"]["limit"] == 1000, "its values for the chosen parts stay"
 
 
-def test_values_that_the_command_line_gives_to_a_part_left_out_stay_a_mistake() -> None:
+def test_command_line_values_for_a_part_left_out_are_a_mistake() -> None:
     given = ["+experiment=eval_fin", "benchmark=[finqa]", "benchmark.tfns.limit=3"]
     assert sorted(compose.compose(given).benchmark) == ["finqa", "tfns"]
 
 
-def test_walks_go_through_stages_in_their_order() -> None:
+def test_pipelines_run_stages_in_their_order() -> None:
     order = list(STAGES)
     for walk in WALKS.values():
         assert list(walk) == sorted(walk, key=order.index)
-    assert "export" not in WALKS[PIPELINE], "the quickstart is not slowed by what it does not need"
+    assert "export" not in WALKS[PIPELINE], "the quickstart needs no export"
     assert [stage.name for stage in chosen("data")] == ["questions", "distil", "filter", "export", "report"]

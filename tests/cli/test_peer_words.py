@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from finr1.cli import peer_words
-from finr1.cli.check import check_keys
 from finr1.cli.compose import compose
 from finr1.cli.explain import explain
+from finr1.cli.nodes import check_keys
 from finr1.core.errors import ConfigError
 from finr1.settings.root import RootConfig
 

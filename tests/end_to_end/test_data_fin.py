@@ -1,4 +1,4 @@
-"""`+experiment=data_fin` on real rows of every source that is there, a local server as teacher, to the export."""
+"""`+experiment=data_fin` on real rows of every source available, with a local server as teacher, up to the export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PER_SOURCE = 4
 JUDGE, WRONG = "Qwen/Qwen2.5-72B-Instruct", "-987654321"
 
 
-def test_its_settings_are_those_that_fin_r1_published() -> None:
+def test_its_settings_are_those_published_by_fin_r1() -> None:
     ten = [
         *("finqa", "convfinqa", "tfns", "financeiq", "ant_finance"),
         *("fincuge", "fincorpus", "finance_instruct_500k", "finance_qt", "finpee"),
@@ -35,7 +35,7 @@ def test_its_settings_are_those_that_fin_r1_published() -> None:
     assert list(values["judge"]["reasoning"]) and typed(compose(["+experiment=data_fin"])).stage == "data"
     sources = compose([f"source=[{','.join(SOURCES)}]"]).source
     for name in SOURCES:
-        assert sources[name].licence, f"{CONF}/source/{name}.yaml says no licence"
+        assert sources[name].licence, f"{CONF}/source/{name}.yaml states no licence"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_its_settings_are_those_that_fin_r1_published() -> None:
          "it out: '~source.finpee'\n"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_one_line_that_says_how_to_leave_it_out(
+def test_missing_data_is_one_line_that_says_how_to_leave_it_out(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     nowhere = tmp_path / "nowhere"
@@ -62,8 +62,8 @@ def test_what_is_missing_is_one_line_that_says_how_to_leave_it_out(
 
 
 class Server:
-    """Teacher and judge. The teacher knows the golds of the run's questions; by turns it is right, wrong, right with
-    its reasoning apart, and cut. The judge holds every reasoning for good, and every answer but `WRONG` for right."""
+    """Teacher and judge. The teacher knows the gold answers; its replies are in turn right, wrong, right with the
+    reasoning in a separate field, and truncated. The judge accepts every reasoning and every answer but `WRONG`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,7 +94,7 @@ class Server:
 
 
 @pytest.mark.slow
-def test_it_dry_runs_without_its_data(tmp_path: Path) -> None:
+def test_it_dry_runs_without_data(tmp_path: Path) -> None:
     done = runner.run(tmp_path, "+experiment=data_fin", "dry_run=true", "~source.finpee", f"paths.data={tmp_path}/none")
     assert done.returncode == 0, done.stderr
     assert "source: finqa, convfinqa, tfns, financeiq, ant_finance, fincuge, fincorpus, finance_instruct" in done.stdout
@@ -102,7 +102,7 @@ def test_it_dry_runs_without_its_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_rows_go_through_to_a_data_set_that_loads(tmp_path: Path) -> None:
+def test_real_rows_become_a_data_set_that_loads(tmp_path: Path) -> None:
     there = [name for name in SOURCES if (runner.DATA / name).is_dir()]
     if not there:
         pytest.skip(f"no real data sets in {runner.DATA}: set FINR1_DATA")
@@ -154,9 +154,9 @@ def test_real_rows_go_through_to_a_data_set_that_loads(tmp_path: Path) -> None:
         assert row["input"] == question["prompt"][-1]["content"] and row["repo_name"] == question["source"]
     place = {question_id: number % 4 for number, question_id in enumerate(questions)}
     scores = Counter((place[row["question_id"]], row["score"]) for row in rows)
-    assert scores[0, 1.0] and scores[2, 1.0] and not scores[0, 0.0] and not scores[2, 0.0], "a right answer was refused"
-    assert scores[1, 0.0] and not scores[1, 1.0], "a wrong answer was taken"
-    assert {row["outcome"] for row in rows if place[row["question_id"]] == 3} == {"bad"}, "cut by the length limit"
+    assert scores[0, 1.0] and scores[2, 1.0] and not scores[0, 0.0] and not scores[2, 0.0], "rejected a right answer"
+    assert scores[1, 0.0] and not scores[1, 1.0], "accepted a wrong answer"
+    assert {row["outcome"] for row in rows if place[row["question_id"]] == 3} == {"bad"}, "truncated"
     assert {"tfns", "fincuge"} & {row["repo_name"] for row in data["train"]}
     text = (run / "export" / "README.md").read_text(encoding="utf-8")
     assert str(runner.DATA) not in text and str(tmp_path) not in text

@@ -1,4 +1,4 @@
-"""The whole pipeline at a tiny setting with every real part; SIGKILL in training and resume."""
+"""`+experiment=tiny` with every real part; SIGKILL and resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manifest(run: Path, folder: str) -> dict[str, Any]:
     return json.loads((run / folder / "manifest.json").read_text())  # type: ignore[no-any-return]
 
 
-def test_every_stage_left_what_it_should(tiny_run: Path) -> None:
+def test_every_stage_writes_its_output(tiny_run: Path) -> None:
     counts = {f: manifest(tiny_run, f)["counts"] for f in ("2_traces", "3_filtered", "4_sft", "5_grpo")}
     filtered = counts["3_filtered"]
     assert filtered["good"] + filtered["bad"] + filtered["undecided"] == counts["2_traces"]["traces"] == 24
@@ -52,14 +52,14 @@ def test_every_stage_left_what_it_should(tiny_run: Path) -> None:
     assert (tiny_run / "7_report" / "report.html").stat().st_size > 20_000
 
 
-def test_only_finr1_speaks_on_the_terminal(tiny_run: Path) -> None:
-    """No library's advice or warning between the lines of the stages."""
+def test_the_terminal_shows_only_lines_of_finr1(tiny_run: Path) -> None:
+    """No warnings of libraries between the lines of the stages."""
     lines = (tiny_run.parents[1] / "stderr.txt").read_text().splitlines()
     assert len(lines) >= 2 * len(chosen(PIPELINE))
     assert not [line for line in lines if line.split()[0].rstrip(":") not in STAGES]
 
 
-def test_training_really_moved(tiny_run: Path) -> None:
+def test_training_changes_the_weights(tiny_run: Path) -> None:
     sft, grpo = read_metrics(tiny_run, "sft"), read_metrics(tiny_run, "grpo")
     assert [step for step, _ in sft] == list(range(len(sft))) and len(sft) >= 2
     assert all(math.isfinite(m["loss"]) and m["grad_norm"] > 0 for _, m in sft)
@@ -79,7 +79,7 @@ def test_training_really_moved(tiny_run: Path) -> None:
     assert any(not (before[name] == after[name]).all() for name in before)
 
 
-def test_lineage_leads_back_to_the_question(tiny_run: Path) -> None:
+def test_rows_can_be_traced_back_to_their_question(tiny_run: Path) -> None:
     questions = {row["id"] for row in rows(tiny_run / "1_questions" / "questions.jsonl")}
     traces = {row["id"]: row for row in rows(tiny_run / "2_traces" / "traces.jsonl")}
     good = {row["trace"]["id"] for row in rows(tiny_run / "3_filtered" / "good.jsonl")}
@@ -111,10 +111,10 @@ def test_a_second_run_starts_nothing(tiny_run: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo", "evaluate"])
-def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path: Path, stage: str) -> None:
-    """Kill inside a stage once it has done a step: the same command repeats no finished stage, and what it leaves is
-    to the last bit what the undisturbed run left: weights, rollouts, completions. Of an evaluation the completions that
-    were there stay; those that the kill cut short are asked in another batch, where bf16 may fall otherwise."""
+def test_a_killed_and_resumed_run_is_bit_identical(tiny_run: Path, tmp_path: Path, stage: str) -> None:
+    """Kill a stage after its first step: the same command repeats no finished stage, and weights, rollouts and
+    completions are bit-identical to those of an uninterrupted run. An evaluation keeps the completions it had; the
+    missing ones are sampled in another batch, where bf16 may round differently."""
     order = ["questions", "distil", "filter", "sft", "grpo", "evaluate", "report"]
     run = tmp_path / "runs" / "tiny"
     subprocess.run(["cp", "-r", str(tiny_run.parent), str(tmp_path)], check=True)
@@ -127,12 +127,12 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
     )
     folder = run / STAGES[stage].folder
 
-    def reached() -> bool:
+    def has_done_a_step() -> bool:
         if stage == "evaluate":
             return any(path.stat().st_size for path in folder.rglob("*.greedy.jsonl"))
         return any(folder.glob("checkpoints/*.ckpt")) and len(read_metrics(run, stage, began)) >= 1
 
-    while not reached():
+    while not has_done_a_step():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.time() - began < 300
         time.sleep(0.05)
@@ -140,52 +140,52 @@ def test_sigkill_and_resume_end_as_if_nothing_had_been(tiny_run: Path, tmp_path:
     process.wait()
     assert not (folder / "manifest.json").exists()
     killed_at = time.time()
-    cut_short = completions(run)
+    completions_at_kill = completions(run)
     result = runner.run(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
     skipped = Counter(line.split()[0] for line in result.stderr.splitlines() if "done before" in line)
     assert sorted(skipped, key=order.index) == order[: order.index(stage)]
-    assert "continues where it stopped" in result.stderr
+    assert "resumes" in result.stderr
     if stage != "evaluate":
         steps = [step for step, _ in read_metrics(run, stage, began)]
         assert steps == list(range(len(steps)))
         redone = [step for step, _ in read_metrics(run, stage, killed_at)]
-        assert redone and 0 not in redone, "it began anew instead of at its checkpoint"
-    left_the_same(tiny_run, run, cut_short)
+        assert redone and 0 not in redone, "it restarted from scratch instead of from its checkpoint"
+    assert_same_outputs(tiny_run, run, completions_at_kill)
 
 
 def completions(run: Path) -> dict[Path, list[str]]:
-    """File below the scores -> its whole rows, as lines in any order: questions finish in any order."""
+    """Files of completions with their complete rows, sorted: questions finish in any order."""
     files = {path.relative_to(run): path.read_text() for path in (run / "6_scores").rglob("*.*.jsonl")}
     return {path: sorted(text[: text.rfind("\n") + 1].splitlines()) for path, text in files.items()}
 
 
-def left_the_same(tiny_run: Path, run: Path, cut_short: Mapping[Path, list[str]]) -> None:
-    """To the last bit: weights, rollouts, completions. A file of completions that was `cut_short` has its rows still,
-    and as many of every question as it should."""
+def assert_same_outputs(tiny_run: Path, run: Path, completions_at_kill: Mapping[Path, list[str]]) -> None:
+    """Weights, rollouts and completions are bit-identical. A file of completions that was partly written keeps its
+    rows, and has as many completions per question as it should."""
     for name in ("sft", "grpo"):
         weights = Path(STAGES[name].folder, "model", "model.safetensors")
-        assert filecmp.cmp(tiny_run / weights, run / weights, shallow=False), f"other weights after {name}"
-    for rows_of in ("5_grpo/questions.jsonl", "5_grpo/samples.jsonl"):
-        assert (run / rows_of).read_bytes() == (tiny_run / rows_of).read_bytes()
-    whole, found = completions(tiny_run), completions(run)
-    assert whole.keys() == found.keys() and len(whole) == 6
-    for path, lines in whole.items():
-        kept = cut_short.get(path, [])
+        assert filecmp.cmp(tiny_run / weights, run / weights, shallow=False), f"different weights after {name}"
+    for name in ("5_grpo/questions.jsonl", "5_grpo/samples.jsonl"):
+        assert (run / name).read_bytes() == (tiny_run / name).read_bytes()
+    expected, actual = completions(tiny_run), completions(run)
+    assert expected.keys() == actual.keys() and len(expected) == 6
+    for path, lines in expected.items():
+        kept = completions_at_kill.get(path, [])
         if 0 < len(kept) < len(lines):
-            assert set(kept) <= set(found[path]), path.name
-            assert asked(found[path]) == asked(lines)
+            assert set(kept) <= set(actual[path]), path.name
+            assert ids(actual[path]) == ids(lines)
         else:
-            assert found[path] == lines, path.name
+            assert actual[path] == lines, path.name
 
 
-def asked(lines: Sequence[str]) -> list[tuple[str, int]]:
+def ids(lines: Sequence[str]) -> list[tuple[str, int]]:
     return sorted((row["question_id"], row["sample"]) for row in map(json.loads, lines))
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_sigkill_at_a_random_moment(tiny_run: Path, tmp_path: Path, stage: str) -> None:
-    """Anywhere in the stage, twice: while it loads, samples, updates or saves. The moments are printed."""
+    """Twice, anywhere in the stage: while it loads, samples, updates or saves. The times of the kills are printed."""
     run, arguments = tmp_path / "runs" / "tiny", ("+experiment=tiny", SPREAD)
     subprocess.run(["cp", "-r", str(tiny_run.parent), str(tmp_path)], check=True)
     for later in ("sft", "grpo", "evaluate", "report")[("sft", "grpo").index(stage) :]:
@@ -193,7 +193,7 @@ def test_sigkill_at_a_random_moment(tiny_run: Path, tmp_path: Path, stage: str) 
     folder = run / STAGES[stage].folder
     for _ in range(2):
         began, moment = time.time(), random.random() * manifest(tiny_run, STAGES[stage].folder)["seconds"]
-        print(f"{stage}: SIGKILL {moment:.2f} s after its begin")
+        print(f"{stage}: SIGKILL {moment:.2f} s after its start")
         process = subprocess.Popen(
             runner.command(*arguments), cwd=tmp_path, env=runner.environment(), stderr=subprocess.DEVNULL
         )
@@ -205,11 +205,11 @@ def test_sigkill_at_a_random_moment(tiny_run: Path, tmp_path: Path, stage: str) 
         process.wait()
     result = runner.run(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
-    left_the_same(tiny_run, run, {})
+    assert_same_outputs(tiny_run, run, {})
 
 
-def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_path: Path) -> None:
-    """`grpo_fin` on another run's rows and SFT weights, as its comment says, cut to what two cores can do."""
+def test_the_full_size_experiment_trains_a_small_model(tiny_run: Path, tmp_path: Path) -> None:
+    """`grpo_fin` on another run's rows and SFT weights, as its comment says, reduced to what two cores can do."""
     small = ("model=smollm2_135m", "trainer=cpu", "engine@engine.policy=vllm", "logger=local")
     short = ("grpo.steps=2", "grpo.questions_per_step=2", "grpo.group_size=4", "grpo.sampling.max_new_tokens=64")
     lengths = ("model.max_model_len=512", "evaluate.sampling.max_new_tokens=64", "engine.policy.kv_cache_gib=0.25")
@@ -227,8 +227,8 @@ def test_the_full_size_experiment_trains_the_small_model(tiny_run: Path, tmp_pat
     assert (run / "5_grpo" / "model" / "model.safetensors").is_file()
 
 
-def test_a_sweep_over_rewards_runs_every_job_whole(tmp_path: Path) -> None:
-    """Two pipelines with real engines, each in a process of its own, compared in one table at the end."""
+def test_a_sweep_over_rewards_runs_every_job(tmp_path: Path) -> None:
+    """Two pipelines with real engines, each in its own process, compared in one table at the end."""
     few = ("benchmark.worked.limit=2", "grpo.select.max_candidates=3")
     result = runner.run(tmp_path, "--multirun", "+experiment=tiny", *few, "reward=[format],[format,accuracy]")
     assert result.returncode == 0, result.stderr[-3000:]

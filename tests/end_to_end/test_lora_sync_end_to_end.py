@@ -1,4 +1,4 @@
-"""The whole pipeline with adapters synced apart from the weights below them, by the real engine; killed and resumed."""
+"""The whole pipeline with the real engine and adapters synced separately (`lora_sync=adapter`); killed and resumed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ COMMAND = ("+experiment=tiny", "engine.policy.lora_sync=adapter", SPREAD)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`+experiment=tiny` with LoRA, fp32 on both sides."""
+    """`+experiment=tiny` with LoRA, engine and trainer in fp32."""
     folder = tmp_path_factory.mktemp("whole")
     done = runner.run(folder, *COMMAND, *FP32, "model.adapter=lora")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "runs" / "tiny"
 
 
-def test_the_engine_samples_from_what_is_trained_after_each_update(run: Path) -> None:
+def test_the_engine_has_the_trained_weights_after_each_update(run: Path) -> None:
     steps = [metrics for _, metrics in read_metrics(run, "grpo")]
     assert len(steps) >= 2 and all(m["grad_norm"] > 0 for m in steps)
     assert all(m["mismatch"] < 1e-4 and m["canary"] < 1e-4 for m in steps)
@@ -42,7 +42,7 @@ def test_the_engine_samples_from_what_is_trained_after_each_update(run: Path) ->
     assert versions == {step: f"step {step}" for step in range(len(steps))}
 
 
-def test_sigkill_in_grpo_and_resume_leave_the_same_to_the_last_bit(run: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_grpo_is_bit_identical(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "tiny"
     shutil.copytree(run, copy)
     for later in ("5_grpo", "6_scores", "7_report"):
@@ -60,13 +60,13 @@ def test_sigkill_in_grpo_and_resume_leave_the_same_to_the_last_bit(run: Path, tm
     killed_at, done = time.time(), runner.run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     redone = [step for step, _ in read_metrics(copy, "grpo", killed_at)]
-    assert redone and 0 not in redone, "it began anew instead of at its checkpoint"
+    assert redone and 0 not in redone, "it restarted from scratch instead of from its checkpoint"
     for name in ("model/model.safetensors", "samples.jsonl", "questions.jsonl"):
         assert filecmp.cmp(run / "5_grpo" / name, copy / "5_grpo" / name, shallow=False), name
 
 
-def test_4_bits_below_adapters_that_are_never_merged_into_them(tmp_path: Path) -> None:
-    """The engine follows the trainer as closely as bf16 allows."""
+def test_adapters_on_4_bit_weights_without_merging(tmp_path: Path) -> None:
+    """Log-probs of engine and trainer agree as closely as bf16 allows."""
     done = runner.run(tmp_path, *COMMAND, "model.adapter=qlora", "stage=pipeline")
     assert done.returncode == 0, done.stderr[-3000:]
     for _, metrics in read_metrics(tmp_path / "runs" / "tiny", "grpo"):

@@ -1,4 +1,4 @@
-"""SFT and GRPO on two ranks through the command line, each with the real model and a vLLM engine of its own."""
+"""SFT and GRPO on two ranks through the command line, with the real model and one vLLM engine per rank."""
 
 from __future__ import annotations
 
@@ -20,27 +20,22 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_two_ranks_train_and_leave_one_run(tiny_run: Path, tmp_path: Path) -> None:
-    """The whole pipeline: what does not train is as one process left it, what trains is written once and whole."""
+def test_two_ranks_train_and_write_one_run(tiny_run: Path, tmp_path: Path) -> None:
+    """The other stages are reused from a run of one process; what the ranks train is written once and complete."""
     run = tmp_path / "runs" / "tiny"
     for folder in ("1_questions", "2_traces", "3_filtered"):
         shutil.copytree(tiny_run / folder, run / folder)
     few = ("benchmark.worked.limit=4", "evaluate.sampled=false")
-    ranks = (
-        "trainer.fit.devices=2",
-        "sft.rows_per_step=2",
-        "grpo.group_size=4",
-        "model.adapter=lora",
-    )  # full weights would need 6 GB
+    # full fine-tuning would need 6 GB
+    ranks = ("trainer.fit.devices=2", "sft.rows_per_step=2", "grpo.group_size=4", "model.adapter=lora")
     exact = ("model.dtype=float32", "trainer.fit.precision=32-true")  # in bf16 an untrained policy's mismatch is large
     result = runner.run(tmp_path, "+experiment=tiny", runner.SPREAD, *few, *ranks, *exact)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stderr.count("done before") == 3  # and each stage is told of once
+    assert result.stderr.count("done before") == 3  # and each trained stage is reported by one rank
     assert [result.stderr.count(f"{stage}  ") for stage in ("sft ", "grpo ")] == [2, 2]
     questions = {row["question_id"] for row in rows(run / "5_grpo" / "questions.jsonl")}
-    assert {row["question_id"] for row in rows(run / "5_grpo" / "pass_rates.jsonl")} == questions and len(
-        questions
-    ) == 4
+    assert len(questions) == 4
+    assert {row["question_id"] for row in rows(run / "5_grpo" / "pass_rates.jsonl")} == questions
     samples = rows(run / "5_grpo" / "samples.jsonl")
     assert [row["step"] for row in samples] == [0] * 8 + [1] * 8  # two questions, four completions, of both ranks
     for step in (0, 1):

@@ -1,5 +1,5 @@
-"""The whole pipeline with the real engine, on a model that nobody tuned anything for (a small Qwen2 of random weights),
-on one rank and on two with weights in pieces; and with other trainers and adapters."""
+"""The whole pipeline with the real engine on a small randomly initialized Qwen2, on one rank and on two with sharded
+weights; and with other trainers and adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.tiny_model import tiny
 
 pytestmark = pytest.mark.slow
 
-# A token a byte: a gold completion takes up to 150. Of eight completions of random bytes some are odd, some even.
+# One token per byte: a gold completion takes up to 150. Of eight random completions some have odd, some even length.
 LENGTHS = (
     "model.max_model_len=1024",
     "grpo.group_size=8",
@@ -34,7 +34,7 @@ FP32 = ("model.dtype=float32", "trainer.fit.precision=32-true", "grpo.canary.bou
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder: Qwen2's shape and chat template, 64 wide, a token a byte."""
+    """A model folder: Qwen2's architecture and chat template, 64 wide, one token per byte."""
     folder = tmp_path_factory.mktemp("qwen")
     template = runner.REPO / "tests" / "golden" / "chat_templates" / "qwen2_5.jinja"
     made = tokenizer(template.read_text(encoding="utf-8"), ["<|im_start|>", "<|im_end|>"])
@@ -47,7 +47,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`+experiment=tiny` on it, in fp32 on both sides."""
+    """`+experiment=tiny` on it, with engine and trainer in fp32."""
     folder = tmp_path_factory.mktemp("whole")
     done = runner.run(folder, "+experiment=tiny", f"model.path={qwen}", *LENGTHS, *FP32, SPREAD)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -55,7 +55,7 @@ def run(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def moved(run: Path, *stages: str) -> None:
-    """Each stage has left other weights than the one before, and GRPO's steps trained."""
+    """The second stage changed the weights of the first, and GRPO had steps that trained."""
     folders = [run / STAGES[name].folder / "model" for name in stages]
     before, after = (load_file(folder / "model.safetensors") for folder in folders)
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
@@ -64,7 +64,7 @@ def moved(run: Path, *stages: str) -> None:
 
 
 def test_a_small_qwen2_goes_through_every_stage(run: Path) -> None:
-    """In fp32 the engine samples from what the trainer trains, to 1e-4 nats, also after each update."""
+    """In fp32, log-probs of engine and trainer agree to 1e-4 nats, before and after each update."""
     assert read_json(run / "7_report" / "summary.json")["scores"].keys() == {"base", "sft", "grpo"}
     moved(run, "sft", "grpo")
     losses = [m["loss"] for _, m in read_metrics(run, "sft")]
@@ -73,30 +73,30 @@ def test_a_small_qwen2_goes_through_every_stage(run: Path) -> None:
         assert metrics["mismatch"] < 1e-4 and metrics["canary"] < 1e-4
 
 
-def test_two_ranks_with_weights_in_pieces_and_an_engine_each(run: Path, tmp_path: Path) -> None:
-    """`fsdp` from the weights that one rank's SFT has left: sampled, trained, synced, exported."""
+def test_two_ranks_with_sharded_weights_and_an_engine_each(run: Path, tmp_path: Path) -> None:
+    """`fsdp` from the SFT weights of one rank: sample, train, sync, export."""
     rows_from = (
         f"grpo.rows={run}",
         f"grpo.init_from={run / '4_sft' / 'model'}",
         f"model.path={run / '4_sft' / 'model'}",
     )
     ranks = ("trainer.fit.devices=2", "trainer.fit.strategy=fsdp")
-    common = ("+experiment=tiny", "stage=grpo", "name=pieces", *rows_from, *ranks, *LENGTHS, *FP32, SPREAD)
+    common = ("+experiment=tiny", "stage=grpo", "name=sharded", *rows_from, *ranks, *LENGTHS, *FP32, SPREAD)
     done = runner.run(tmp_path, *common)
     assert done.returncode == 0, done.stderr[-3000:]
-    pieces = tmp_path / "runs" / "pieces"
-    steps = [m for _, m in read_metrics(pieces, "grpo")]
+    sharded = tmp_path / "runs" / "sharded"
+    steps = [m for _, m in read_metrics(sharded, "grpo")]
     assert len(steps) == 2 and all(m["mismatch"] < 1e-4 and m["canary"] < 1e-4 and m["grad_norm"] > 0 for m in steps)
-    asked = {row["question_id"] for row in read_jsonl(pieces / "5_grpo" / "samples.jsonl") if row["step"] == 0}
-    assert len(asked) == 2  # one question a rank
-    before, after = (load_file(f / "model" / "model.safetensors") for f in (run / "4_sft", pieces / "5_grpo"))
+    asked = {row["question_id"] for row in read_jsonl(sharded / "5_grpo" / "samples.jsonl") if row["step"] == 0}
+    assert len(asked) == 2  # one question per rank
+    before, after = (load_file(f / "model" / "model.safetensors") for f in (run / "4_sft", sharded / "5_grpo"))
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
     assert all(before[name].shape == after[name].shape for name in before)
 
 
 @pytest.mark.parametrize("setting", ["trainer=cpu_bf16", "model.adapter=qlora"])
-def test_the_pipeline_with_bf16_weights_and_with_4_bits(tmp_path: Path, setting: str) -> None:
-    """SmolLM2 through every stage: the engine follows the trainer as closely as bf16 allows."""
+def test_the_pipeline_with_bf16_weights_and_with_4_bit_weights(tmp_path: Path, setting: str) -> None:
+    """SmolLM2 through every stage: log-probs of engine and trainer agree as closely as bf16 allows."""
     done = runner.run(tmp_path, "+experiment=tiny", setting, SPREAD)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stderr.splitlines()

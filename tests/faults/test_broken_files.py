@@ -1,4 +1,4 @@
-"""Broken source files, every source that reads files: a row is set aside with its place, or one clear error."""
+"""Corrupt source files, for every source that reads files: a row is set aside with its place, or one clear error."""
 
 from __future__ import annotations
 
@@ -87,19 +87,19 @@ def columns(rows: list[Any]) -> bytes:
 
 
 class Kind(NamedTuple):
-    """A source over one kind of reader: where its file lies, how rows are written, a row that asks this, and not."""
+    """A source with its file, how rows are written, a valid row for a question text, and broken rows."""
 
     name: str
     make: Callable[[str], Source]
     file: str
     write: Callable[[list[Any]], bytes]
     row: Callable[[str], Any]
-    lacks: Any  # a row without what is asked
-    nan: Any  # a row whose text or gold is NaN, as its format writes that
+    lacks: Any  # a row without the question
+    nan: Any  # a row whose text or gold is NaN, in the file's format
     place: str  # of the second row
 
     def load(self, folder: Path, data: bytes) -> tuple[list[str], list[str]]:
-        """The texts of the questions, and place and reason of what was set aside."""
+        """The texts of the questions, and the place and reason of each row set aside."""
         path = folder / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
@@ -108,7 +108,7 @@ class Kind(NamedTuple):
         return texts, [f"{row.place}: {row.why}" for row in source.set_aside]  # type: ignore[attr-defined]
 
     def without_column(self) -> bytes:
-        """A file in which no row has what is asked."""
+        """A file in which no row has the question column."""
         if self.file.endswith(".csv"):
             return b"tweet,label\nx,1\n"
         return columns([{"q": "x"}]) if self.file.endswith(".parquet") else self.write([self.lacks] * 2)
@@ -150,7 +150,7 @@ FIRST, LAST = "the first question?", "the third question, a longer one?"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
-def test_bad_utf8_sets_its_row_aside(kind: Kind, tmp_path: Path) -> None:
+def test_a_row_with_invalid_utf8_is_set_aside(kind: Kind, tmp_path: Path) -> None:
     data = kind.write([kind.row(FIRST), kind.row("MARK of the second"), kind.row(LAST)]).replace(b"MARK", b"M\xffRK")
     texts, aside = kind.load(tmp_path, data)
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
@@ -165,7 +165,7 @@ def test_a_row_without_its_column_is_set_aside(kind: Kind, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
-def test_a_file_without_its_column_or_without_anything_is_one_error(kind: Kind, tmp_path: Path) -> None:
+def test_an_empty_file_or_one_without_its_column_is_one_error(kind: Kind, tmp_path: Path) -> None:
     for data in (kind.without_column(), b""):
         with pytest.raises(DataError, match=kind.file.rpartition("/")[2]) as error:
             kind.load(tmp_path, data)
@@ -173,7 +173,7 @@ def test_a_file_without_its_column_or_without_anything_is_one_error(kind: Kind, 
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
-def test_nan_in_place_of_text_or_gold_is_no_question_with_nan(kind: Kind, tmp_path: Path) -> None:
+def test_nan_in_place_of_text_or_gold_sets_the_row_aside(kind: Kind, tmp_path: Path) -> None:
     texts, aside = kind.load(tmp_path, kind.write([kind.row(FIRST), kind.nan, kind.row(LAST)]))
     assert len(texts) == 2 and FIRST in texts[0] and LAST in texts[1]
     assert not re.search(r"\bnan\b", "".join(texts), re.IGNORECASE)
@@ -191,7 +191,7 @@ def test_a_gold_of_nan_is_no_gold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 @pytest.mark.slow
 def test_a_line_of_100_mb_is_set_aside_and_memory_stays_bounded(kind: Kind, tmp_path: Path) -> None:
-    """Lines and Parquet: a few times the longest row allowed, of Python's memory. A JSON array is held as text."""
+    """Python's memory stays within a few times the longest row allowed; a JSON array is held as text."""
     data = kind.write([kind.row(FIRST), kind.row("x" * BIG), kind.row(LAST)])
     path = tmp_path / kind.file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from finr1.cli.check import check_nodes
 from finr1.cli.compose import compose, plain, typed
+from finr1.cli.nodes import check_nodes
 from finr1.core.types import Message, Question
 from finr1.parts.reward.base import RewardItem
 from finr1.run.stages import COMMANDS, chosen

@@ -1,4 +1,4 @@
-"""Who may import whom (CONTRIBUTING.md), read from the syntax trees; and what stays light."""
+"""Who may import whom (CONTRIBUTING.md), read from the syntax trees; which modules import no heavy package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.runner import REPO
 PACKAGE = REPO / "finr1"
 MODULES = sorted(path.relative_to(REPO).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
 
-# What each room may import of finr1, itself aside; imports under TYPE_CHECKING count, but for those of RootConfig.
+# What each room may import of finr1 beside itself; imports under TYPE_CHECKING count.
 LAYERS = {
     "core": (),
     "answer": ("core",),
@@ -29,12 +29,13 @@ LAYERS = {
     "training": ("core", "answer", "settings", "parts", "run", "evaluation"),
     "cli": ("core", "settings", "parts", "run"),
 }
-HEAVY = {"torch", "transformers", "vllm", "wandb", "pytorch_lightning", "pandas", "datasets", "scipy", "peft"}
+HEAVY = {"torch", "transformers", "vllm", "wandb", "pytorch_lightning", "peft"}
+HEAVY |= {"pandas", "datasets", "scipy", "statsmodels"}
 MAY_BE_HEAVY = "finr1.training."
 
 
 class Import(ast.NodeVisitor):
-    """Modules that a file imports anywhere, and those at its top, outside TYPE_CHECKING."""
+    """The modules that a file imports: anywhere, and at its top level outside TYPE_CHECKING."""
 
     def __init__(self) -> None:
         self.all: set[str] = set()
@@ -69,7 +70,7 @@ class Import(ast.NodeVisitor):
 
 @cache
 def imports(module: str) -> Import:
-    """What a module of the package imports."""
+    """The imports of a module of the package."""
     visitor = Import()
     path = path_of(module.removesuffix(".__init__"))
     assert path is not None
@@ -81,19 +82,19 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if module.count(".") > 1 else ""
 
 
-def test_the_package_has_these_rooms_and_nothing_else() -> None:
+def test_the_package_has_only_these_rooms() -> None:
     kept = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert kept == {*LAYERS, "__init__.py", "__main__.py"}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m)])
-def test_a_module_imports_only_the_rooms_below_its_own(module: str) -> None:
+def test_a_module_imports_only_rooms_below_its_own(module: str) -> None:
     permitted = {*LAYERS[room_of(module)], room_of(module), ""}
     for name in sorted(name for name in imports(module).all if name.startswith("finr1.")):
         assert (room_of(name) or room_of(f"{name}.x")) in permitted, f"{module} imports {name}"
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_circles() -> None:
     waiting = {m: {n for n in imports(m).all if n in MODULES and n != m} for m in MODULES}
     while free := [m for m, needs in waiting.items() if not needs & waiting.keys()]:
         for module in free:
@@ -116,7 +117,7 @@ def test_the_command_line_starts_without_the_heavy_packages() -> None:
 
 
 def closure(module: str) -> Iterator[str]:
-    """The module and all of finr1 that it imports at run time, as `source_files` should find it: by another way."""
+    """The modules of finr1 that importing this module loads: an independent check of `source_files`."""
     code = (
         "import importlib, sys; importlib.import_module(sys.argv[1]); "
         "print(*(m for m in sys.modules if m.startswith('finr1.')))"
@@ -128,7 +129,7 @@ def closure(module: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["questions", "filter", "report"])
-def test_a_stages_code_version_covers_all_that_it_loads(name: str) -> None:
+def test_a_stages_code_hash_covers_all_modules_it_loads(name: str) -> None:
     module = STAGES[name].run.rpartition(".")[0]
     hashed = {path.relative_to(ROOT).as_posix() for path in source_files(module)}
     loaded = {path.relative_to(ROOT).as_posix() for m in closure(module) if (path := path_of(m))}
@@ -136,7 +137,7 @@ def test_a_stages_code_version_covers_all_that_it_loads(name: str) -> None:
     assert not {path for path in hashed if path.startswith(INFRASTRUCTURE)}
 
 
-def test_a_stages_code_version_covers_its_parts_and_texts() -> None:
+def test_a_stages_code_hash_covers_its_parts_and_texts() -> None:
     sft, grpo = (STAGES[name].run.rpartition(".")[0] for name in ("sft", "grpo"))
     reward = {"reward": {"mine": {"_target_": "finr1.parts.reward.format.Format"}}}
     assert list(targets(reward)) == ["finr1.parts.reward.format"]
@@ -153,6 +154,6 @@ def test_a_stages_code_version_covers_its_parts_and_texts() -> None:
     assert {"template.html", "style.css", "script.js", "page.py", "intervals.py"} <= report
 
 
-def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+def test_no_file_is_longer_than_400_lines() -> None:
     files = [path_of(m.removesuffix(".__init__")) for m in MODULES]
     assert not {str(f): n for f in files if f and (n := len(f.read_text(encoding="utf-8").splitlines())) > 400}

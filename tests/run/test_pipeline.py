@@ -1,4 +1,4 @@
-"""The walk over the stages: what is run, skipped, resumed and redone, with small stages made for it."""
+"""Walking the stages: which are run, skipped, resumed and rerun, with small stages made for these tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAIL: set[str] = set()
 
 
 def stage_run(ctx: Context) -> dict[str, Any]:
-    """Writes one file that says how often it was written; a stage named in FAIL stops half-way."""
+    """Writes a file and returns the number of calls; a stage named in FAIL raises half-way."""
     CALLS.append(ctx.stage)
     (ctx.folder / "half").write_text("x")
     if ctx.stage in FAIL:
@@ -47,7 +47,7 @@ def stage_run(ctx: Context) -> dict[str, Any]:
 
 @pytest.fixture
 def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Stage]]:
-    """Three stages in a row, each with a source file of its own."""
+    """Three stages in a row, each with its own source file."""
     CALLS.clear()
     FAIL.clear()
     table: dict[str, Stage] = {}
@@ -73,7 +73,7 @@ Go = Callable[..., dict[str, Spent]]
 
 @pytest.fixture
 def go(tmp_path: Path) -> Go:
-    """Walk with these settings; returns what each stage has cost."""
+    """Walk the stages with these settings; returns the cost of each."""
 
     def run(**settings: Any) -> dict[str, Spent]:
         cfg = config(tmp_path, **settings)
@@ -95,7 +95,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("stages")
-def test_the_stages_run_in_order_once_and_are_skipped_afterwards(tmp_path: Path, go: Go) -> None:
+def test_stages_run_in_order_once_and_are_skipped_afterwards(tmp_path: Path, go: Go) -> None:
     spent = go()
     assert CALLS == list(spent) == ["questions", "distil", "filter"]
     assert all(cost.memory_gib > 0.01 for cost in spent.values())  # no Python fits into 10 MiB
@@ -108,7 +108,7 @@ def test_the_stages_run_in_order_once_and_are_skipped_afterwards(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("stages")
-def test_a_changed_setting_redoes_its_stage_and_the_later_ones_and_says_why(
+def test_a_changed_setting_reruns_its_stage_and_all_later_ones_and_says_why(
     tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]
 ) -> None:
     go()
@@ -117,8 +117,8 @@ def test_a_changed_setting_redoes_its_stage_and_the_later_ones_and_says_why(
     assert CALLS == ["distil", "filter"]
     said = capfd.readouterr().err
     assert "questions  done before" in said
-    assert "distil     again, as this changed: distil" in said
-    assert "filter     again, as this changed: input distil" in said
+    assert "distil     runs again, changed: distil" in said
+    assert "filter     runs again, changed: input distil" in said
     assert sorted(path.name.split(".")[0] for path in (run_dir(tmp_path) / ".old").iterdir()) == [
         "2_traces",
         "3_filtered",
@@ -132,7 +132,7 @@ def test_a_changed_setting_redoes_its_stage_and_the_later_ones_and_says_why(
 
 
 @pytest.mark.usefixtures("stages")
-def test_changed_code_redoes_only_the_stages_it_belongs_to(tmp_path: Path, go: Go) -> None:
+def test_changed_code_reruns_only_the_stages_that_import_it(tmp_path: Path, go: Go) -> None:
     go()
     CALLS.clear()
     (tmp_path / "code_of_filter.py").write_text("from tests.run.test_pipeline import stage_run  # changed\n")
@@ -141,7 +141,7 @@ def test_changed_code_redoes_only_the_stages_it_belongs_to(tmp_path: Path, go: G
 
 
 @pytest.mark.usefixtures("stages")
-def test_a_stage_that_broke_is_resumed_in_its_folder(tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_stage_is_resumed_in_its_folder(tmp_path: Path, go: Go, capfd: pytest.CaptureFixture[str]) -> None:
     FAIL.add("distil")
     with pytest.raises(RuntimeError, match="distil broke"):
         go()
@@ -150,14 +150,14 @@ def test_a_stage_that_broke_is_resumed_in_its_folder(tmp_path: Path, go: Go, cap
     FAIL.clear()
     go()
     assert CALLS == ["questions", "distil", "distil", "filter"]
-    assert "distil     continues where it stopped" in capfd.readouterr().err
+    assert "distil     resumes" in capfd.readouterr().err
     assert not (run_dir(tmp_path) / ".old").exists()
 
 
 @pytest.mark.usefixtures("stages")
-def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
+def test_a_stage_alone_needs_its_inputs(tmp_path: Path, go: Go) -> None:
     with pytest.raises(
-        ConfigError, match=r"stage=distil: it reads .*1_questions, not there yet; run stage=questions first"
+        ConfigError, match=r"stage=distil: its input .*1_questions does not exist; run stage=questions first"
     ):
         go(stage="distil")
     assert not run_dir(tmp_path).exists()
@@ -167,12 +167,12 @@ def test_a_stage_alone_needs_what_it_reads(tmp_path: Path, go: Go) -> None:
     FAIL.add("questions")
     with pytest.raises(RuntimeError):
         go(stage="questions", seed=5)
-    with pytest.raises(ConfigError, match="1_questions, not finished; run stage=questions first"):
+    with pytest.raises(ConfigError, match="1_questions is not finished; run stage=questions first"):
         go(stage="distil")
 
 
 @pytest.mark.usefixtures("stages")
-def test_the_resolved_config_is_saved_and_a_failure_closes_the_sinks_as_failed(tmp_path: Path, go: Go) -> None:
+def test_the_resolved_config_is_saved_and_a_failure_closes_the_loggers_as_failed(tmp_path: Path, go: Go) -> None:
     from tests.core import test_tracking
 
     loggers: list[test_tracking.ListSink] = []
@@ -195,15 +195,15 @@ def test_the_resolved_config_is_saved_and_a_failure_closes_the_sinks_as_failed(t
     assert loggers[1].closed == [True]
 
 
-def test_versions_are_those_installed() -> None:
+def test_versions_are_those_of_the_installed_packages() -> None:
     found = versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3])) and "torch" in found and "hydra-core" in found
     assert "wandb" not in found
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_and_a_second_one_is_kept_out(tmp_path: Path) -> None:
-    """SIGKILL while the teacher writes: nothing on disk is asked again, and the seconds of both attempts count."""
+def test_a_killed_run_resumes_and_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    """SIGKILL while the teacher answers: answers on disk are not requested again; the time of both attempts counts."""
     repo = REPO
     slow = tmp_path / "slow.py"
     slow.write_text(

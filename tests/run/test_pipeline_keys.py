@@ -1,4 +1,4 @@
-"""What a stage reads and what its fingerprint hangs on, with the real configuration; what training refuses."""
+"""Inputs and fingerprints of the stages with the real configuration; rows and ranks that training refuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finr1.cli import check, compose
+from finr1.cli import check, compose, launch
 from finr1.core import contamination as guard
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json, write_json
@@ -19,7 +19,7 @@ from finr1.settings.root import RootConfig
 
 
 def real(tmp_path: Path, *overrides: str) -> tuple[RootConfig, dict[str, Any], Path]:
-    """The real configuration, as dataclasses and as plain values, and its run folder."""
+    """The real configuration as dataclasses and as plain values, and its run folder."""
     cfg = compose.compose([f"paths.runs={tmp_path}", *overrides])
     return compose.typed(cfg), compose.plain(cfg), tmp_path / cfg.name
 
@@ -28,14 +28,14 @@ WORKED: Mapping[str, int] = {"worked": 9}
 
 
 def finish(run: Path, *names: str, checked: Mapping[str, int] | None = WORKED) -> None:
-    """Pretend that these stages are done."""
+    """Mark these stages as done."""
     counts = {"checked": checked}
     for name in names:
         (run / STAGES[name].folder).mkdir(parents=True, exist_ok=True)
         write_json(run / STAGES[name].folder / "manifest.json", {"fingerprint": f"{run.name}/{name}", "counts": counts})
 
 
-def test_grpo_reads_what_its_settings_say(tmp_path: Path) -> None:
+def test_grpo_reads_the_folders_its_settings_name(tmp_path: Path) -> None:
     cfg, values, run = real(tmp_path)
     assert list(inputs_of(STAGES["grpo"], cfg, run)) == ["questions", "filter", "sft"]
     other, start = tmp_path / "other", tmp_path / "start"
@@ -57,7 +57,7 @@ def test_grpo_reads_what_its_settings_say(tmp_path: Path) -> None:
 
 def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
     cfg, values, run = real(tmp_path, f"sft.rows={tmp_path / 'other'}")
-    with pytest.raises(ConfigError, match=r"sft.rows=.*other: no rows to train on \(.*1_questions is not there\)"):
+    with pytest.raises(ConfigError, match=r"sft.rows=.*other: no rows to train on \(.*1_questions does not exist\)"):
         key_of(STAGES["sft"], cfg, values, run)
     finish(tmp_path / "other", "questions", "filter")
     assert key_of(STAGES["sft"], cfg, values, run).inputs == {"questions": "other/questions", "filter": "other/filter"}
@@ -67,7 +67,7 @@ def test_sft_takes_another_runs_rows(tmp_path: Path) -> None:
     ("checked", "words"),
     [(None, "any benchmark"), ({}, "benchmark worked"), ({"finqa": 5}, "benchmark worked"), ({"worked": 0}, "")],
 )
-def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_told(
+def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_allowed(
     tmp_path: Path, checked: dict[str, int] | None, words: str
 ) -> None:
     finish(tmp_path / "other", "questions", "filter", checked=checked)
@@ -86,13 +86,13 @@ def test_training_refuses_rows_not_checked_against_its_benchmarks_unless_told(
             assert "questions" in key_of(STAGES[stage], *allowing).inputs
 
 
-def test_a_pipeline_that_would_refuse_its_own_rows_does_not_start(tmp_path: Path) -> None:
+def test_a_pipeline_whose_rows_would_be_refused_does_not_start(tmp_path: Path) -> None:
     cfg, values, _ = real(tmp_path, "questions.decontaminate=false")
     with pytest.raises(ConfigError, match=r"questions\.decontaminate=false: stage sft refuses unchecked rows"):
         check.check(cfg, values, tuple(STAGES.values()))
 
 
-def test_a_pipeline_learns_of_missing_rows_before_its_first_stage(tmp_path: Path) -> None:
+def test_a_pipeline_reports_missing_rows_before_its_first_stage(tmp_path: Path) -> None:
     cfg, values, _ = real(tmp_path, "grpo.rows=/nowhere")
     with pytest.raises(ConfigError, match=r"grpo\.rows=/nowhere"):
         check.check(cfg, values, tuple(STAGES.values()))
@@ -104,7 +104,7 @@ def test_evaluate_reads_only_the_models_it_names(tmp_path: Path) -> None:
         assert list(inputs_of(STAGES["evaluate"], cfg, run)) == reads
 
 
-def test_the_report_reads_whatever_is_done(tmp_path: Path) -> None:
+def test_the_report_reads_the_finished_stages(tmp_path: Path) -> None:
     cfg, values, run = real(tmp_path)
     finish(run, "questions", "evaluate")
     assert key_of(STAGES["report"], cfg, values, run).inputs == {
@@ -113,7 +113,7 @@ def test_the_report_reads_whatever_is_done(tmp_path: Path) -> None:
     }
 
 
-def test_data_files_are_part_of_the_key(tmp_path: Path) -> None:
+def test_data_files_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     data = tmp_path / "data" / "tfns"
     data.mkdir(parents=True)
     (data / "sent_train.csv").write_text("text,label\n")
@@ -126,7 +126,7 @@ def test_data_files_are_part_of_the_key(tmp_path: Path) -> None:
     assert again.changes(key.to_json()) == "input source.tfns.path, input benchmark.tfns.source.path"
 
 
-def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
+def test_a_setting_affects_only_the_stages_that_depend_on_it(tmp_path: Path) -> None:
     run = tmp_path / "quickstart"
     finish(run, *STAGES)
 
@@ -157,64 +157,64 @@ def test_a_setting_belongs_to_the_stages_it_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "world", "message"),
     [
-        (["devices=2", "strategy=deepspeed"], 1, r"trainer\.fit\.strategy=deepspeed: no such way to hold the weights"),
+        (["devices=2", "strategy=deepspeed"], 1, r"trainer\.fit\.strategy=deepspeed: no such strategy"),
         (["devices=2", "strategy=fsdp"], 1, r"trainer\.fit\.precision=bf16-mixed: autocast would keep a copy of all"),
-        (["devices=[0,1]"], 1, r"trainer\.fit\.devices=\[0, 1\]: rank k takes GPU k; give their number"),
+        (["devices=[0,1]"], 1, r"trainer\.fit\.devices=\[0, 1\]: rank k takes GPU k; give the number of GPUs"),
         (["devices=0"], 1, r"trainer\.fit\.devices=0: not a number of ranks"),
         (["devices=many"], 1, r"trainer\.fit\.devices=many: not a number of ranks"),
-        (["devices=2", "num_nodes=2"], 1, r"trainer\.fit\.num_nodes=2: the ranks of other machines are started there"),
+        (["devices=2", "num_nodes=2"], 1, r"trainer\.fit\.num_nodes=2: ranks of other machines are started there"),
         (["devices=1"], 2, r"WORLD_SIZE=2: trainer\.fit asks for 1 devices on 1 machines; start 1 ranks"),
         (["devices=2", "num_nodes=2"], 2, r"WORLD_SIZE=2: trainer\.fit asks for 2 devices on 2 machines; start 4"),
-        (["devices=8"], 1, r"sft\.rows_per_step=4: fewer than the 8 ranks that divide them"),
+        (["devices=8"], 1, r"sft\.rows_per_step=4: fewer than the 8 ranks that share them"),
         (["accelerator=gpu"], 1, r"trainer\.fit\.accelerator=gpu: no GPU is found here"),
     ],
 )
-def test_ranks_that_cannot_be_are_refused(
+def test_impossible_ranks_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], world: int, message: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(world))
     cfg, *_ = real(tmp_path, "sft.rows_per_step=4", *(f"++trainer.fit.{override}" for override in overrides))
     with pytest.raises(ConfigError, match=message):
-        check.check_ranks(cfg, ["sft"])
+        launch.check_ranks(cfg, ["sft"])
 
 
-def test_pieces_of_whole_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_full_fine_tuning_can_be_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     pieces = ("trainer=cpu_bf16", "trainer.fit.devices=2", "trainer.fit.strategy=fsdp", "sft.rows_per_step=2")
     cfg, *_ = real(tmp_path, *pieces)
-    check.check_ranks(cfg, ["sft"])
+    launch.check_ranks(cfg, ["sft"])
     cfg, *_ = real(tmp_path, *pieces, "model.adapter=lora")
     with pytest.raises(ConfigError, match=r"trainer\.fit\.strategy=fsdp: with model\.adapter=lora .* use ddp"):
-        check.check_ranks(cfg, ["sft"])
+        launch.check_ranks(cfg, ["sft"])
 
 
-def test_several_ranks_where_they_have_something_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rank_needs_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg, *_ = real(tmp_path, "trainer.fit.devices=2", "sft.rows_per_step=2", "grpo.questions_per_step=1")
-    check.check_ranks(cfg, ["sft"])  # the command starts them
+    launch.check_ranks(cfg, ["sft"])  # the command starts them
     with pytest.raises(ConfigError, match=r"grpo\.questions_per_step=1: fewer than the 2 ranks"):
-        check.check_ranks(cfg, ["sft", "grpo"])
+        launch.check_ranks(cfg, ["sft", "grpo"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check.check_ranks(cfg, ["sft"])  # torchrun has
+    launch.check_ranks(cfg, ["sft"])  # torchrun has
     cfg, *_ = real(tmp_path, "trainer.fit.devices=2", "+engine.policy.tensor_parallel_size=2")
-    with pytest.raises(ConfigError, match=r"engine\.policy\.tensor_parallel_size=2: each of 2 ranks has an engine"):
-        check.check_ranks(cfg, ["grpo"])
+    with pytest.raises(ConfigError, match=r"engine\.policy\.tensor_parallel_size=2: each of 2 ranks has its own"):
+        launch.check_ranks(cfg, ["grpo"])
     cfg, *_ = real(tmp_path, "stage=filter")
     with pytest.raises(ConfigError, match="WORLD_SIZE=2: stage=filter does not train"):
-        check.check_ranks(cfg, ["filter"])
+        launch.check_ranks(cfg, ["filter"])
     for one in ("auto", "-1", "[0]", "1"):
         cfg, *_ = real(tmp_path, f"trainer.fit.devices={one}")
         monkeypatch.setenv("WORLD_SIZE", "1")
-        check.check_ranks(cfg, ["sft", "grpo"])
+        launch.check_ranks(cfg, ["sft", "grpo"])
 
 
-def test_a_hub_id_is_no_file_to_look_for() -> None:
+def test_a_path_on_the_hub_is_not_a_file() -> None:
     node = {"_target_": "x.Y", "path": "hub:owner/name@main"}
     assert list(data_paths({"a": node, "b": {**node, "path": "/data/b"}}, "source")) == [
         ("source.b.path", Path("/data/b"))
     ]
 
 
-def test_rows_without_a_manifest_will_do_where_the_user_says_so(tmp_path: Path) -> None:
+def test_rows_without_a_manifest_need_allow_unchecked(tmp_path: Path) -> None:
     other = tmp_path / "other"
     for name, file in (("questions", "questions.jsonl"), ("filter", "good.jsonl")):
         (other / STAGES[name].folder).mkdir(parents=True)
@@ -231,7 +231,7 @@ def test_rows_without_a_manifest_will_do_where_the_user_says_so(tmp_path: Path) 
         key_of(STAGES["sft"], cfg, values, run)
     # this run's own stages are never taken unfinished
     cfg, values, run = real(tmp_path, "name=other", "sft.allow_unchecked=true")
-    with pytest.raises(ConfigError, match="not finished; run stage=questions first"):
+    with pytest.raises(ConfigError, match="is not finished; run stage=questions first"):
         key_of(STAGES["sft"], cfg, values, run)
 
 
@@ -248,7 +248,7 @@ def test_rows_without_a_manifest_will_do_where_the_user_says_so(tmp_path: Path) 
         ({"split": "test"}, {"split": "train"}, False),
     ],
 )
-def test_a_benchmark_is_known_by_its_settings_not_by_its_name(
+def test_a_benchmark_is_identified_by_its_settings_not_its_name(
     tmp_path: Path, then: dict[str, Any], now: dict[str, Any], covered: bool
 ) -> None:
     assert guard.covers(then, now) is covered

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finr1.answer.tags import render
-from finr1.cli import check, compose
+from finr1.cli import check, compose, nodes
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
@@ -255,7 +255,7 @@ def test_names_of_models_and_what_they_are_part_of(tmp_path: Path) -> None:
         composed = compose.compose([*over, *more])
         values = compose.plain(composed)
         cfg = compose.typed(composed)
-        check.check_keys(values, RootConfig)
+        nodes.check_keys(values, RootConfig)
         check.check(cfg, values, chosen("evaluate"))
         return key_of(STAGES["evaluate"], cfg, values, tmp_path / "x")
 

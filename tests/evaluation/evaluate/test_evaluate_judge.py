@@ -288,7 +288,7 @@ def test_a_majority_needs_more_than_a_tie() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"scorer": "gpt"}, r"evaluate\.scorer=gpt: no such scorer; use one of rules, llm, rules_then_llm"),
+        ({"scorer": "gpt"}, r"evaluate\.scorer=gpt: no such choice; use one of rules, llm, rules_then_llm"),
         ({"judge_repeats": 0}, r"evaluate\.judge_repeats=0"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from finr1.cli import check, compose
+from finr1.cli import compose, nodes
 from finr1.core.errors import ConfigError
 from finr1.parts.engine.base import Adapter
 from finr1.parts.engine.vllm import lora as vllm_lora
@@ -157,11 +157,11 @@ def test_what_cannot_be_synced_by_adapter_is_said_before_anything_starts(overrid
         node = values["engine"]["policy"]
         if message and sync == "adapter":
             with pytest.raises(ConfigError, match=rf"engine\.policy\.lora_sync=adapter: {message}"):
-                check.check_engine(node, "engine.policy")
+                nodes.check_engine(node, "engine.policy")
         else:
-            check.check_engine(node, "engine.policy")
+            nodes.check_engine(node, "engine.policy")
     with pytest.raises(ConfigError, match=r"engine\.policy\.lora_sync=both: no such value; use one of merged, adapter"):
-        check.check_engine({**node, "lora_sync": "both"}, "engine.policy")
+        nodes.check_engine({**node, "lora_sync": "both"}, "engine.policy")
 
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 1), (2, 8), (16, 16), (33, 64), (512, 512)])

@@ -108,7 +108,7 @@ def test_a_missing_judge_setting_is_an_error_at_the_start(overrides: list[str], 
     cfg = compose.compose(overrides)
     names = [stage.name for stage in chosen(cfg.stage)]
     with pytest.raises((ConfigError, InstantiationException), match=words):  # Hydra wraps what a constructor says
-        check.check_judge(compose.typed(cfg), compose.plain(cfg), names)
+        check.check_judges(compose.typed(cfg), compose.plain(cfg), names)
 
 
 def test_the_judges_engine_is_chosen_with_and_without_a_plus_and_the_reward_has_the_filter_s_cascade() -> None:
@@ -120,7 +120,7 @@ def test_the_judges_engine_is_chosen_with_and_without_a_plus_and_the_reward_has_
             "exact",
             "answer_llm",
         ]
-        check.check_judge(cfg, compose.plain(compose.compose([choice, *more])), ["filter", "grpo"])
+        check.check_judges(cfg, compose.plain(compose.compose([choice, *more])), ["filter", "grpo"])
     assert "judge" not in compose.typed(compose.compose()).engine
 
 

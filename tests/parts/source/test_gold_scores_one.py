@@ -121,7 +121,7 @@ def test_ids_are_unique_and_stable_and_prompts_end_with_the_user(name: str, data
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "worked"])
 def test_the_rules_of_yaml_end_as_those_of_the_class(name: str) -> None:
     """A benchmark's node names no rules: its rows are then tagged by the class's, which must not drift."""
-    from finr1.cli.check import resolve_target
+    from finr1.cli.nodes import resolve_target
 
     node = _node(name, Path())
     source = resolve_target(node["_target_"], name)

@@ -104,7 +104,9 @@ def test_a_value_out_of_range_is_one_line(kind: Any, key: str, name: str, words:
     for value in values:
         with pytest.raises(ConfigError) as error:
             kind(**{name: value})
-        assert str(error.value) == f"{key}.{name}={value}: must be {words}; give such a value"
+        bound = words.split()[-1]
+        remedy = f"use {bound} or more" if words.startswith("at least") else f"use a value above {bound}"
+        assert str(error.value) == f"{key}.{name}={value}: must be {words}; {remedy}"
     for value in () if isinstance(values[0], int) else (math.nan, math.inf):
         with pytest.raises(ConfigError) as error:
             kind(**{name: value})

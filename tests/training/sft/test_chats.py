@@ -293,4 +293,4 @@ def test_the_command_trains_a_small_qwen2_on_a_file_of_chats(tmp_path: Path) -> 
     assert "done before" in again.stderr
     (tmp_path / "chats.jsonl").write_text("\n".join(lines[:2]) + "\n")
     changed = runner.run(tmp_path, *common, *rest, *settings)
-    assert "again, as this changed: input chats" in changed.stderr
+    assert "runs again, changed: input chats" in changed.stderr

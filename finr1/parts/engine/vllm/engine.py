@@ -187,7 +187,7 @@ class VllmEngine:
             if on_done:
                 on_done(index, answers[index])
         with _isolated():
-            seed_everything(int(digest([self.seed, prompts, sampling.drawn_by()]), 16) % 2**32, verbose=False)
+            seed_everything(int(digest([self.seed, prompts, sampling.seed_values()]), 16) % 2**32, verbose=False)
             inputs = [{"prompt_token_ids": prompts[index]} for index in fitting]
             ids = llm.enqueue(inputs, params, lora_request=self._adapter, use_tqdm=False)
             # enqueue returns internal ids, `<request id>-<random>`; outputs carry the request id.
