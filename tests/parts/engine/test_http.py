@@ -189,7 +189,9 @@ def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
     refused = Reply(401, b'{"error": {"message": "no such key sk-secret"}}')
     with pytest.raises(ConfigError, match=r"engine.api_key_env=TEACHER_KEY: the server says HTTP 401: no such key …;"):
         ask(each(refused), n=100, api_key_env="TEACHER_KEY")
-    with pytest.raises(ConfigError, match=r"engine.base_url=.*/chat/completions: the server says HTTP 404: no m; correct"):
+    with pytest.raises(
+        ConfigError, match=r"engine.base_url=.*/chat/completions: the server says HTTP 404: no m; correct"
+    ):
         ask(each(Reply(404, b'{"message": "no m"}')), n=100)
     results, _ = ask(each(GOOD, refused), n=2, concurrency=1, api_key_env="TEACHER_KEY")  # a hiccup: it worked before
     assert [one[0].error for one in results] == ["", "HTTP 401: no such key …"]

@@ -70,16 +70,16 @@ class OpenAIClient:
                 follow_redirects=False, limits=httpx.Limits(max_connections=None)
             ),
         )
+        self._create: Any = self._client.chat.completions.with_raw_response.create  # imports much: before any timing
 
     async def post(self, body: Mapping[str, Any]) -> Response:
         """See `Client`."""
         import openai
 
         more = {key: value for key, value in body.items() if key not in ("model", "messages")}
-        create = self._client.chat.completions.with_raw_response.create
         try:
             async with asyncio.timeout(self._timeout_s):
-                raw = await create(
+                raw = await self._create(
                     model=body["model"], messages=body["messages"], extra_body=more, extra_headers=self._headers
                 )
             response: Any = raw.http_response

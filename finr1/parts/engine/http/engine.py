@@ -193,7 +193,9 @@ class HttpEngine:
                 self.pace.correct(-guess)
         used = 0
         try:
-            reply = read_reply(await self._post(line.client, self.body(request, sampling, n)), bool(self.settings.lead_in))
+            reply = read_reply(
+                await self._post(line.client, self.body(request, sampling, n)), bool(self.settings.lead_in)
+            )
             prompt, completion = reply.usage or (prompt_guess, sum(text_tokens(c) for c in reply.choices))
             used = prompt + completion
             self._answered = True
