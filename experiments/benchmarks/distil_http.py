@@ -1,4 +1,4 @@
-"""How fast stage `distil` asks a server with engine=http: requests per second of one that answers at once, and the share
+"""How fast stage `distil` calls a server with engine=http: requests per second of one that answers at once, and share
 of `concurrency` that is in flight at one that takes a second.
 
     python experiments/benchmarks/distil_http.py [--questions 1200]

@@ -112,7 +112,7 @@ class Client:
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
         """Turn the client's errors into one line without the key."""
-        import httpx
+        import httpx2
         import openai
 
         try:
@@ -120,7 +120,7 @@ class Client:
         except openai.APIStatusError as error:
             why = f"HTTP {error.status_code}: {self._clean(error.response.text)}"
             raise Finr1Error(f"chat.base_url={self.url}: {why}; correct the request") from error
-        except (openai.APIConnectionError, httpx.TransportError) as error:
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
             why = f"no answer ({self._clean(str(error.__cause__ or error))})"
             raise ConfigError("chat.base_url", self.url, why, "start it: python -m finr1 stage=serve") from error
         except (openai.APIError, ValueError) as error:

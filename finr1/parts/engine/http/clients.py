@@ -55,7 +55,7 @@ class OpenAIClient:
     """The asynchronous client of the `openai` library."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        import httpx
+        import httpx2
         import openai
 
         self._timeout_s = settings.timeout_s
@@ -67,7 +67,7 @@ class OpenAIClient:
             max_retries=0,
             timeout=openai.Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
             http_client=openai.DefaultAsyncHttpxClient(
-                follow_redirects=False, limits=httpx.Limits(max_connections=None)
+                follow_redirects=False, limits=httpx2.Limits(max_connections=None)
             ),
         )
         self._create: Any = self._client.chat.completions.with_raw_response.create  # imports much: before any timing
