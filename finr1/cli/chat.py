@@ -1,14 +1,12 @@
-"""`stage=chat`: a terminal client of any OpenAI-compatible server that streams thinking and answer apart."""
+"""`stage=chat`: a terminal client of any OpenAI-compatible server that shows thinking and answer separately."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
 
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.prompt import load
@@ -19,25 +17,25 @@ if TYPE_CHECKING:
 
 Part = Literal["thinking", "answer", "text"]
 _TAGS: Mapping[str, Part] = {"<think>": "thinking", "</think>": "text", "<answer>": "answer", "</answer>": "text"}
-HELP = "/new begins anew, /example asks the preset's example, /quit ends"
+HELP = "/new starts a new conversation, /example asks the preset's example, /quit exits"
 
 
 class Piece(NamedTuple):
-    """A piece of a reply as it came."""
+    """A streamed piece of a reply."""
 
     part: Part
     text: str
 
 
 class Splitter:
-    """Tells thinking from answer in a stream of text, whose tags may come in halves."""
+    """Separates thinking from answer in streamed text, whose tags may be split across pieces."""
 
     def __init__(self) -> None:
         self.part: Part = "text"
         self._held = ""
 
     def feed(self, text: str) -> Iterator[Piece]:
-        """The pieces that are certain by now; the beginning of a tag is held back."""
+        """Yield the pieces that are complete; what may be the start of a tag is held back."""
         self._held += text
         while self._held:
             start = self._held.find("<")
@@ -56,72 +54,81 @@ class Splitter:
                 self._held = self._held[1:]
 
     def end(self) -> Iterator[Piece]:
-        """What was held back and has become no tag."""
+        """Yield the text held back that did not become a tag."""
         if self._held:
             yield Piece(self.part, self._held)
         self._held = ""
 
 
 class Client:
-    """Asks one server; the key is read from the environment and sent in the header alone."""
+    """Streams chat completions of one server; the key is read from the environment and sent in the header alone."""
 
     def __init__(self, settings: ChatSettings) -> None:
+        import openai
+
         self.settings = settings
         self.url = settings.base_url.rstrip("/")
         self._key = os.environ.get(settings.api_key_env or "", "").strip()
         if settings.api_key_env and not self._key:
             why = "no such environment variable, or it is empty"
             raise ConfigError("chat.api_key_env", settings.api_key_env, why, "export it, or set it to null")
+        self._headers: dict[str, Any] = {} if self._key else {"Authorization": openai.Omit()}
+        self._client = openai.OpenAI(
+            base_url=self.url,
+            api_key=self._key or "none",
+            max_retries=0,
+            timeout=settings.timeout_s,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
         self.model = settings.model or self._first_model()
 
     def stream(self, messages: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
-        """The reply in pieces, as it comes. Reasoning that the server sends apart is thinking."""
-        settings = self.settings
-        body = {"model": self.model, "messages": list(messages), "stream": True, "temperature": settings.temperature}
-        body |= {"top_p": settings.top_p, "max_tokens": settings.max_new_tokens}
-        splitter = Splitter()
-        with self._open("/chat/completions", body) as response:
-            for delta in deltas(response):
-                if apart := delta.get("reasoning_content") or delta.get("reasoning"):
-                    yield Piece("thinking", str(apart))
-                if content := delta.get("content"):
-                    yield from splitter.feed(str(content))
+        """Yield the reply piece by piece. Reasoning that the server sends in its own field is thinking."""
+        settings, splitter = self.settings, Splitter()
+        with self._one_line_errors():
+            events: Any = self._client.chat.completions.create(
+                model=self.model,
+                messages=cast(Any, list(messages)),
+                stream=True,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=settings.max_new_tokens,
+                extra_headers=self._headers,
+            )
+            for delta in (choice.delta for event in events for choice in event.choices or ()):
+                if reasoning := getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None):
+                    yield Piece("thinking", str(reasoning))
+                if delta.content:
+                    yield from splitter.feed(str(delta.content))
         yield from splitter.end()
 
     def _first_model(self) -> str:
-        with self._open("/models") as response:
-            try:
-                return str(json.load(response)["data"][0]["id"])
-            except (ValueError, LookupError, TypeError) as error:
-                raise ConfigError("chat.model", None, "the server names none", "set it to the server's name") from error
+        with self._one_line_errors():
+            models = self._client.models.list(extra_headers=self._headers).data
+        if not models:
+            raise ConfigError("chat.model", None, "the server lists no model", "set it to the server's name")
+        return models[0].id
 
-    def _open(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        data = None if body is None else json.dumps(body).encode()
+    @contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        """Turn the client's errors into one line without the key."""
+        import httpx2
+        import openai
+
         try:
-            return urlopen(Request(self.url + path, data, headers), timeout=self.settings.timeout_s)
-        except HTTPError as error:
-            words = " ".join(error.read(400).decode("utf-8", "replace").split())
-            words = words.replace(self._key, "…") if self._key else words
-            raise Finr1Error(f"chat.base_url={self.url}: HTTP {error.code}: {words}; mend the request") from error
-        except (URLError, OSError) as error:
-            why = f"no answer ({getattr(error, 'reason', error)})"
+            yield
+        except openai.APIStatusError as error:
+            why = f"HTTP {error.status_code}: {self._clean(error.response.text)}"
+            raise Finr1Error(f"chat.base_url={self.url}: {why}; correct the request") from error
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
+            why = f"no answer ({self._clean(str(error.__cause__ or error))})"
             raise ConfigError("chat.base_url", self.url, why, "start it: python -m finr1 stage=serve") from error
+        except (openai.APIError, ValueError) as error:
+            raise Finr1Error(f"chat: the server says {self._clean(str(error))}; ask again") from error
 
-
-def deltas(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
-    """The deltas of a stream of server-sent events, up to `[DONE]`. Finr1Error for an error event."""
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            return
-        event = json.loads(data)
-        if "error" in event:
-            raise Finr1Error(f"chat: the server says {str(event['error'])[:200]}; ask again")
-        for choice in event.get("choices") or ():
-            yield choice.get("delta") or {}
+    def _clean(self, text: str) -> str:
+        text = text.replace(self._key, "…") if self._key else text
+        return " ".join(text.split())[:400]
 
 
 class Screen:
@@ -131,7 +138,7 @@ class Screen:
         self.out, self.colour = out, out.isatty()
 
     def show(self, pieces: Iterable[Piece]) -> str:
-        """Write the pieces as they come; returns the reply in its form, for the history."""
+        """Write the pieces as they arrive; return the answer without its tags, for the history."""
         said: dict[Part, str] = {"thinking": "", "answer": "", "text": ""}
         part: Part | None = None
         for piece in pieces:
@@ -155,7 +162,7 @@ class Screen:
 
 
 def run(cfg: RootConfig) -> None:
-    """A conversation until /quit or the end of the input, or one answer to `chat.ask`."""
+    """Hold a conversation until /quit or end of input, or answer `chat.ask` once."""
     settings = cfg.chat
     system = f"scenario_{settings.preset}.v1" if settings.preset else cfg.prompt.system
     head = [{"role": "system", "content": load(system)}] if system else []
@@ -178,7 +185,7 @@ def run(cfg: RootConfig) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What the user types, without blank lines, up to the end of the input."""
+    """Yield the lines that the user types, without blank ones, until end of input."""
     while True:
         try:
             line = input("> ").strip()

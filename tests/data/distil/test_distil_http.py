@@ -139,7 +139,7 @@ def test_a_ceiling_stops_cleanly_and_a_higher_one_goes_on_from_there(tmp_path: P
     reply = each(Reply(body=chat("\\boxed{1}", usage=(30, 50))))
     with serve(reply) as server:
         for ceiling in (1000, 1600):
-            with pytest.raises(ConfigError, match=f"engine.max_spend_tokens={ceiling}: .* what was answered is kept"):
+            with pytest.raises(ConfigError, match=f"engine.max_spend_tokens={ceiling}: .* completions so far are kept"):
                 distil(tmp_path, settings(server, max_spend_tokens=ceiling))
             assert len(rows(tmp_path)) == len(server.seen) and ceiling - 240 < 80 * len(server.seen) <= ceiling
         counts = distil(tmp_path, settings(server, max_spend_tokens=10_000))

@@ -128,7 +128,7 @@ def test_a_ceiling_holds_over_all_attempts(tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     with serve(each(Reply(body=chat("\\boxed{1}", usage=(500, 100))))) as server:
         for ceiling in (12_000, 24_000):  # a call costs 600 tokens, and may cost some 1,700
-            with pytest.raises(ConfigError, match=f"engine.max_spend_tokens={ceiling}: .* what was answered is kept"):
+            with pytest.raises(ConfigError, match=f"engine.max_spend_tokens={ceiling}: .* completions so far are kept"):
                 filtered(tmp_path, settings(server, cache, max_spend_tokens=ceiling))
             assert ceiling - 2400 < 600 * len(server.seen) <= ceiling
         counts = filtered(tmp_path, settings(server, cache, max_spend_tokens=100_000))

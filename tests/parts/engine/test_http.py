@@ -24,8 +24,8 @@ from finr1.settings.sampling import Sampling
 from tests.helpers.fault_server import Reply, Seen, chat, each, good, serve, solved
 from tests.helpers.http_asking import ONE, ask, engine, requests
 
-CLIENTS = ("aiohttp", "openai", "requests")
-OTHERS_SLOW = [pytest.param(name, marks=[] if name == "aiohttp" else pytest.mark.slow) for name in CLIENTS]
+CLIENTS = ("openai", "requests")
+OTHERS_SLOW = [pytest.param(name, marks=[] if name == "openai" else pytest.mark.slow) for name in CLIENTS]
 
 
 @pytest.fixture(params=CLIENTS)
@@ -134,10 +134,10 @@ ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not U
 @pytest.mark.parametrize(
     ("name", "client"),
     [
-        pytest.param(fault, client, marks=pytest.mark.slow if fault == "timeout" and client != "aiohttp" else [])
+        pytest.param(fault, client, marks=pytest.mark.slow if fault == "timeout" and client != "openai" else [])
         for fault in FAULTS
         for client in CLIENTS
-        if client == "aiohttp" or fault in ON_THE_WIRE
+        if client == "openai" or fault in ON_THE_WIRE
     ],
 )
 def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, client: str) -> None:
@@ -157,7 +157,7 @@ def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, 
         (Reply(400, b'{"error": {"message": "too long"}}'), "HTTP 400: too long"),
         (Reply(302, headers={"Location": "http://127.0.0.1:9/"}), "HTTP 302: "),
         (Reply(body=chat("x", finish_reason="content_filter")), "finish_reason content_filter"),
-        (Reply(429, b"quota", headers={"Retry-After": "86400"}), "it asks to wait 86400 s; HTTP 429: quota"),
+        (Reply(429, b"quota", headers={"Retry-After": "86400"}), "the server asks to wait 86400 s; HTTP 429: quota"),
     ],
 )
 def test_what_would_not_change_is_asked_once(reply: Reply, words: str, client: str) -> None:
@@ -170,7 +170,7 @@ def test_a_server_that_is_not_there_fails_each_call(client: str) -> None:
         pass
     http = engine(server, retries=1, client=client)
     ((failed,),) = http.generate(requests(1), ONE)
-    name = {"aiohttp": "ClientConnectorError", "openai": "ConnectError", "requests": "ConnectionError"}[client]
+    name = {"openai": "ConnectError", "requests": "ConnectionError"}[client]
     assert failed.error.startswith(f"connection failed ({name}") and http.spent.tokens == 0
 
 
@@ -189,7 +189,9 @@ def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
     refused = Reply(401, b'{"error": {"message": "no such key sk-secret"}}')
     with pytest.raises(ConfigError, match=r"engine.api_key_env=TEACHER_KEY: the server says HTTP 401: no such key …;"):
         ask(each(refused), n=100, api_key_env="TEACHER_KEY")
-    with pytest.raises(ConfigError, match=r"engine.base_url=.*/chat/completions: the server says HTTP 404: no m; mend"):
+    with pytest.raises(
+        ConfigError, match=r"engine.base_url=.*/chat/completions: the server says HTTP 404: no m; correct"
+    ):
         ask(each(Reply(404, b'{"message": "no m"}')), n=100)
     results, _ = ask(each(GOOD, refused), n=2, concurrency=1, api_key_env="TEACHER_KEY")  # a hiccup: it worked before
     assert [one[0].error for one in results] == ["", "HTTP 401: no such key …"]
@@ -339,15 +341,15 @@ def test_a_netrc_takes_no_key_s_place(monkeypatch: pytest.MonkeyPatch, client: s
 MISTAKES = [
     ({"model": None}, "engine.model=None: the server must be told"),
     ({"base_url": "localhost:8000"}, "engine.base_url=localhost:8000: not an address"),
-    ({"base_url": "https://me:pass@host/v1"}, "engine.base_url=…: it must hold no secret"),
+    ({"base_url": "https://me:pass@host/v1"}, "engine.base_url=…: it must not contain a secret"),
     ({"api_key_env": "sk-abc"}, "engine.api_key_env=…: not the name of an environment variable; give its name"),
     ({"api_key_env": "NO_SUCH_KEY"}, "engine.api_key_env=NO_SUCH_KEY: no such environment variable"),
-    ({"lead_in": "yes"}, "engine.lead_in=yes: no such way; use null or one of vllm, deepseek"),
-    ({"client": "curl"}, "engine.client=curl: no such client; use one of aiohttp, openai, requests"),
-    ({"concurrency": 0}, "engine.concurrency=0: too small"),
-    ({"timeout_s": 0}, "engine.timeout_s=0: nothing would be asked"),
-    ({"max_spend_tokens": 0}, "engine.max_spend_tokens=0: nothing would be asked; use null"),
-    ({"max_spend_money": 5}, "engine.max_spend_money=5: without prices"),
+    ({"lead_in": "yes"}, "engine.lead_in=yes: no such lead-in; use null or one of vllm, deepseek"),
+    ({"client": "curl"}, "engine.client=curl: no such client; use one of openai, requests"),
+    ({"concurrency": 0}, "engine.concurrency=0: must be at least 1"),
+    ({"timeout_s": 0}, "engine.timeout_s=0: must be above 0"),
+    ({"max_spend_tokens": 0}, "engine.max_spend_tokens=0: no request could be sent; use null"),
+    ({"max_spend_money": 5}, "engine.max_spend_money=5: it needs prices"),
 ]
 
 

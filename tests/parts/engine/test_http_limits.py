@@ -48,7 +48,7 @@ def test_a_ceiling_of_tokens_is_never_passed_and_ends_cleanly(concurrency: int) 
     with serve(each(Reply(body=chat(usage=(20, 60)), delay_s=0.01))) as server:
         http = engine(server, max_spend_tokens=1000, concurrency=concurrency)
         words = (
-            r"engine.max_spend_tokens=1000: [89]\d\d tokens are spent, and the next question may take 10\d more; what"
+            r"engine.max_spend_tokens=1000: [89]\d\d tokens are spent, and the next question may take 10\d more; comp"
         )
         with pytest.raises(ConfigError, match=words):
             http.stream(requests(100), ONE, lambda index, completions: kept.append(index))

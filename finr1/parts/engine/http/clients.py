@@ -1,8 +1,8 @@
-"""The libraries that carry the requests of engine `http`: aiohttp (the fastest), openai, requests.
+"""The HTTP clients of engine `http`: openai (asynchronous) and requests.
 
-Each sends one request and says what came back; pace, retries, ceiling and reading are the engine's own, the same for
-all. Redirects are not followed (they would carry the key elsewhere), a `.netrc` is not asked, and no client tries again
-by itself. Proxies are those of the environment.
+Each sends one request and returns the response; pacing, retries, spend ceilings and parsing belong to the engine.
+Redirects are not followed (they would carry the key elsewhere), `.netrc` is ignored, and clients never retry by
+themselves. Proxies come from the environment.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from finr1.parts.engine.http.replies import Fault
+from finr1.settings.http import HttpSettings
 
-CONNECT_S = 30.0  # at most, of a request's time
+CONNECT_S = 30.0  # longest time to connect
 NO_CONNECTION = "no connection in time"
 
 
-class Answer(NamedTuple):
-    """What a server answered, whatever its status."""
+class Response(NamedTuple):
+    """An HTTP response, whatever its status."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,122 +31,68 @@ class Answer(NamedTuple):
 
 
 class Client(Protocol):
-    """Used inside one running loop, by many tasks at once."""
+    """Sends requests; used by many tasks of one event loop at once."""
 
-    async def post(self, body: Mapping[str, Any]) -> Answer:
-        """Send one request. Fault where no whole answer came: `lost` where it may be charged for all the same."""
+    async def post(self, body: Mapping[str, Any]) -> Response:
+        """Send one request. Fault without a complete response: `lost` if the server may charge for it anyway."""
         ...
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         ...
 
 
-class Address(NamedTuple):
-    """Where to ask, and as whom. `url` is the whole address, `base_url` without `/chat/completions`."""
-
-    base_url: str
-    key: str
-    timeout_s: float
-
-    @property
-    def url(self) -> str:
-        """Where a request goes."""
-        return self.base_url + "/chat/completions"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of every request."""
-        return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-
-    @property
-    def connect_s(self) -> float:
-        """Seconds that a connection may take."""
-        return min(CONNECT_S, self.timeout_s)
-
-    def too_late(self) -> Fault:
-        """The whole time is over."""
-        return Fault(f"timed out after {self.timeout_s:g} s", lost=True)
+def _timed_out(settings: HttpSettings) -> Fault:
+    return Fault(f"timed out after {settings.timeout_s:g} s", lost=True)
 
 
 def _broken(error: BaseException, begun: bool) -> Fault:
-    """`begun`: the answer had begun to come, so it is charged for."""
+    """`begun`: part of the response had arrived, so the server charges for it."""
     return Fault(f"connection failed ({type(error).__name__}: {error})", lost=begun)
 
 
-class AiohttpClient:
-    """One process's thousands of requests a second."""
-
-    def __init__(self, address: Address) -> None:
-        import aiohttp
-
-        self._address = address
-        timeout = aiohttp.ClientTimeout(total=address.timeout_s, sock_connect=address.connect_s)
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=address.headers, proxy=_proxy(address.url)
-        )
-
-    async def post(self, body: Mapping[str, Any]) -> Answer:
-        """See `Client`."""
-        import aiohttp
-
-        begun = False
-        try:
-            data = json.dumps(body).encode()
-            async with self._session.post(self._address.url, data=data, allow_redirects=False) as response:
-                begun = response.status == 200
-                return Answer(response.status, response.headers, await response.read())
-        except aiohttp.ConnectionTimeoutError as error:
-            raise Fault(NO_CONNECTION) from error
-        except TimeoutError as error:
-            raise self._address.too_late() from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _broken(error, begun) from error
-
-    async def close(self) -> None:
-        """See `Client`."""
-        await self._session.close()
-
-
 class OpenAIClient:
-    """OpenAI's own library, for servers that expect just its headers."""
+    """The asynchronous client of the `openai` library."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, settings: HttpSettings) -> None:
+        import httpx2
         import openai
 
-        self._address = address
-        self._headers: dict[str, Any] = {} if address.key else {"Authorization": openai.Omit()}
+        self._timeout_s = settings.timeout_s
+        self._timed_out = partial(_timed_out, settings)
+        self._headers: dict[str, Any] = {} if settings.api_key else {"Authorization": openai.Omit()}
         self._client = openai.AsyncOpenAI(
-            base_url=address.base_url,
-            api_key=address.key or "none",
+            base_url=settings.base_url.rstrip("/"),
+            api_key=settings.api_key or "none",
             max_retries=0,
-            timeout=openai.Timeout(address.timeout_s, connect=address.connect_s),
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            timeout=openai.Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, limits=httpx2.Limits(max_connections=None)
+            ),
         )
+        self._create: Any = self._client.chat.completions.with_raw_response.create  # imports much: before any timing
 
-    async def post(self, body: Mapping[str, Any]) -> Answer:
+    async def post(self, body: Mapping[str, Any]) -> Response:
         """See `Client`."""
         import openai
 
         more = {key: value for key, value in body.items() if key not in ("model", "messages")}
-        ask = self._client.chat.completions.with_raw_response.create
         try:
-            async with asyncio.timeout(self._address.timeout_s):
-                given = await ask(
+            async with asyncio.timeout(self._timeout_s):
+                raw = await self._create(
                     model=body["model"], messages=body["messages"], extra_body=more, extra_headers=self._headers
                 )
-            response: Any = given.http_response
+            response: Any = raw.http_response
         except openai.APIStatusError as error:
             response = error.response
         except (TimeoutError, openai.APITimeoutError) as error:
             if type(error.__cause__).__name__ == "ConnectTimeout":
                 raise Fault(NO_CONNECTION) from error
-            raise self._address.too_late() from error
+            raise self._timed_out() from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise _broken(cause, "complete message body" in str(cause)) from error
-        return Answer(response.status_code, response.headers, response.content)
+        return Response(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
         """See `Client`."""
@@ -155,44 +100,47 @@ class OpenAIClient:
 
 
 class RequestsClient:
-    """`requests`, a thread a request: for the certificates and proxies that it takes from the environment."""
+    """`requests`, one thread per request: for the certificates and proxies that it takes from the environment."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, settings: HttpSettings) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
-        self._address = address
+        self._url, self._timeout_s = settings.url, settings.timeout_s
+        self._timed_out = partial(_timed_out, settings)
         self._session = requests.Session()
-        self._session.headers.update(address.headers)
-        self._session.auth = lambda request: request  # else a .netrc takes the place of the key
+        self._session.headers["Content-Type"] = "application/json"
+        if settings.api_key:
+            self._session.headers["Authorization"] = f"Bearer {settings.api_key}"
+        self._session.auth = lambda request: request  # otherwise .netrc overrides the key
         adapter = HTTPAdapter(pool_maxsize=1024)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    async def post(self, body: Mapping[str, Any]) -> Answer:
+    async def post(self, body: Mapping[str, Any]) -> Response:
         """See `Client`."""
         try:
-            async with asyncio.timeout(self._address.timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 return await _in_a_thread(lambda: self._post(body))
         except TimeoutError as error:
-            raise self._address.too_late() from error
+            raise self._timed_out() from error
 
-    def _post(self, body: Mapping[str, Any]) -> Answer:
+    def _post(self, body: Mapping[str, Any]) -> Response:
         import requests
 
-        limits = (self._address.connect_s, self._address.timeout_s)  # to connect; between two bytes
+        limits = (min(CONNECT_S, self._timeout_s), self._timeout_s)  # to connect; between two bytes
         begun = False
         try:
             data = json.dumps(body).encode()
             with self._session.post(
-                self._address.url, data=data, timeout=limits, allow_redirects=False, stream=True
+                self._url, data=data, timeout=limits, allow_redirects=False, stream=True
             ) as response:
                 begun = response.status_code == 200
-                return Answer(response.status_code, response.headers, response.content)
+                return Response(response.status_code, response.headers, response.content)
         except requests.ConnectTimeout as error:
             raise Fault(NO_CONNECTION) from error
         except requests.Timeout as error:
-            raise self._address.too_late() from error
+            raise self._timed_out() from error
         except (requests.RequestException, OSError) as error:
             raise _broken(error, begun) from error
 
@@ -201,10 +149,10 @@ class RequestsClient:
         self._session.close()
 
 
-async def _in_a_thread(work: Callable[[], Answer]) -> Answer:
-    """The result of a thread that nobody waits for at the end: one that a server keeps hanging holds up no exit."""
+async def _in_a_thread(work: Callable[[], Response]) -> Response:
+    """The result of a daemon thread: one that hangs on a server does not delay the exit of the process."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[Answer] = loop.create_future()
+    result: asyncio.Future[Response] = loop.create_future()
 
     def settle(done: Callable[[], None]) -> None:
         if not result.done():
@@ -212,25 +160,15 @@ async def _in_a_thread(work: Callable[[], Answer]) -> Answer:
 
     def run() -> None:
         try:
-            answer = work()
-            done = partial(result.set_result, answer)
+            response = work()
+            done = partial(result.set_result, response)
         except Exception as caught:
             done = partial(result.set_exception, caught)
-        with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for the result
             loop.call_soon_threadsafe(settle, done)
 
     threading.Thread(target=run, daemon=True).start()
     return await result
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this address."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-CLIENTS: Mapping[str, Callable[[Address], Client]] = {
-    "aiohttp": AiohttpClient,
-    "openai": OpenAIClient,
-    "requests": RequestsClient,
-}
+CLIENTS: Mapping[str, Callable[[HttpSettings], Client]] = {"openai": OpenAIClient, "requests": RequestsClient}

@@ -1,4 +1,4 @@
-"""How fast a server may be asked, and how much may be spent on it: plain clocks and counters, safe between threads."""
+"""Rate limits and spend ceilings of engine `http`; thread-safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finr1.parts.engine.base import Spend
 class Pace:
     """Spaces requests evenly under `requests_per_minute` and `tokens_per_minute`; None: no such limit.
 
-    Evenly, not in bursts: a server may count its minute from any moment. Seconds are those of `clock`.
+    Evenly, not in bursts, because a server may start its minute at any moment. `clock` returns seconds.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Pace:
         self._next_request = self._next_token = self._held = clock()
 
     def take(self, tokens: int) -> float:
-        """Take the next free slot for a request of about so many tokens; returns the seconds until it."""
+        """Reserve the next free slot for a request of about this many tokens; return the seconds until it."""
         with self._lock:
             now = self._clock()
             slot = max(now, self._held, self._next_request, self._next_token)
@@ -37,18 +37,18 @@ class Pace:
             return slot - now
 
     def correct(self, tokens: int) -> None:
-        """So many tokens more (or fewer) than the last `take` assumed."""
+        """Add the difference between the tokens used and those that `take` assumed."""
         with self._lock:
             self._next_token += tokens * self._token_s
 
     def hold(self, seconds: float) -> None:
-        """Ask nothing for so long: the server wants a rest."""
+        """Send nothing for this long, as the server asked."""
         with self._lock:
             self._held = max(self._held, self._clock() + seconds)
 
     @property
     def held(self) -> bool:
-        """Whether a hold has come since a slot was taken."""
+        """Whether a hold is in force."""
         return self._clock() < self._held
 
 
@@ -56,8 +56,8 @@ class Pace:
 class Budget:
     """Counts what is spent and keeps it below a ceiling of tokens or of money (None: no ceiling).
 
-    A question is begun only if its worst case fits beside what is spent and what is under way, so the answers that
-    arrive never pass the ceiling.
+    A question starts only if its worst case fits beside what is spent and reserved, so that completions never exceed
+    the ceiling.
     """
 
     max_tokens: int | None = None
@@ -70,7 +70,7 @@ class Budget:
     _lock: Lock = field(default_factory=Lock)
 
     def reserve(self, prompt_tokens: int, completion_tokens: int) -> int | None:
-        """Set the worst case of one question aside; its number, or None where it does not fit now."""
+        """Reserve the worst case of one question; return its number, or None where it does not fit now."""
         with self._lock:
             held = [(prompt_tokens, completion_tokens), *self._reserved.values()]
             prompt, completion = (sum(column) for column in zip(*held, strict=True))
@@ -84,12 +84,12 @@ class Budget:
             return self._number
 
     def release(self, number: int) -> None:
-        """The question is over."""
+        """Release the reservation of a finished question."""
         with self._lock:
             del self._reserved[number]
 
     def pay(self, prompt_tokens: int, completion_tokens: int, answers: int = 0) -> None:
-        """Count tokens that the server charges for, and how many answers they bought."""
+        """Count tokens that the server charges for, and the answers that they paid for."""
         with self._lock:
             self.spent.prompt_tokens += prompt_tokens
             self.spent.completion_tokens += completion_tokens
@@ -98,10 +98,10 @@ class Budget:
                 self._answer_tokens += completion_tokens
 
     def expected(self, otherwise: int) -> int:
-        """Mean tokens an answer so far; `otherwise` before the first."""
+        """Mean tokens per answer so far; `otherwise` before the first."""
         return self._answer_tokens // self._answers if self._answers else otherwise
 
     @property
     def idle(self) -> bool:
-        """Whether no question is under way."""
+        """Whether no question is in flight."""
         return not self._reserved

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server said: completions out of a reply, or why there are none."""
+"""Parse the replies of OpenAI-compatible servers into completions, or into the reason why there are none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FINISH: Mapping[Any, FinishReason] = {
 
 
 class Fault(Exception):
-    """Why an attempt gave nothing. `after_s` is what the server asked to wait; `lost`: it may have been charged for."""
+    """Why a request failed. `again`: retry it; `after_s`: Retry-After; `lost`: the server may charge for it."""
 
     def __init__(
         self, why: str, again: bool = True, status: int = 0, after_s: float | None = None, lost: bool = False
@@ -38,7 +38,7 @@ class Fault(Exception):
 
 
 class Reply(NamedTuple):
-    """A readable answer: its usable choices, why others were not, and the server's count of tokens, if it gave one."""
+    """A parsed reply: its usable choices, why others were unusable, and (prompt, completion) tokens if reported."""
 
     choices: list[Completion]
     fault: Fault | None
@@ -46,7 +46,7 @@ class Reply(NamedTuple):
 
 
 def read_reply(raw: bytes, led_in: bool = False) -> Reply:
-    """What the server said; Fault where it is no chat completion."""
+    """Parse a reply; Fault where it is not a chat completion."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -55,14 +55,14 @@ def read_reply(raw: bytes, led_in: bool = False) -> Reply:
     if not isinstance(choices, list):
         raise Fault(f"no choices in the answer: {error_words(raw)}")
     meta = {"model": data["model"]} if isinstance(data.get("model"), str) else {}
-    found: list[Completion] = []
+    completions: list[Completion] = []
     fault = None
     for choice in choices:
         try:
-            found.append(with_meta(read_choice(choice, led_in), **meta))
+            completions.append(with_meta(read_choice(choice, led_in), **meta))
         except Fault as error:
             fault = error
-    return Reply(found, fault, _usage(data.get("usage")))
+    return Reply(completions, fault, _usage(data.get("usage")))
 
 
 def _usage(usage: object) -> tuple[int, int] | None:
@@ -72,19 +72,19 @@ def _usage(usage: object) -> tuple[int, int] | None:
 
 
 def read_choice(choice: object, led_in: bool = False) -> Completion:
-    """One choice; its reasoning may come apart (`reasoning_content`, `reasoning`) or in the text. Fault if empty."""
+    """Parse one choice; reasoning may be in a field of its own (`reasoning_content`, `reasoning`). Fault if empty."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Fault("a choice without a message")
     finish = choice.get("finish_reason")
     if not isinstance(finish, str | None) or finish not in FINISH:
         raise Fault(f"finish_reason {str(finish)[:40]}", again=finish != "content_filter")
-    content, apart = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    content, reasoning_field = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
     if isinstance(content, list):
         content, thought = _parts(content)
-        apart = apart or thought
+        reasoning_field = reasoning_field or thought
     text = _encodable(content) if isinstance(content, str) else ""
-    reasoning = _encodable(apart) if isinstance(apart, str) and apart.strip() else None
+    reasoning = _encodable(reasoning_field) if isinstance(reasoning_field, str) and reasoning_field.strip() else None
     if not text.strip() and not (FINISH[finish] == "length" and reasoning):
         raise Fault("empty content")
     if led_in and reasoning is None and not text.lstrip().startswith(THINK.strip()):
@@ -93,7 +93,7 @@ def read_choice(choice: object, led_in: bool = False) -> Completion:
 
 
 def _parts(content: Sequence[object]) -> tuple[str, str]:
-    """Text and thinking of a message in parts, as some servers write it: `{"type": "text", "text": …}`, `thinking`."""
+    """Text and thinking of a message given as typed parts: `{"type": "text", "text": …}`, `thinking`."""
     said = {"text": "", "thinking": ""}
     for part in content:
         if isinstance(part, dict) and (kind := str(part.get("type"))) in said:
@@ -103,7 +103,7 @@ def _parts(content: Sequence[object]) -> tuple[str, str]:
 
 
 def retry_after_s(value: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Seconds that a Retry-After header asks to wait (a number or an HTTP date); None for none, or one unreadable."""
+    """Seconds to wait by a Retry-After header (a number or an HTTP date); None if missing or malformed."""
     try:
         seconds = float(value)
     except ValueError:
@@ -116,7 +116,7 @@ def retry_after_s(value: str, now: Callable[[], datetime] = lambda: datetime.now
 
 
 def share(choices: Sequence[Completion], tokens: int) -> list[Completion]:
-    """The choices, each with its part of the completion tokens: a server tells only their sum."""
+    """Split the completion tokens over the choices by length: servers report only the sum."""
     sizes = [text_tokens(choice) for choice in choices]
     done = given = 0
     shared = []
@@ -134,7 +134,7 @@ def with_meta(completion: Completion, **more: Any) -> Completion:
 
 
 def error_words(raw: bytes) -> str:
-    """The words of an error body, in the shapes that servers use, or its beginning."""
+    """The message of an error body in the common formats, or the beginning of the body."""
     text = raw[:4000].decode("utf-8", "replace")
     try:
         data = json.loads(text)
@@ -147,7 +147,7 @@ def error_words(raw: bytes) -> str:
 
 
 def _encodable(text: str) -> str:
-    """JSON may hold lone surrogates, which no file can."""
+    """Replace lone surrogates: JSON may contain them, UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -157,15 +157,15 @@ def n_bytes(text: str) -> int:
 
 
 def text_tokens(completion: Completion) -> int:
-    """About so many tokens, at 3 bytes each; at least one."""
+    """Estimated tokens of a completion, at 3 bytes each; at least one."""
     return max(1, n_bytes((completion.reasoning or "") + completion.text) // 3)
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:
-    """About so many tokens, at 3 bytes each and some for the chat template."""
+    """Estimated tokens of a chat, at 3 bytes each, with an allowance for the chat template."""
     return sum(n_bytes(message["content"]) // 3 + 8 for message in messages)
 
 
 def prompt_tokens_at_most(messages: Sequence[Message]) -> int:
-    """No byte-level tokenizer makes more than a token a byte; the rest is for the chat template."""
+    """Upper bound on the tokens of a chat: one per byte, with an allowance for the chat template."""
     return sum(n_bytes(message["content"]) + 32 for message in messages)

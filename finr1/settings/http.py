@@ -1,0 +1,87 @@
+"""Settings of engine `http`; conf/engine/http.yaml lists them with their units."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from finr1.core.errors import ConfigError, check_least
+
+CLIENTS = ("openai", "requests")
+LEAD_INS = ("vllm", "deepseek")
+
+
+def _operational(default: Any) -> Any:
+    """A setting that changes how the server is reached or how fast, never what it is asked: results stay valid."""
+    return field(default=default, metadata={"operational": True})
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """How to call an OpenAI-compatible server."""
+
+    model: str | None = None
+    n_in_one_request: bool = True
+    lead_in: str | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    base_url: str = _operational("http://127.0.0.1:8000/v1")
+    client: str = _operational("openai")
+    api_key_env: str | None = _operational(None)
+    concurrency: int = _operational(64)
+    requests_per_minute: float | None = _operational(None)
+    tokens_per_minute: float | None = _operational(None)
+    retries: int = _operational(6)
+    backoff_s: float = _operational(1.0)
+    timeout_s: float = _operational(600.0)
+    max_spend_tokens: int | None = _operational(None)
+    max_spend_money: float | None = _operational(None)
+    price_in: float = _operational(0.0)
+    price_out: float = _operational(0.0)
+
+    @property
+    def api_key(self) -> str:
+        """The key, read from the environment; empty where none is sent."""
+        return os.environ.get(self.api_key_env or "", "").strip()
+
+    @property
+    def url(self) -> str:
+        """The address of chat completions."""
+        return self.base_url.rstrip("/") + "/chat/completions"
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for a setting that cannot work; `key` is where the settings stand in the config."""
+
+        def refuse(name: str, why: str, remedy: str, value: object = None) -> None:
+            raise ConfigError(f"{key}.{name}", getattr(self, name) if value is None else value, why, remedy)
+
+        if not self.model:
+            refuse("model", "the server must be told which model to use", f"set {key}.model=<its name there>")
+        url = urlsplit(str(self.base_url))
+        if url.scheme not in ("http", "https") or not url.hostname:
+            refuse("base_url", "not an address", "give one like https://host/v1")
+        if url.username or url.password or url.query:
+            remedy = f"put the key into an environment variable and name it in {key}.api_key_env"
+            refuse("base_url", "it must not contain a secret", remedy, "…")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(self.api_key_env)):
+            refuse("api_key_env", "not the name of an environment variable", "give its name, never the key", "…")
+        if self.api_key_env and not self.api_key:
+            refuse("api_key_env", "no such environment variable, or it is empty", "export it, or set it to null")
+        if self.client not in CLIENTS:
+            refuse("client", "no such client", f"use one of {', '.join(CLIENTS)}")
+        if self.lead_in not in (None, *LEAD_INS):
+            refuse("lead_in", "no such lead-in", f"use null or one of {', '.join(LEAD_INS)}")
+        check_least(key, self, 1, "concurrency")
+        check_least(key, self, 0, "retries", "backoff_s", "price_in", "price_out")
+        check_least(key, self, 0, "timeout_s", above=True)
+        for name in ("requests_per_minute", "tokens_per_minute", "max_spend_tokens", "max_spend_money"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                refuse(name, "no request could be sent", "use null for no limit")
+        if self.max_spend_money is not None and not (self.price_in or self.price_out):
+            refuse("max_spend_money", "it needs prices", f"set {key}.price_in and {key}.price_out")
+
+
+OPERATIONAL = frozenset(setting.name for setting in fields(HttpSettings) if setting.metadata.get("operational"))
