@@ -18,7 +18,7 @@ from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.types import Question
-from finr1.evaluation.scores.rows import Row, by_question, regrade, score
+from finr1.evaluation.scores.rows import ScoredCompletion, by_question, read_rows, regrade, score
 from finr1.parts.engine.base import Engine, StreamEngine
 from finr1.parts.engine.roles import RUN_MODELS, identity, is_role
 from finr1.run.fingerprints import source_files, targets
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from finr1.run.context import Context
     from finr1.run.progress import Bar
 
-Rows = list[Row]
+Rows = list[ScoredCompletion]
 STOP_AFTER = 64  # questions that fail in a row, of a server: it is down, and the rest would fail too
 
 
@@ -104,11 +104,11 @@ def chat_key(question: Question, system: str | None) -> str:
 
 def read_back(path: Path, questions: Sequence[Question], n: int) -> Rows:
     """Rows that an earlier attempt left; a question that lacks a sample is taken out, so that it is asked again."""
-    rows = list(read_jsonl(path)) if path.exists() else []
+    rows = read_rows(path)
     known = {question.id for question in questions}
     whole = [row for key, group in by_question(rows).items() if key in known and len(group) == n for row in group]
     if len(whole) < len(rows):
-        write_jsonl(path, whole)
+        write_jsonl(path, (row.to_json() for row in whole))
     return whole
 
 
@@ -127,14 +127,14 @@ class PreviousCompletions:
         """The completions of these questions that are there, `n` each, scored by today's rules."""
         if not wanted:
             return []
-        asked: dict[str, Rows] = {}
+        cached: dict[str, Rows] = {}
         for path in self._found.get(self.origins[cell], ()):
-            for group in by_question(list(read_jsonl(path)) if path.exists() else []).values():
-                if len(group) == n and "asked" in group[0]:
-                    asked.setdefault(group[0]["asked"], group)
+            for group in by_question(read_rows(path)).values():
+                if len(group) == n:
+                    cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:
-            again += [regrade(question, row, boxed) for row in asked.get(chat_key(question, system), ())]
+            again += [regrade(question, row, boxed) for row in cached.get(chat_key(question, system), ())]
         return again
 
 
@@ -161,7 +161,7 @@ class Asker:
 
             def keep(graded: Rows) -> None:
                 self.held += graded
-                failed = self.model.role != "policy" and all(row["finish_reason"] == "error" for row in graded)
+                failed = self.model.role != "policy" and all(row.failed for row in graded)
                 self.failed_in_row = self.failed_in_row + 1 if failed else 0
                 self.worked = self.worked or not failed
                 if self.failed_in_row >= STOP_AFTER:
@@ -177,7 +177,7 @@ class Asker:
             self._write(writer, rows)
 
     def _write(self, writer: JsonlWriter, rows: Rows) -> None:
-        writer.write(*self.held)
+        writer.write(*(row.to_json() for row in self.held))
         rows.extend(self.held)
         self.held.clear()
 
@@ -191,10 +191,10 @@ class Asker:
         return policy
 
     def _stop(self) -> None:
-        first = self.held[0]["error"]
+        first = self.held[0].error
         raise Finr1Error(
             f"engine.{self.model.role}={self.cell.model}: {self.failed_in_row} questions in a row failed, the last "
-            f"with `{self.held[-1]['error']}`, the first with `{first}`; mend it and start again: it goes on there"
+            f"with `{self.held[-1].error}`, the first with `{first}`; mend it and start again: it goes on there"
         )
 
 

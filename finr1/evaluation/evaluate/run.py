@@ -59,7 +59,7 @@ def run(ctx: Context) -> dict[str, Any]:
         ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
 
     for cell, asked_rows in rows.items():
-        if errors := [row["error"] for row in asked_rows if row["finish_reason"] == "error"]:
+        if errors := [row.error for row in asked_rows if row.failed]:
             ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
@@ -77,7 +77,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "models": len(models),
         "questions": {name: len(asked) for name, asked in questions.items()},
         "completions": sum(map(len, rows.values())),
-        "tokens": sum(row["n_tokens"] for found in rows.values() for row in found),
+        "tokens": sum(row.n_tokens for found in rows.values() for row in found),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
         **({"scored_anew": kept} if kept else {}),
         **ctx.count_judge(),
@@ -92,8 +92,8 @@ def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequ
     judging = Judging(ctx)
     with ctx.progress("judged", sum(map(len, rows.values()))) as bar:
         for cell, found in rows.items():
-            judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
-            write_jsonl(ctx.folder / cell.file, found)
+            found[:] = judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
+            write_jsonl(ctx.folder / cell.file, (row.to_json() for row in found))
             bar.advance(len(found), " ".join(cell))
 
 
@@ -129,16 +129,16 @@ def _complete(
 
     settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
     n = settings.modes(cell.model)[cell.mode].n
-    there = {row["question_id"] for row in rows}
+    there = {row.question_id for row in rows}
     missing = [question for question in questions if question.id not in there]
     if rows and missing and model.role == "policy":
         ctx.note(f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were there, the rest is asked apart")
     again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
-            writer.write(*again)
+            writer.write(*(row.to_json() for row in again))
         rows.extend(again)
-        there = {row["question_id"] for row in again}
+        there = {row.question_id for row in again}
         bar.advance(len(there), " ".join(cell))
         missing = [question for question in missing if question.id not in there]
     if missing:
@@ -146,7 +146,7 @@ def _complete(
         Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
     # Questions finish in any order; in their own order the seeded resampling gives the same numbers every time.
     place = {question.id: i for i, question in enumerate(questions)}
-    rows.sort(key=lambda row: (place[row["question_id"]], row["sample"]))
+    rows.sort(key=lambda row: (place[row.question_id], row.sample))
     return len(again)
 
 
@@ -169,7 +169,7 @@ def _scores(
     from finr1.evaluation.evaluate.by_judge import figures as judge_figures
     from finr1.evaluation.evaluate.completions import Cell
     from finr1.evaluation.scores.figures import at_k, compare, correct_for_many, figures, units_of
-    from finr1.evaluation.scores.rows import headline, value_of
+    from finr1.evaluation.scores.rows import headline
     from finr1.parts.benchmark.base import Categories, Outcome
 
     settings = ctx.cfg.evaluate
@@ -194,7 +194,7 @@ def _scores(
             scores[model]["sampled"]["at_k"] = more
         mode = "greedy" if settings.greedy else "sampled"  # of several samples each is an outcome
         found = rows[Cell(name, model, mode)]
-        outcomes = [Outcome(by_id[row["question_id"]], row["answer"], value_of(row, leads)) for row in found]
+        outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in found]
         own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
         scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {

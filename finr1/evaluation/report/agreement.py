@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from finr1.core.jsonl import read_jsonl
 from finr1.core.types import stable_id
-from finr1.evaluation.scores.kappa import two_judges
+from finr1.evaluation.scores.kappa import cohen_kappa
 
 RULES = "exact"  # the class of judges that are these very rules, `finr1.parts.judge.exact.Exact`
 
@@ -103,7 +103,7 @@ def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
     row["one_silent"] = counts["one_silent"]
-    found = two_judges(cells)
+    found = cohen_kappa(cells)._asdict()
     marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
     return {**row, **found, **marginals}
 

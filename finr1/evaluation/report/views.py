@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
     *("benchmark", "model", "against", "mode", "figure", "test", "leads"),
-    *("n", "diff", "low", "high", "p", "p_holm", "gained", "lost", "method"),
+    *("n", "diff", "low", "high", "p", "p_holm", "improved", "worsened", "method"),
 )
 TESTS = ("mcnemar", "bootstrap")  # what one completion a question has beside the test that leads
 

@@ -17,7 +17,7 @@ from finr1.answer.choices import labels_named, letters_named, normalise, polarit
 from finr1.answer.grade_number import candidates
 from finr1.core.types import Question
 from finr1.evaluation.scores import intervals as stats
-from finr1.evaluation.scores.rows import Row, by_question, headline, value_of
+from finr1.evaluation.scores.rows import ScoredCompletion, by_question, headline
 
 SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
 TESTED = ("accuracy_strict", "accuracy_scaled", "accuracy_judged", "format")
@@ -49,18 +49,20 @@ def design_of(ids: Sequence[str], units: Units | None) -> stats.Design | None:
     return None if design.plain and len(set(design.stratum_Q)) <= 1 else design
 
 
-def _sums(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
+def _sums(rows: Sequence[ScoredCompletion], figure: str) -> dict[str, tuple[float, int]]:
     """Question id -> (sum of the decided values, how many were decided); questions without one are left out."""
     sums: dict[str, tuple[float, int]] = {}
     for row in rows:
-        value = value_of(row, figure)
+        value = row.value(figure)
         if value is not None:
-            total, count = sums.get(row["question_id"], (0.0, 0))
-            sums[row["question_id"]] = (total + value, count + 1)
+            total, count = sums.get(row.question_id, (0.0, 0))
+            sums[row.question_id] = (total + value, count + 1)
     return sums
 
 
-def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units | None = None) -> dict[str, Any] | None:
+def accuracy(
+    rows: Sequence[ScoredCompletion], figure: str, confidence: float, units: Units | None = None
+) -> dict[str, Any] | None:
     """A share with its interval over these rows, and of how many decided rows `n`; None where nobody decided."""
     sums = _sums(rows, figure)
     if not sums:
@@ -72,7 +74,7 @@ def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units |
 
 
 def figures(
-    rows: Sequence[Row], confidence: float, samples: int, seed: int, units: Units | None = None
+    rows: Sequence[ScoredCompletion], confidence: float, samples: int, seed: int, units: Units | None = None
 ) -> dict[str, Any]:
     """All figures of one model in one mode, each with its interval; a share nobody decided is None.
 
@@ -80,8 +82,8 @@ def figures(
     """
     out: dict[str, Any] = {
         "n": len(rows),
-        "n_questions": len({row["question_id"] for row in rows}),
-        "errors": sum(row["finish_reason"] == "error" for row in rows),
+        "n_questions": len({row.question_id for row in rows}),
+        "errors": sum(row.failed for row in rows),
     }
     intervals: dict[str, dict[str, Any] | None] = {}
     leads = headline(rows)
@@ -95,8 +97,8 @@ def figures(
             intervals[figure] = {key: found[key] for key in ("low", "high", "method")}
     lengths: dict[str, list[int]] = {}
     for row in rows:
-        if row["finish_reason"] != "error":
-            lengths.setdefault(row["question_id"], []).append(row["n_tokens"])
+        if not row.failed:
+            lengths.setdefault(row.question_id, []).append(row.n_tokens)
     means = [sum(tokens) / len(tokens) for tokens in lengths.values()]
     design = design_of(list(lengths), units) if means else None
     out["mean_tokens"] = stats.weighted_mean(means, design) if means else None
@@ -107,7 +109,7 @@ def figures(
 
 
 def at_k(
-    rows: Sequence[Row], questions: Mapping[str, Question], confidence: float, units: Units | None = None
+    rows: Sequence[ScoredCompletion], questions: Mapping[str, Question], confidence: float, units: Units | None = None
 ) -> dict[str, Any]:
     """mean@n, pass@k and maj@n of the `headline`, each with its interval; k: powers of two up to n samples, and n.
 
@@ -135,19 +137,18 @@ def at_k(
     return out
 
 
-def majority(rows: Sequence[Row], question: Question) -> float | None:
+def majority(rows: Sequence[ScoredCompletion], question: Question) -> float | None:
     """The leading verdict on the commonest answer among the samples of one question.
 
     Tied answers share it equally, as a coin would choose. Samples without an answer do not vote; without any vote the
     outcome is 0. None where nobody decided on a winner.
     """
     verdicts: dict[str, list[float | None]] = {}
-    leads = headline(rows)
     for row in rows:
-        if row["finish_reason"] != "error" and row["answer"]:
-            verdicts.setdefault(_answer_key(row["answer"], question), []).append(value_of(row, leads))
+        if not row.failed and row.answer:
+            verdicts.setdefault(_answer_key(row.answer, question), []).append(row.correct)
     if not verdicts:
-        return None if all(row["finish_reason"] == "error" for row in rows) else 0.0
+        return None if all(row.failed for row in rows) else 0.0
     top = max(map(len, verdicts.values()))
     outcomes: list[float] = []
     for given in (group for group in verdicts.values() if len(group) == top):
@@ -176,8 +177,8 @@ def _answer_key(answer: str, question: Question) -> str:
 
 
 def compare(
-    rows_a: Sequence[Row],
-    rows_b: Sequence[Row],
+    rows_a: Sequence[ScoredCompletion],
+    rows_b: Sequence[ScoredCompletion],
     sampled: bool,
     confidence: float,
     samples: int,

@@ -35,8 +35,8 @@ class Paired(NamedTuple):
     high: float
     p: float
     method: str
-    gained: int  # questions on which b is better than a
-    lost: int
+    improved: int  # questions on which b is better than a
+    worsened: int
 
 
 class Design(NamedTuple):
@@ -95,26 +95,36 @@ def _members(design: Design) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return unit_Q, stratum_U
 
 
-def _z(confidence: float) -> float:
+def _tail(confidence: float) -> float:
+    """Return the probability of one tail; ValueError unless 0 < confidence < 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: it is a probability between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+    return (1 - confidence) / 2
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(1 - _tail(confidence))
+
+
+def _t(confidence: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.isf(_tail(confidence), freedom))
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share p = successes / n (Wilson, JASA 22, 1927).
+    """Return Wilson's score interval of a share (Wilson, JASA 22, 1927).
 
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n); n may be an effective, fractional count. ValueError if n <= 0.
+    Both counts may be fractional (effective sample sizes). ValueError unless 0 <= successes <= n and n > 0.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"successes={successes}, n={n}: a share needs 0 <= successes <= n and n > 0")
-    z, p = _z(confidence), successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if p == 0 else max(0.0, (centre - half) / scale)
-    high = 1.0 if p == 1 else min(1.0, (centre + half) / scale)
-    return Interval(low, high, "wilson")
+    low, high = proportion_confint(successes, n, alpha=2 * _tail(confidence), method="wilson")
+    return Interval(
+        0.0 if successes == 0 else max(0.0, float(low)), 1.0 if successes == n else min(1.0, float(high)), "wilson"
+    )
 
 
 def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None = None) -> float:
@@ -178,21 +188,9 @@ def share(
     n = effective_n(successes_Q, n_Q, design)
     (s, total), stratum_U = _units(design, successes_Q, n_Q)
     if design is not None and len(stratum_U) < len(n_Q):
-        z = _z(confidence)
-        n *= (z / _t(z, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
+        n *= (_z(confidence) / _t(confidence, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
     interval = wilson(min(1.0, float(s.sum()) / float(total.sum())) * n, n, confidence)
     return interval._replace(method=f"wilson at effective n over {over(design)}")
-
-
-def _t(z: float, freedom: int) -> float:
-    """Student's quantile where z is the normal one (Abramowitz and Stegun, 1964, 26.7.5): to 0.2% from 3 degrees on."""
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / float(freedom) ** k for k, term in enumerate(terms, 1))
 
 
 def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> float:
@@ -221,15 +219,10 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: max over i <= j of min(1, (m - i) p_(i)), i from 0.
+    """Return Holm's adjusted p-values in the order given (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    from statsmodels.stats.multitest import multipletests
 
-    Holm, Scandinavian Journal of Statistics 6, 1979.
-    """
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
 
 
 def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: Design | None = None) -> Floats:
@@ -270,7 +263,7 @@ def tails(n: int, confidence: float, design: Design | None = None) -> tuple[floa
     """
     stratum_U = np.zeros(n, np.intp) if design is None else _members(design)[1]
     units, freedom = len(stratum_U), max(1, len(stratum_U) - len(np.unique(stratum_U)))
-    tail = NormalDist().cdf(-_t(_z(confidence), freedom) * math.sqrt(units / freedom))
+    tail = NormalDist().cdf(-_t(confidence, freedom) * math.sqrt(units / freedom))
     return tail, 1 - tail
 
 
@@ -286,35 +279,35 @@ def bootstrap(
     return Interval(float(low), float(high), f"bootstrap over {over(design)}")
 
 
-def mcnemar_p(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p: min(1, 2·P[X <= min(gained, lost)]) with X ~ Binomial(gained + lost, 1/2)."""
-    n = gained + lost
-    tail: float = sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / (1 << n)
-    return min(1.0, 2 * tail)
+def mcnemar_p(improved: int, worsened: int) -> float:
+    """Return McNemar's exact two-sided p: min(1, 2·P[X <= min(improved, worsened)]), X ~ Binomial(their sum, 1/2)."""
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    return float(test([[0, improved], [worsened, 0]], exact=True).pvalue)
 
 
 def mcnemar(a_Q: Sequence[float], b_Q: Sequence[float], confidence: float = 0.95) -> Paired:
     """Model b against a, right (1) or wrong (0) on the same questions, both decided.
 
     The p is McNemar's exact one; the interval of the difference is Bonett and Price's adjusted Wald (J. Educ. Behav.
-    Stat. 37, 2012): with g = (gained+1)/(Q+2) and l = (lost+1)/(Q+2), g - l ± z √((g + l - (g-l)²) / (Q+2)).
+    Stat. 37, 2012): with g = (improved+1)/(Q+2) and l = (worsened+1)/(Q+2), g - l ± z √((g + l - (g-l)²) / (Q+2)).
     """
     n = _paired_length(a_Q, b_Q)
     # plain ints: NumPy's would overflow in the exact tail
-    gained = sum(bool(b > a) for a, b in zip(a_Q, b_Q, strict=True))
-    lost = sum(bool(b < a) for a, b in zip(a_Q, b_Q, strict=True))
-    g, l_ = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    improved = sum(bool(b > a) for a, b in zip(a_Q, b_Q, strict=True))
+    worsened = sum(bool(b < a) for a, b in zip(a_Q, b_Q, strict=True))
+    g, l_ = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
     half = _z(confidence) * math.sqrt((g + l_ - (g - l_) ** 2) / (n + 2))
     low, high = max(-1.0, g - l_ - half), min(1.0, g - l_ + half)
     return Paired(
         n,
-        (gained - lost) / n,
+        (improved - worsened) / n,
         low,
         high,
-        mcnemar_p(gained, lost),
+        mcnemar_p(improved, worsened),
         "exact McNemar test, adjusted Wald interval",
-        gained,
-        lost,
+        improved,
+        worsened,
     )
 
 

@@ -9,9 +9,9 @@ from finr1.evaluation.report import charts, gather, page, samples
 
 def test_balanced_takes_every_kind_in_turn() -> None:
     rows = [{"question_id": str(i), "right": i < 2} for i in range(50)]
-    chosen = samples.balanced(rows, lambda row: row["right"], 10)
+    chosen = samples.balanced(rows, lambda row: row["right"], lambda row: (row["question_id"],), 10)
     assert len(chosen) == 10 and sum(row["right"] for row in chosen) == 2
-    assert samples.balanced(rows[::-1], lambda row: row["right"], 10) == chosen
+    assert samples.balanced(rows[::-1], lambda row: row["right"], lambda row: (row["question_id"],), 10) == chosen
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from finr1.evaluation.report import samples
 from finr1.evaluation.report.run import run as run_report
 from finr1.evaluation.scores.figures import compare
 from finr1.evaluation.scores.figures import figures as figures_of
-from finr1.evaluation.scores.rows import grade_completion
+from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion
 from finr1.run.context import Context
 from finr1.settings.report import ReportSettings
 from finr1.settings.root import RootConfig
@@ -141,7 +141,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
         folder = run / "6_scores" / "unit"
         write_jsonl(folder / "questions.jsonl", (q.to_json() for q in asked))
         rate = {"base": 0.0, "sft": 0.5, "grpo": 0.9}
-        rows_of: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        rows_of: dict[tuple[str, str], list[ScoredCompletion]] = {}
         for model in rate:
             for mode, n in (("greedy", 1), ("sampled", 4)):
                 texts = [
@@ -150,7 +150,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
                     for s in range(n)
                 ]
                 rows_of[model, mode] = [grade_completion(q, s, Completion(t, token_ids=range(20))) for q, s, t in texts]
-                write_jsonl(folder / f"{model}.{mode}.jsonl", rows_of[model, mode])
+                write_jsonl(folder / f"{model}.{mode}.jsonl", (row.to_json() for row in rows_of[model, mode]))
         scores = {m: {mode: figures_of(rows_of[m, mode], 0.95, 200, 0) for mode in ("greedy", "sampled")} for m in rate}
         scores["sft"]["greedy"]["figures"] = {"macro_f1": 0.5}
         paired = {}

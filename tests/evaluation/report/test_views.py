@@ -119,7 +119,8 @@ def test_samples_carry_every_judges_verdict_and_whether_they_differ(made: tuple[
     samples = json.loads(found[1])["samples"]
     for sample in samples:
         names = [name for name, _, _ in sample["checks"]]
-        assert names[:3] == ["form", "rules, strict", "rules, scaled"] and names[-1].startswith("counts, by ")
+        assert names[:3] == ["well-formed", "rules (strict)", "rules (scale-tolerant)"]
+        assert names[-1].startswith("final verdict (by ")
         said = {value for name, value, _ in sample["checks"][1:-1] if value is not None}
         assert sample["disagree"] == (len(said) > 1)
     assert {"right", "wrong", "undecided"} == {sample["outcome"] for sample in samples}
