@@ -22,7 +22,7 @@ _FIGURES = {  # figure -> its column, short: the table fits 80 characters
     "accuracy_strict": "strict",
     "accuracy_scaled": "scaled",
     "undecided": "undec.",
-    "truncated": "cut",
+    "truncated": "trunc.",
 }
 
 

@@ -82,7 +82,7 @@ def test_evaluate_scores_its_own_completions_and_the_report_reads_its_run(tmp_pa
     wall, memory = figures.stage("stage=report", "name=run", f"paths.runs={tmp_path}")
     assert wall > 0 and memory > 0
     page = (tmp_path / "run" / "7_report" / "report.html").read_text(encoding="utf-8")
-    assert "By category" in page and "Length and accuracy" in page
+    assert "By category" in page and "Accuracy by length" in page
 
 
 def test_a_figure_that_was_not_measured_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def own_intervals(
 def cost(rows: Sequence[ScoredCompletion], price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
     """Tokens written and, of a server, tokens and money paid (None where it tells none, or has no price).
 
-    The prices are those of a million tokens. `tokens_a_right_answer` is None without a right one.
+    The prices are those of a million tokens. `tokens_per_right_answer` is None without a right one.
     """
     tokens, paid = sum(row.n_tokens for row in rows), [row.paid for row in rows if row.paid]
     right = sum(row.correct == 1 for row in rows)
@@ -90,7 +90,7 @@ def cost(rows: Sequence[ScoredCompletion], price_in: float = 0.0, price_out: flo
     priced = paid and (price_in or price_out)
     return {
         "tokens": tokens,
-        "tokens_a_right_answer": tokens / right if right else None,
+        "tokens_per_right_answer": tokens / right if right else None,
         "paid_prompt_tokens": prompt,
         "paid_completion_tokens": completion,
         "money": ((prompt or 0) * price_in + (completion or 0) * price_out) / 1e6 if priced else None,

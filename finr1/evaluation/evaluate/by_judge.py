@@ -105,12 +105,12 @@ def figures(rows: Sequence[ScoredCompletion], confidence: float) -> dict[str, An
     return {
         "asked": len(asked),
         "undecided": sum(row.judged is None for row in asked),
-        "silent": sum(v.value is None for row in asked for v in row.judges),
+        "undecided_verdicts": sum(v.value is None for row in asked for v in row.judges),
         "repeats": repeats,
         "rules": {
             "n": sum(cells.values()),
             **cells,
-            "one_silent": alone,
+            "only_one_decided": alone,
             **cohen_kappa([*cells.values()], confidence)._asdict(),
         },
     }

@@ -94,7 +94,7 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
 
 def _cell(pair: Pair) -> str:
     if pair.rules is None or pair.judged is None:
-        return "silent" if pair.rules is None and pair.judged is None else "one_silent"
+        return "none" if pair.rules is None and pair.judged is None else "one"
     return CELLS[2 * (pair.rules != 1) + (pair.judged != 1)]
 
 
@@ -102,7 +102,7 @@ def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
     """One row of the table: n traces on which both spoke, agreement with its interval, kappa, both marginals."""
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
-    row["one_silent"] = counts["one_silent"]
+    row["only_one_decided"] = counts["one"]
     found = cohen_kappa(cells)._asdict()
     marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
     return {**row, **found, **marginals}

@@ -53,7 +53,7 @@ def line(name: str, curve: Sequence[Point], share: bool = False) -> Markup:
     """A curve of pairs [step, value]; None is a gap. `share` keeps the axis inside [0, 1]."""
     points = [(float(step), float(value)) for step, value in curve if step is not None and value is not None]
     if not points:
-        return Markup('<p class="none">no value was logged</p>')
+        return Markup('<p class="none">no values logged</p>')
     steps, values = [p[0] for p in points], [p[1] for p in points]
     marks = ticks(min(values), max(values))
     if share:
@@ -116,7 +116,7 @@ def bins(name: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
     """Shares right over mean tokens, one dot with its interval a group (`breakdown.by_length`), from 0 to 1."""
     shown = [group for group in groups if group["value"] is not None]
     if not shown:
-        return Markup('<p class="none">nothing was decided</p>')
+        return Markup('<p class="none">no decided completions</p>')
     tokens = [float(group["mean_tokens"]) for group in shown]
     first, last = min(tokens), max(tokens)
 

@@ -17,11 +17,11 @@ from finr1.evaluation.report import published
 COLUMNS = (
     *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
     *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
-    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_alike", "kappa_with_rules"),
-    *("tokens", "tokens_a_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
+    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_unanimous", "kappa_with_rules"),
+    *("tokens", "tokens_per_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
 LEAKED = "‡"
-WORDS = {"accuracy_strict": "Strict accuracy", "accuracy_judged": "Accuracy by evaluate.scorer"}
+WORDS = {"accuracy_strict": "Accuracy (strict)", "accuracy_judged": "Accuracy (judged)"}
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
@@ -60,11 +60,11 @@ class Leaders(NamedTuple):
 
     def notes(self) -> list[str]:
         """What the marks in the table mean, as far as it has them."""
-        notes = [f"{published.MARK} published, not measured here: {published.SOURCE}"] if self.published else []
+        notes = [f"{published.MARK} published scores, not measured here: {published.SOURCE}"] if self.published else []
         if len(self.benchmarks) > 1:
-            notes.append("The mean's interval takes the benchmarks for independent")
+            notes.append("The CI of the mean treats the benchmarks as independent")
         if any(entry.leaked for row in self.ours.values() for entry in row):
-            notes.append(f"{LEAKED} documents of this benchmark were among the model's training rows")
+            notes.append(f"{LEAKED} the model was trained on documents of this benchmark")
         return notes
 
     def head(self) -> list[str]:
@@ -140,7 +140,7 @@ def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns of a judge model."""
     if not judge:
         return {}
-    agreed = {"repeats_alike": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
+    agreed = {"repeats_unanimous": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
     return {"judge_asked": judge["asked"], "judge_undecided": judge["undecided"], **agreed}
 
 
@@ -161,7 +161,7 @@ def to_markdown(benchmarks: Mapping[str, Any]) -> str:
         lines = [head, ["---", *["---:"] * len(table.head())]]
         lines += [[name.replace("|", "\\|"), *(entry.text() for entry in row)] for name, row in table.rows()]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{table.what}, {table.mode}, percent with its interval\n\n{text}\n{_footnote(table)}")
+        parts.append(f"{table.what}, {table.mode}, percent with CI\n\n{text}\n{_footnote(table)}")
     return "\n".join(parts)
 
 
@@ -174,7 +174,7 @@ def to_latex(benchmarks: Mapping[str, Any]) -> str:
     parts = []
     for table in leaders(benchmarks):
         lines = [
-            rf"% {table.what}, {table.mode}, percent with its interval",
+            rf"% {table.what}, {table.mode}, percent with CI",
             rf"\begin{{tabular}}{{l{'r' * len(table.head())}}}",
             r"\toprule",
             " & ".join(map(_tex, ["model", *table.head()])) + r" \\",

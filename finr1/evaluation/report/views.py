@@ -88,6 +88,11 @@ def at_k(bench: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Mapping[s
     return sorted(names, key=lambda name: (kinds.index(name.split("@")[0] + "@"), int(name.split("@")[1]))), found
 
 
+def confidence(bench: Mapping[str, Any]) -> float:
+    """Level of the intervals, 0.95 for 95%."""
+    return next((float(level) for _, _, level in cells(bench, "confidence")), 0.95)
+
+
 def failed(bench: Mapping[str, Any]) -> bool:
     """Whether a call failed."""
     return has(bench, "errors")

@@ -154,7 +154,7 @@ def table_of(run_dir: Path, settings: Any = SETTINGS) -> Any:
 def test_the_table_by_source_and_a_sample_of_each_disagreement(tmp_path: Path) -> None:
     found = table_of(filtered(tmp_path, TOLD))
     rows = {row["source"]: row for row in found["tables"]["says"]}
-    cells = ("n", "both", "only_rules", "only_judge", "neither", "one_silent")
+    cells = ("n", "both", "only_rules", "only_judge", "neither", "only_one_decided")
     assert {source: tuple(row[cell] for cell in cells) for source, row in rows.items()} == {
         "all sources": (7, 2, 1, 2, 2, 2),
         "finqa": (4, 2, 1, 0, 1, 0),

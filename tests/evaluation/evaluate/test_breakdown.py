@@ -60,13 +60,13 @@ def test_cost_counts_what_was_paid_and_says_nothing_where_nothing_was() -> None:
     rows = [scored("a", 1.0, tokens=30, paid=[100, 40]), scored("b", 0.0, tokens=20, paid=[50, 20]), scored("c", 1.0)]
     assert cost(rows, 2.0, 10.0) == {
         "tokens": 60,
-        "tokens_a_right_answer": 30,
+        "tokens_per_right_answer": 30,
         "paid_prompt_tokens": 150,
         "paid_completion_tokens": 60,
         "money": pytest.approx((150 * 2 + 60 * 10) / 1e6),
     }
     local = cost([scored("a", 0.0)])
-    assert (local["paid_prompt_tokens"], local["money"], local["tokens_a_right_answer"]) == (None, None, None)
+    assert (local["paid_prompt_tokens"], local["money"], local["tokens_per_right_answer"]) == (None, None, None)
     assert cost(rows)["money"] is None, "tokens without a price are no money"
 
 
@@ -79,7 +79,7 @@ def test_the_judges_verdict_leads_where_there_is_one() -> None:
     assert (found["accuracy_judged"], found["accuracy_strict"], found["undecided"]) == (1, 0, 0)
     assert found["low"] == stats.wilson(2, 2).low
     assert by_category(rows, {"a": "x", "b": "x"}, 0.95)[0]["value"] == 1
-    assert cost(rows)["tokens_a_right_answer"] == 25
+    assert cost(rows)["tokens_per_right_answer"] == 25
     worse = [scored(key, 1.0, judged=0.0, judged_by="llm") for key in "ab"]
     test = compare(rows, worse, False, 0.95, 50, 0)
     assert test and (test["diff"], test["worsened"], test["accuracy_strict"]["diff"]) == (

@@ -142,7 +142,7 @@ def test_llm_asks_about_every_answer_and_the_rules_stand_beside(tmp_path: Path) 
     assert found["intervals"]["accuracy_judged"] == {k: found[k] for k in ("low", "high", "method")}
     assert found["figures"] == {"right": 7} and table(tmp_path)["headline"] == "accuracy_judged"
     rules = found["judge"]["rules"]
-    counted = [rules[key] for key in ("n", "both", "only_rules", "only_judge", "neither", "one_silent")]
+    counted = [rules[key] for key in ("n", "both", "only_rules", "only_judge", "neither", "only_one_decided")]
     assert counted == [6, 3, 0, 1, 2, 3]
     # p_o = 5/6, p_e = 3/6 · 4/6 + 3/6 · 2/6 = 1/2, kappa = (5/6 - 1/2) / (1/2)
     assert rules["agreement"] == pytest.approx(5 / 6) and rules["kappa"] == pytest.approx(2 / 3)
@@ -219,7 +219,7 @@ def test_repeats_are_asked_apart_and_their_agreement_is_counted(tmp_path: Path) 
     assert judged[2]["judged_why"] == "2 of 3 times the judge says right"
     assert judged[5]["judged_why"] == "1 of the judge's verdicts against 1"
     found = cell(tmp_path)["judge"]
-    assert (found["asked"], found["undecided"], found["silent"]) == (3, 2, 4)
+    assert (found["asked"], found["undecided"], found["undecided_verdicts"]) == (3, 2, 4)
     # 2: one of three pairs agrees; 5: none of one. Pairs 1/6; ones 3 of 5: chance 0.36 + 0.16 = 0.52
     assert (found["repeats"]["n"], found["repeats"]["unanimous"]) == (2, 0)
     assert found["repeats"]["kappa"] == pytest.approx((1 / 6 - 0.52) / 0.48)

@@ -304,10 +304,10 @@ def test_page_shows_the_numbers_of_the_summary(whole: tuple[dict[str, Any], str]
             assert f"{100 * figures['accuracy_strict']:.1f}%" in text, (model, mode)
     lift = summary["paired"]["grpo_vs_sft"]["sampled"]["diff"]
     assert f"{100 * lift:+.1f} points" in text
-    assert "grpo vs sft: right, strict, sampled" in text
-    assert "sft vs base: form kept, greedy" in text
-    assert "1.5 GiB at the peak" in text
-    assert re.search(r"sft\s*12\.5 s\s*1\.5 GiB.*together\s*1 min 15 s\s*1\.5 GiB", text)
+    assert "grpo vs sft: accuracy (strict), sampled" in text
+    assert "sft vs base: well-formed, greedy" in text
+    assert "1.5 GiB peak memory" in text
+    assert re.search(r"sft\s*12\.5 s\s*1\.5 GiB.*total\s*1 min 15 s\s*1\.5 GiB", text)
     assert html.count('<svg class="line"') == 2 + 6
     assert "slipped number" in text and "macro f1" in text and "not run" not in text
 
@@ -334,7 +334,7 @@ def test_an_evaluation_alone_is_reported(tmp_path: Path) -> None:
     build(tmp_path, ("evaluate",))
     summary, html = make_report(tmp_path)
     assert summary["funnel"]["questions"] is None
-    assert "form kept" in html
+    assert "well-formed" in html
 
 
 def test_a_teacher_without_faults_has_no_confusion(tmp_path: Path) -> None:
