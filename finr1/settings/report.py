@@ -11,8 +11,8 @@ from finr1.core.errors import ConfigError
 class ReportSettings:
     """What the report shows."""
 
-    samples: int = 60  # completions in the browser of samples, a model
+    samples: int = 60  # completions per model in the sample browser
 
     def __post_init__(self) -> None:
         if self.samples < 0:
-            raise ConfigError("report.samples", self.samples, "it is a number of completions", "use 0 or more")
+            raise ConfigError("report.samples", self.samples, "it must not be negative", "use 0 or more")

@@ -1,9 +1,9 @@
-"""Scoring by a judge model: what `evaluate.scorer` makes of completions that the rules have graded already.
+"""Score completions by a judge model (`evaluate.scorer`), after the rules have graded them.
 
-The judges are those of `judge.answer` that ask a model, in their order: a later one sees what those before it left
-undecided. A row keeps the rules' verdicts (`strict`, `scaled`) and gets `judges`, the model's verdict of every repeat
-(empty where it was not asked), and `judged`, what counts. All answers of a judge are in `paths.judge_cache`, a repeat
-under a key of its own, so that scoring the same completions again asks only about answers that are new.
+The judges are those of `judge.answer` that ask a model, as a cascade: each sees what the previous ones left undecided.
+A row keeps the rules' verdicts and gets `judges`, one verdict per repeat (empty where the model was not asked), and
+`judged`, the verdict that counts. Judge answers are cached in `paths.judge_cache` per repeat, so rescoring only asks
+about new answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """The judges of one evaluation. ConfigError where `judge.answer` has none that asks a model."""
+    """The judge models of one evaluation. ConfigError if no judge of `judge.answer` asks a model."""
 
     def __init__(self, ctx: Context) -> None:
         settings, parts = ctx.cfg.evaluate, ctx.parts(ctx.cfg.judge.answer)
@@ -35,7 +35,7 @@ class Judging:
             if not isinstance(part, AsksModel):
                 del self.judges[name]
         if not self.judges:
-            why = f"of judge.answer=[{','.join(parts)}] none asks a model"
+            why = f"no judge of judge.answer=[{','.join(parts)}] asks a model"
             raise ConfigError("evaluate.scorer", settings.scorer, why, "choose judge@judge.answer=[answer_llm]")
         self.ctx, self.repeats, self.rules_first = ctx, settings.judge_repeats, settings.scorer == "rules_then_llm"
 
@@ -69,26 +69,27 @@ class Judging:
 
 
 def majority(verdicts: Sequence[JudgeVerdict]) -> Verdict:
-    """What most of the repeats that decided say; None at a tie and where none decided, with the last one's words."""
+    """Return the majority of the decided verdicts; None at a tie, and where none is decided."""
     votes = Counter(verdict.value for verdict in verdicts if verdict.value is not None)
     if not votes:
         return Verdict(None, why=verdicts[-1].why)
     ranked = votes.most_common()
     if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
-        return Verdict(None, why=f"{ranked[0][1]} of the judge's verdicts against {ranked[1][1]}")
+        return Verdict(None, why=f"tie: {ranked[0][1]} of the judge's verdicts against {ranked[1][1]}")
     value = ranked[0][0]
     if len(verdicts) == 1:
         return Verdict(value, why=verdicts[0].why)
-    return Verdict(value, why=f"{ranked[0][1]} of {len(verdicts)} times the judge says {'right' if value else 'wrong'}")
+    return Verdict(
+        value, why=f"the judge says {'right' if value else 'wrong'} in {ranked[0][1]} of {len(verdicts)} repeats"
+    )
 
 
 def figures(rows: Sequence[ScoredCompletion], confidence: float) -> dict[str, Any]:
-    """How the model judged, and how far it agrees with itself and with the rules (`scaled`).
+    """Return how the judge model agrees with itself and with the rules (`scaled`).
 
-    `rows` that were `asked`; `undecided` of them in the end; `silent` single verdicts that came to nothing. `repeats`:
-    the rows with two decided verdicts or more, the share whose verdicts are all alike with Wilson's interval, and
-    Fleiss' kappa. `rules`: the table of `kappa.cohen_kappa` over rows on which both decided (a: rules, b: model), and
-    on how many `one_silent` one of them alone did.
+    `asked`: rows sent to the model; `undecided`: those without a final verdict; `undecided_verdicts`: single repeats
+    without one. `repeats`: over rows with at least two decided verdicts, the share of unanimous ones with Wilson's
+    interval, and Fleiss' kappa. `rules`: `kappa.cohen_kappa` over rows decided by both (a: rules, b: model).
     """
     asked = [row for row in rows if row.judges]
     given = [[v.value for v in row.judges if v.value is not None] for row in asked]

@@ -1,4 +1,4 @@
-"""Completions for the report's browser: a balanced few of the evaluation, GRPO's rollouts and the filtered traces."""
+"""Choose completions for the sample browser: from the evaluation, GRPO's rollouts and the filtered traces."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ _ENDINGS = {"length": ", truncated", "error": ", failed call"}
 
 
 def collect(folders: Mapping[str, Path], per_model: int) -> Row:
-    """`{"questions": {id: {text, gold, kind}}, "samples": [...]}`, about `per_model` samples of each model.
+    """Return `{"questions": {id: {text, gold, kind}}, "samples": [...]}`, about `per_model` samples per model.
 
-    A sample: origin (evaluation | training | filter), group and mode (what the browser filters by), question id, text,
-    answer, outcome (right | wrong | undecided, or good | bad | undecided), and `checks`: [name, value, why]. Of the
-    evaluation also its benchmark (`bench`), and `disagree`: of rules and judges that decided, some say right and some
-    wrong.
+    A sample has origin (evaluation | training | filter), group and mode (filters of the browser), question id, text,
+    answer, outcome (right | wrong | undecided, or good | bad | undecided) and `checks`: [name, value, why]. Those of
+    the evaluation also have `bench` and `disagree` (whether the decided verdicts of rules and judges differ).
     """
     questions: dict[str, Row] = {}
     samples: list[Row] = []
@@ -61,7 +60,7 @@ def _identity(row: Row) -> tuple[object, ...]:
 
 
 def outcome_of(value: float | None) -> str:
-    """A verdict in a word; between 0 and 1 it is partly right."""
+    """Name a verdict; between 0 and 1 it is partly right."""
     return "undecided" if value is None else "right" if value == 1 else "wrong" if value == 0 else "partly right"
 
 
@@ -166,7 +165,7 @@ def _filtered(folders: Mapping[str, Path], questions: dict[str, Row], n: int) ->
 def _question(row: Mapping[str, Any]) -> Row:
     choices = [f"{letter}. {text}" for letter, text in (row.get("choices") or {}).items()]
     text = _text(row["prompt"])
-    # Sources write the choices into the prompt as a rule; they are added where one has not.
+    # Most sources put the choices into the prompt; add those that are missing.
     missing = [choice for choice in choices if choice.split(". ", 1)[1] not in text]
     return {"text": "\n".join([text, *missing]), "gold": row.get("gold"), "kind": row.get("kind", "")}
 

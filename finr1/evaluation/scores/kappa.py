@@ -1,4 +1,4 @@
-"""How far judges agree, beyond what chance gives: Cohen's kappa of two, Fleiss' of repeats."""
+"""Agreement of judges beyond chance: Cohen's kappa of two judges, Fleiss' kappa of repeats."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def cohen_kappa(table: Sequence[int], confidence: float = 0.95) -> Agreement:
 
 
 def fleiss_kappa(ones_N: Sequence[int], n_N: Sequence[int]) -> tuple[float, float | None]:
-    """Share of agreeing pairs of 0/1 ratings of one case, and Fleiss' kappa (Psychol. Bull. 76, 1971, eq. 7).
+    """Return the share of agreeing pairs of 0/1 ratings, and Fleiss' kappa (Psychol. Bull. 76, 1971, eq. 7).
 
-    Case i has `ones_N[i]` ones of `n_N[i]` ratings, at least two each. The pairs' share is the mean over cases of
-    (c(c-1) + z(z-1)) / (n(n-1)); chance is p² + (1-p)² at the share p of ones. The kappa is None where all ratings
-    are the same. ValueError without a case.
+    Case i has `ones_N[i]` ones among `n_N[i]` ratings, at least two; statsmodels requires equal `n_N`, hence our own.
+    The pairs' share is the mean over cases of (c(c-1) + z(z-1)) / (n(n-1)); chance is p² + (1-p)² at the share p of
+    ones. The kappa is None where all ratings are the same. ValueError without a case.
     """
     if not len(n_N) or min(n_N) < 2:
         raise ValueError(f"{list(n_N)}: cases of at least two ratings are needed")

@@ -377,7 +377,7 @@ def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> Non
     label = f"{tmp_path.name}.5_grpo"
     assert table["scores"][label]["greedy"]["accuracy_strict"] == 0.9
     assert list(table["paired"]) == [f"{label}_vs_sft"]
-    with pytest.raises(ConfigError, match="two models would be called sft"):
+    with pytest.raises(ConfigError, match="two models have the label sft"):
         asking.models_of(make(ScriptedPolicy(), models=["sft", "sft"]))
 
 

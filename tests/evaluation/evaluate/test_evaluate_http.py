@@ -166,7 +166,7 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
         # a gold that was wrong is mended: ids of questions change, their chats do not
         counts = run(tmp_path, settings(server, plus=0, sampled=True))
         assert len(server.seen) == asked
-        assert counts["scored_anew"] == 36 and "36 completions of an earlier attempt" in counts["notes"][0]
+        assert counts["rescored"] == 36 and "36 completions of an earlier attempt were rescored" in counts["notes"][0]
         assert scores(tmp_path)["accuracy_strict"] == scores(tmp_path, mode="sampled")["accuracy_strict"] == 1
         for cell, old in before.items():
             now = rows(tmp_path, cell)
@@ -213,7 +213,7 @@ def test_more_questions_are_asked_and_the_others_kept(tmp_path: Path) -> None:
         values = settings(server)
         values["benchmark"]["sizes"]["n"] = N + 5
         counts = run(tmp_path, values)
-        assert len(server.seen) == N + 5 and counts["scored_anew"] == N
+        assert len(server.seen) == N + 5 and counts["rescored"] == N
     assert [row["question_id"] for row in rows(tmp_path)]
     assert scores(tmp_path)["n"] == N + 5
 

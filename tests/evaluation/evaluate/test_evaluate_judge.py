@@ -216,8 +216,8 @@ def test_repeats_are_asked_apart_and_their_agreement_is_counted(tmp_path: Path) 
     judged = {i: rows(tmp_path)[i] for i in (2, 5, 8)}
     assert [[v["value"] for v in row["judges"]] for row in judged.values()] == [[1, 0, 1], [1, 0, None], [None] * 3]
     assert [row["judged"] for row in judged.values()] == [1.0, None, None]
-    assert judged[2]["judged_why"] == "2 of 3 times the judge says right"
-    assert judged[5]["judged_why"] == "1 of the judge's verdicts against 1"
+    assert judged[2]["judged_why"] == "the judge says right in 2 of 3 repeats"
+    assert judged[5]["judged_why"] == "tie: 1 of the judge's verdicts against 1"
     found = cell(tmp_path)["judge"]
     assert (found["asked"], found["undecided"], found["undecided_verdicts"]) == (3, 2, 4)
     # 2: one of three pairs agrees; 5: none of one. Pairs 1/6; ones 3 of 5: chance 0.36 + 0.16 = 0.52

@@ -269,7 +269,7 @@ def test_filter_is_scored_against_the_planted_faults(whole: tuple[dict[str, Any]
     slipped = table["by_fault"]["slipped_number"]
     assert (slipped["planted"], slipped["missed"], slipped["caught"], slipped["undecided"]) == (10, 1, 8, 1)
     assert (slipped["recall"]["value"], slipped["recall"]["n"]) == (8 / 9, 9)
-    assert slipped["said_no"] == {"internal_consistency": 8}
+    assert slipped["failed_checks"] == {"internal_consistency": 8}
 
 
 def test_curves_and_their_ends_are_in_the_summary(whole: tuple[dict[str, Any], str]) -> None:
