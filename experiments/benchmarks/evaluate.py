@@ -17,15 +17,16 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from finr1.evaluation.scores.figures import figures
-from finr1.evaluation.scores.rows import Row, grade_completion, regrade
+from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion, read_rows, regrade
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from experiments.benchmarks.figures import Figures, stage
 from finr1.core.files import write_json
-from finr1.core.jsonl import read_jsonl, write_jsonl
+from finr1.core.jsonl import write_jsonl
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.types import Completion, Question
 from finr1.evaluation.evaluate.breakdown import by_category, by_length, cost
@@ -52,32 +53,32 @@ def completions(n: int, reasoning: int) -> Pairs:
     return [(q, Completion(text, token_ids=range(len(text) // 4))) for q, text in zip(questions, texts, strict=True)]
 
 
-def scored(pairs: Pairs) -> tuple[list[Row], float]:
+def scored(pairs: Pairs) -> tuple[list[ScoredCompletion], float]:
     """The rows, and the CPU seconds that grading took."""
     began = time.process_time()
     rows = [grade_completion(question, 0, completion) for question, completion in pairs]
     return rows, time.process_time() - began
 
 
-def scored_again(pairs: Pairs, rows: list[Row], folder: Path) -> float:
+def scored_again(pairs: Pairs, rows: list[ScoredCompletion], folder: Path) -> float:
     """CPU seconds of reading the rows, grading them anew and writing them."""
     by_id = {question.id: question for question, _ in pairs}
     path = folder / "rows.jsonl"
-    write_jsonl(path, (row | {"asked": ""} for row in rows))
+    write_jsonl(path, (row.to_json() for row in rows))
     began = time.process_time()
-    write_jsonl(path, [regrade(by_id[row["question_id"]], row) for row in read_jsonl(path)])
+    write_jsonl(path, [regrade(by_id[row.question_id], row).to_json() for row in read_rows(path)])
     return time.process_time() - began
 
 
-def make_run(folder: Path, pairs: Pairs, rows: list[Row]) -> None:
+def make_run(folder: Path, pairs: Pairs, rows: list[ScoredCompletion]) -> None:
     """An evaluated run whose rows are divided over models and modes, as the stage would have left it."""
     scores = folder / STAGES["evaluate"].folder
     write_jsonl(scores / "worked" / "questions.jsonl", (question.to_json() for question, _ in pairs))
     category = {question.id: str(question.meta["group"]) for question, _ in pairs}
-    table: dict[str, dict[str, Row]] = {}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
     for number, (model, mode) in enumerate(_cells()):
         mine = rows[number :: len(MODELS) * len(MODES)]
-        write_jsonl(scores / "worked" / f"{model}.{mode}.jsonl", mine)
+        write_jsonl(scores / "worked" / f"{model}.{mode}.jsonl", (row.to_json() for row in mine))
         cell = figures(mine, 0.95, 1000, 0)
         parts = {"length": by_length(mine, 0.95), "cost": cost(mine), "categories": by_category(mine, category, 0.95)}
         table.setdefault(model, {})[mode] = cell | parts

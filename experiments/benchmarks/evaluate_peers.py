@@ -184,8 +184,14 @@ def engine_alone(n: int, tokens: int, rounds: int, folder: Path) -> tuple[float,
             if kind == "scored":
                 with JsonlWriter(folder / f"rows{number}.jsonl") as writer:
                     sampling = Sampling(temperature=0, max_new_tokens=tokens)
-                    rows = score(engine, questions, None, sampling, lambda graded: writer.write(*graded))
-                written[kind] += sum(row["n_tokens"] for row, *_ in rows)
+                    rows = score(
+                        engine,
+                        questions,
+                        None,
+                        sampling,
+                        lambda graded: writer.write(*(row.to_json() for row in graded)),
+                    )
+                written[kind] += sum(row.n_tokens for row, *_ in rows)
             else:
                 outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=tokens), use_tqdm=False)
                 written[kind] += sum(len(output.outputs[0].token_ids) for output in outputs)

@@ -1,9 +1,10 @@
-"""Keep the record of finished runs: what was set, what was logged, what came out.
+"""Record finished runs: configuration, metrics, scores, curves and, with --picture, an image of the report page.
 
-    python experiments/quickstart/record.py runs/quickstart [runs/<name> ...] [--to FOLDER]
+    python experiments/quickstart/record.py runs/quickstart [runs/<name> ...] [--to FOLDER] [--picture]
 
-Writes <name>/{config.yaml, metrics.jsonl, summary.json, curves.svg} beside this file (or into FOLDER) and prints each
-run's scores, paired tests, seconds and memory as Markdown. Absolute paths lose all but their last part.
+Writes <name>/{config.yaml, metrics.jsonl, summary.json, curves.svg} next to this file (or into FOLDER) and prints each
+run's scores, paired tests, seconds and memory as Markdown. Of absolute paths only the last part is kept. --picture adds
+report.png, the top of the report page as a headless Chromium shows it (`apt-get install chromium`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +33,10 @@ CURVES = (
     ("sft", "loss"),
     *(("grpo", name) for name in ("reward", "accuracy", "format", "entropy", "mismatch", "grad_norm")),
 )
-FIGURES = {"accuracy_strict": "strict", "format": "form"}
-COLUMNS, GAP, TITLE = 2, 16, 18  # charts side by side; pixels between them, and for the words above each
+FIGURES = {"accuracy_strict": "accuracy (strict)", "format": "well-formed"}
+COLUMNS, GAP, TITLE = 2, 16, 18  # charts per row; pixels between charts, and for the title above each
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PICTURE = (1280, 1600)  # pixels: the findings and the score tables
 STYLE = """text { font: 11px sans-serif; fill: #555; } .title { font-weight: bold; fill: #111; }
 polyline { fill: none; } .raw { stroke: #a9c4e4; } .bold { stroke: #1f5fa8; stroke-width: 2; }
 .grid { stroke: #ddd; } .dot { fill: #1f5fa8; }"""
@@ -38,7 +44,7 @@ _ABSOLUTE = re.compile(r"(?<![\w./:<~])~?/(?:[\w.+@-]+/)*([\w.+@-]+)/?")
 
 
 def without_places(value: Any) -> Any:
-    """The same value with `<path>/last` for every absolute path in its texts."""
+    """Replace every absolute path in the texts of a value by `<path>/<last part>`."""
     if isinstance(value, str):
         return _ABSOLUTE.sub(r"<path>/\1", value)
     if isinstance(value, Mapping):
@@ -47,7 +53,7 @@ def without_places(value: Any) -> Any:
 
 
 def record(run: Path, folder: Path) -> dict[str, Any]:
-    """Write the four files of one run; returns its summary. DataError where the run has no report or config."""
+    """Write the four files of one run; returns its summary. DataError if the run has no report or config."""
     summary: dict[str, Any] = without_places(read_json(run / STAGES["report"].folder / "summary.json"))
     if not (run / "config.yaml").is_file():
         raise DataError(run / "config.yaml", "no such file", "give the folder of a run")
@@ -55,11 +61,28 @@ def record(run: Path, folder: Path) -> dict[str, Any]:
     began = {name: read_json(run / STAGES[name].folder / "manifest.json")["began"] for name in summary["stages"]}
     rows = read_jsonl(run / "metrics.jsonl")
     write_atomic(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    # Older attempts under other settings are in the mirror too.
+    # The metrics mirror also holds earlier attempts with other settings.
     write_jsonl(folder / "metrics.jsonl", (row for row in rows if row["time"] >= began.get(row["stage"], math.inf)))
     write_json(folder / "summary.json", summary)
     write_atomic(folder / "curves.svg", curves(summary["training"]))
     return summary
+
+
+def picture(page_file: Path, image: Path) -> None:
+    """Save the top of an HTML page as PNG, `PICTURE` pixels in size. DataError where no Chromium is installed."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise DataError(
+            image, "no Chromium to make the picture with", "run apt-get install chromium, or omit --picture"
+        )
+    with tempfile.TemporaryDirectory() as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+        size = f"--window-size={PICTURE[0]},{PICTURE[1]}"
+        target = [f"--screenshot={image.resolve()}", f"--user-data-dir={profile}", size, page_file.resolve().as_uri()]
+        done = subprocess.run([browser, *flags, *target], capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode or not image.is_file():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(image, f"Chromium failed: {last}", "open the page in a browser instead")
 
 
 def curves(training: Mapping[str, Any]) -> str:
@@ -72,7 +95,7 @@ def curves(training: Mapping[str, Any]) -> str:
         if not (inside := re.fullmatch(r'<svg[^>]*>(.*)<g class="hover".*</svg>', chart)):
             continue  # nothing was logged
         row, column = divmod(number, COLUMNS)
-        title = f"{stage.upper()} {name.replace('_', ' ')}: {charts.number(metric['last'])} at the end"
+        title = f"{stage.upper()} {name.replace('_', ' ')}: {charts.number(metric['last'])} final"
         parts.append(
             f'<g transform="translate({GAP + column * width},{GAP + row * height})">'
             f'<text class="title" x="0" y="{TITLE - 6}">{escape(title)}</text>'
@@ -99,20 +122,20 @@ def markdown(summary: Mapping[str, Any]) -> str:
         rows = [[model, *(share(modes.get(mode), figure) for mode, figure in cells)] for model, modes in scores.items()]
         lines += [*table(head, rows), ""]
         tests = [
-            [pair.replace("_vs_", " against "), f"{mode}, {FIGURES[figure]}", *difference(test)]
+            [pair.replace("_vs_", " vs "), f"{mode}, {FIGURES[figure]}", *difference(test)]
             for pair, modes in benchmark["paired"].items()
             for mode, strict in modes.items()
             for figure, test in (("accuracy_strict", strict), ("format", (strict or {}).get("format")))
         ]
-        lines += [*table(("paired test", "figure", "points", "interval", "p", "n"), tests), ""]
+        lines += [*table(("paired test", "figure", "points", "CI", "p", "n"), tests), ""]
     seconds, memory = summary["stages"], summary.get("memory_gib", {})
     costs = [[stage, f"{seconds[stage]:,.0f}", page.gib(memory.get(stage)) or "–"] for stage in seconds]
-    costs.append(["together", f"{sum(seconds.values()):,.0f}", page.gib(max(memory.values(), default=None)) or "–"])
+    costs.append(["total", f"{sum(seconds.values()):,.0f}", page.gib(max(memory.values(), default=None)) or "–"])
     return "\n".join([*lines, *table(("stage", "seconds", "peak memory"), costs)])
 
 
 def share(cells: Mapping[str, Any] | None, figure: str) -> str:
-    """`0.445 [0.386, 0.507]`; a dash where nothing was decided."""
+    """Format a figure with its interval, `0.445 [0.386, 0.507]`; a dash where nothing was decided."""
     if cells is None or cells[figure] is None:
         return "–"
     interval = cells["intervals"][figure]
@@ -120,7 +143,7 @@ def share(cells: Mapping[str, Any] | None, figure: str) -> str:
 
 
 def difference(test: Mapping[str, Any] | None) -> list[str]:
-    """Points, interval, p and number of questions of a paired test; dashes where there was nothing to compare."""
+    """Format difference in points, interval, p and number of questions of a paired test; dashes without a test."""
     if test is None:
         return ["–"] * 4
     interval = f"[{page.points(test['low'])}, {page.points(test['high'])}]"
@@ -128,17 +151,20 @@ def difference(test: Mapping[str, Any] | None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record every run that is named; returns the exit code."""
+    """Record the given runs; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parent, help="where the records go")
+    parser.add_argument("--to", type=Path, default=Path(__file__).parent, help="folder for the records")
+    parser.add_argument("--picture", action="store_true", help="add report.png, a screenshot of the report page")
     options = parser.parse_args(arguments)
     names = [run.resolve().name for run in options.runs]
     if len(set(names)) < len(names):
-        parser.error("two runs of one name: the second record would replace the first")
+        parser.error("two runs have the same name: the second record would overwrite the first")
     try:
         for run, name in zip(options.runs, names, strict=True):
             print(markdown(record(run, options.to / name)), end="\n\n")
+            if options.picture:
+                picture(run / STAGES["report"].folder / "report.html", options.to / name / "report.png")
     except Finr1Error as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,7 +27,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         check_bounds("evaluate", self)
         if not self.models:
-            raise ConfigError("evaluate.models", "[]", "there is nothing to score", "name base, sft, grpo or a folder")
+            raise ConfigError("evaluate.models", "[]", "no model to score", "name base, sft, grpo or a folder")
         if not (self.greedy or self.sampled):
             raise ConfigError("evaluate.greedy", False, "sampled is off too", "turn one of them on")
         for model, n in self.samples.items():

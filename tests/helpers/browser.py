@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to by the DevTools protocol through a pipe: no package beyond Debian's `chromium`."""
+"""Control a headless Chromium by the DevTools protocol through a pipe; needs only Debian's `chromium`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WAIT_S = 60.0
 
 
 class Tab:
-    """One page of a browser; `requested` are the addresses it has asked for."""
+    """One page of a browser; `requested` lists the addresses it requested."""
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write, self._buffer, self._number = read, write, b"", 0
@@ -36,7 +36,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask the browser; RuntimeError when it refuses."""
+        """Call a DevTools method; RuntimeError if it fails."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -50,13 +50,13 @@ class Tab:
                 return answer["result"]  # type: ignore[no-any-return]
 
     def _next(self) -> dict[str, Any]:
-        """The browser's next message; events are noted."""
+        """Return the browser's next message; record events."""
         until = time.monotonic() + _WAIT_S
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], max(0.0, until - time.monotonic()))
             chunk = os.read(self._read, 1 << 20) if ready else b""
             if not chunk:
-                raise RuntimeError("the browser is silent" if not ready else "the browser has gone")
+                raise RuntimeError("no answer from the browser" if not ready else "the browser exited")
             self._buffer += chunk
         raw, self._buffer = self._buffer.split(b"\0", 1)
         message: dict[str, Any] = json.loads(raw)
@@ -72,7 +72,7 @@ class Tab:
         return message
 
     def open(self, page: Path, width: int, height: int = 900) -> None:
-        """Load a file in a window of this width (CSS pixels); returns when its load event has fired."""
+        """Load a file in a window of this width (CSS pixels); returns after its load event."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         before = self.loaded
@@ -81,21 +81,21 @@ class Tab:
             self._next()
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; RuntimeError when it throws."""
+        """Evaluate a JavaScript expression; RuntimeError if it throws."""
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(json.dumps(found["exceptionDetails"]))
         return found["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Save the whole page as PNG."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
 
 
 @contextmanager
 def tab(profile: Path) -> Iterator[Tab]:
-    """A browser with one tab, its profile in this folder; it is gone when the block ends."""
+    """Run a browser with one tab and its profile in this folder; it is terminated at the end of the block."""
     assert CHROMIUM
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()

@@ -1,4 +1,4 @@
-"""A run evaluated with a judge model behind real servers, for the tests of the report: long names, long texts."""
+"""Make a run scored by a judge model behind real servers, with long names and texts, for the report's tests."""
 
 from __future__ import annotations
 

@@ -76,4 +76,4 @@ def test_where_judges_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     one = {"judge": {"answer": {"exact": SETTINGS["judge"]["answer"]["exact"]}}}
     write_json(run_dir / "3_filtered" / "manifest.json", {"settings": one})
     text = execute(FOLDER / "02_where_judges_disagree.ipynb", run_dir, monkeypatch)
-    assert "One answer judge only (exact)." in text and "0 disagreements" in text
+    assert "Only one answer judge (exact): nothing to compare." in text and "0 disagreements" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from finr1.core.files import read_json
 from finr1.core.jsonl import JsonlWriter
 from finr1.core.tracking import read_metrics
 from tests.evaluation.report import test_report
+from tests.helpers import browser
 from tests.helpers.runner import REPO
 
 KEPT = {"regex": r"<answer>\d</answer>", "model": "embedded:x/y", "runs": "runs"}
@@ -56,9 +58,9 @@ def test_the_record_holds_what_the_run_says(tool: ModuleType, run: Path, capsys:
     sft = summary["scores"]["sft"]["sampled"]
     assert f"| {sft['accuracy_strict']:.3f} [{sft['low']:.3f}, {sft['high']:.3f}] |" in text
     test = summary["paired"]["grpo_vs_sft"]["greedy"]
-    (row,) = re.findall(r"\| grpo against sft \| greedy, strict \| (\S+) \|", text)
+    (row,) = re.findall(r"\| grpo vs sft \| greedy, accuracy \(strict\) \| (\S+) \|", text)
     assert float(row.replace("−", "-")) == pytest.approx(100 * test["diff"], abs=0.05)
-    assert "| sft | 12 | 1.5 GiB |" in text and "| together | 75 | 1.5 GiB |" in text
+    assert "| sft | 12 | 1.5 GiB |" in text and "| total | 75 | 1.5 GiB |" in text
 
 
 def test_no_place_of_a_machine_is_kept(tool: ModuleType, run: Path) -> None:
@@ -96,3 +98,30 @@ def test_what_cannot_be_recorded_is_one_line(tool: ModuleType, run: Path, capsys
     assert "config.yaml: no such file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tool.main([str(run), str(run)])
+
+
+def test_the_picture_is_a_png(tool: ModuleType, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for Chromium, which writes where it is told to."""
+    fake = run.parent / "chromium"
+    fake.write_text('#!/bin/sh\nfor a; do case $a in --screenshot=*) printf PNG > "${a#--screenshot=}";; esac; done\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(run.parent), prepend=":")
+    assert tool.main([str(run), "--to", str(run.parent / "to"), "--picture"]) == 0
+    assert (run.parent / "to" / "first" / "report.png").read_text() == "PNG"
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_chromium_makes_the_picture(tool: ModuleType, run: Path) -> None:
+    tool.picture(run / "7_report" / "report.html", run / "report.png")
+    image = (run / "report.png").read_bytes()
+    assert image.startswith(b"\x89PNG") and struct.unpack(">II", image[16:24]) == tool.PICTURE
+
+
+def test_without_chromium_the_picture_is_one_line(
+    tool: ModuleType, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(run))
+    assert tool.main([str(run), "--to", str(run.parent / "to"), "--picture"]) == 2
+    assert re.fullmatch(
+        r"error: .*report\.png: no Chromium .*; run apt-get install chromium, .*\n", capsys.readouterr().err
+    )

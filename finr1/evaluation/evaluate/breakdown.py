@@ -1,4 +1,4 @@
-"""What the scores of one model in one mode are made of: categories, lengths of completions, cost."""
+"""Breakdowns of the scores of one model in one mode: by category, by completion length, and cost."""
 
 from __future__ import annotations
 
@@ -10,49 +10,48 @@ import numpy as np
 
 from finr1.evaluation.scores import intervals as stats
 from finr1.evaluation.scores.figures import Units, accuracy, design_of
-from finr1.evaluation.scores.rows import Row, headline, value_of
+from finr1.evaluation.scores.rows import ScoredCompletion, headline
 from finr1.parts.benchmark.base import Outcome, Resampled
 
-BINS = 5  # groups of completions by length, of about as many each
+BINS = 5  # of completions by length, of about equal size
 
 
 def by_category(
-    rows: Sequence[Row], category: Mapping[str, str], confidence: float, units: Units | None = None
+    rows: Sequence[ScoredCompletion], category: Mapping[str, str], confidence: float, units: Units | None = None
 ) -> list[dict[str, Any]]:
-    """One row a category (question id -> category), by name: `n` completions, how many were decided, the share right.
+    """Return one row per category, sorted by name: `n` completions, `n_decided`, accuracy `value` with interval.
 
-    `value`, `low` and `high` are None where nobody decided.
+    `category` maps question ids to names. `value`, `low` and `high` are None without a decided completion.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[ScoredCompletion]] = {}
     for row in rows:
-        groups.setdefault(category[row["question_id"]], []).append(row)
+        groups.setdefault(category[row.question_id], []).append(row)
     return [{"category": name, **_share(groups[name], confidence, units)} for name in sorted(groups)]
 
 
-def by_length(rows: Sequence[Row], confidence: float, units: Units | None = None) -> dict[str, Any]:
-    """`bins` of the completions by their tokens, shortest first, and the mean tokens of right and of wrong ones.
+def by_length(rows: Sequence[ScoredCompletion], confidence: float, units: Units | None = None) -> dict[str, Any]:
+    """Return `bins` of the completions by length, shortest first, and the mean tokens of right and wrong ones.
 
-    The edges are the quantiles of the lengths, so that completions of one length share a bin; failed calls are left
-    out. A bin: `tokens` [shortest, longest], `mean_tokens`, and its share right as in `by_category`.
+    Bin edges are quantiles of the lengths, so completions of equal length share a bin; failed calls are left out. A bin
+    has `tokens` [shortest, longest], `mean_tokens`, and its accuracy as in `by_category`.
     """
-    there = sorted((row for row in rows if row["finish_reason"] != "error"), key=lambda row: int(row["n_tokens"]))
-    lengths = [row["n_tokens"] for row in there]
-    edges = sorted({lengths[-(-len(lengths) * i // BINS) - 1] for i in range(1, BINS + 1)}) if there else []
-    groups: list[list[Row]] = [[] for _ in edges]
-    for row in there:
-        groups[bisect_left(edges, row["n_tokens"])].append(row)
+    completed = sorted((row for row in rows if not row.failed), key=lambda row: row.n_tokens)
+    lengths = [row.n_tokens for row in completed]
+    edges = sorted({lengths[-(-len(lengths) * i // BINS) - 1] for i in range(1, BINS + 1)}) if completed else []
+    groups: list[list[ScoredCompletion]] = [[] for _ in edges]
+    for row in completed:
+        groups[bisect_left(edges, row.n_tokens)].append(row)
     bins = [
         {
-            "tokens": [group[0]["n_tokens"], group[-1]["n_tokens"]],
-            "mean_tokens": sum(row["n_tokens"] for row in group) / len(group),
+            "tokens": [group[0].n_tokens, group[-1].n_tokens],
+            "mean_tokens": sum(row.n_tokens for row in group) / len(group),
             **_share(group, confidence, units),
         }
         for group in groups
     ]
-    leads = headline(rows)
     means = {}
     for name, wanted in (("right", 1.0), ("wrong", 0.0)):
-        tokens = [row["n_tokens"] for row in there if value_of(row, leads) == wanted]
+        tokens = [row.n_tokens for row in completed if row.correct == wanted]
         means[f"mean_tokens_{name}"] = sum(tokens) / len(tokens) if tokens else None
     return {"bins": bins, **means}
 
@@ -60,9 +59,9 @@ def by_length(rows: Sequence[Row], confidence: float, units: Units | None = None
 def own_intervals(
     benchmark: object, outcomes: Sequence[Outcome], samples: int, seed: int, confidence: float, units: Units | None
 ) -> dict[str, dict[str, Any]]:
-    """Percentile intervals of the figures that a benchmark adds to accuracy, by whole units within their strata.
+    """Return bootstrap intervals of a benchmark's own figures, over whole units within strata.
 
-    Empty for a benchmark without such figures; resamples in which a figure is not there are left out.
+    Empty for a benchmark without `resampled()`; resamples in which a figure is undefined are left out.
     """
     of_weights = benchmark.resampled(outcomes) if isinstance(benchmark, Resampled) else None
     if of_weights is None:
@@ -80,25 +79,24 @@ def own_intervals(
     return out
 
 
-def cost(rows: Sequence[Row], price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
-    """Tokens written and, of a server, tokens and money paid (None where it tells none, or has no price).
+def cost(rows: Sequence[ScoredCompletion], price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
+    """Return tokens generated, and tokens and money charged by a server (None where unknown or without prices).
 
-    The prices are those of a million tokens. `tokens_a_right_answer` is None without a right one.
+    Prices are per million tokens. `tokens_per_right_answer` is None without a right answer.
     """
-    tokens, paid = sum(row["n_tokens"] for row in rows), [row["paid"] for row in rows if row.get("paid")]
-    leads = headline(rows)
-    right = sum(value_of(row, leads) == 1 for row in rows)
+    tokens, paid = sum(row.n_tokens for row in rows), [row.paid for row in rows if row.paid]
+    right = sum(row.correct == 1 for row in rows)
     prompt, completion = (sum(p[i] for p in paid) if paid else None for i in (0, 1))
     priced = paid and (price_in or price_out)
     return {
         "tokens": tokens,
-        "tokens_a_right_answer": tokens / right if right else None,
+        "tokens_per_right_answer": tokens / right if right else None,
         "paid_prompt_tokens": prompt,
         "paid_completion_tokens": completion,
         "money": ((prompt or 0) * price_in + (completion or 0) * price_out) / 1e6 if priced else None,
     }
 
 
-def _share(rows: Sequence[Row], confidence: float, units: Units | None) -> dict[str, Any]:
+def _share(rows: Sequence[ScoredCompletion], confidence: float, units: Units | None) -> dict[str, Any]:
     found = accuracy(rows, headline(rows), confidence, units) or {"value": None, "low": None, "high": None, "n": 0}
     return {"n": len(rows), "n_decided": found["n"], **{key: found[key] for key in ("value", "low", "high")}}

@@ -1,22 +1,23 @@
-"""Scoring by a judge model: what `evaluate.scorer` makes of completions that the rules have graded already.
+"""Score completions by a judge model (`evaluate.scorer`), after the rules have graded them.
 
-The judges are those of `judge.answer` that ask a model, in their order: a later one sees what those before it left
-undecided. A row keeps the rules' verdicts (`strict`, `scaled`) and gets `judges`, the model's verdict of every repeat
-(empty where it was not asked), and `judged`, what counts. All answers of a judge are in `paths.judge_cache`, a repeat
-under a key of its own, so that scoring the same completions again asks only about answers that are new.
+The judges are those of `judge.answer` that ask a model, as a cascade: each sees what the previous ones left undecided.
+A row keeps the rules' verdicts and gets `judges`, one verdict per repeat (empty where the model was not asked), and
+`judged`, the verdict that counts. Judge answers are cached in `paths.judge_cache` per repeat, so rescoring only asks
+about new answers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Question, Verdict
 from finr1.evaluation.scores import intervals as stats
-from finr1.evaluation.scores.kappa import fleiss_kappa, two_judges
-from finr1.evaluation.scores.rows import Row
+from finr1.evaluation.scores.kappa import cohen_kappa, fleiss_kappa
+from finr1.evaluation.scores.rows import JudgeVerdict, ScoredCompletion
 from finr1.parts.engine.cached import Repeat
 from finr1.parts.judge.base import AnswerJudge, AsksModel, JudgeItem, ask_all, decided
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """The judges of one evaluation. ConfigError where `judge.answer` has none that asks a model."""
+    """The judge models of one evaluation. ConfigError if no judge of `judge.answer` asks a model."""
 
     def __init__(self, ctx: Context) -> None:
         settings, parts = ctx.cfg.evaluate, ctx.parts(ctx.cfg.judge.answer)
@@ -34,61 +35,64 @@ class Judging:
             if not isinstance(part, AsksModel):
                 del self.judges[name]
         if not self.judges:
-            why = f"of judge.answer=[{','.join(parts)}] none asks a model"
+            why = f"no judge of judge.answer=[{','.join(parts)}] asks a model"
             raise ConfigError("evaluate.scorer", settings.scorer, why, "choose judge@judge.answer=[answer_llm]")
         self.ctx, self.repeats, self.rules_first = ctx, settings.judge_repeats, settings.scorer == "rules_then_llm"
 
-    def judge(self, rows: Sequence[Row], questions: Mapping[str, Question]) -> None:
-        """Put `judges` and `judged` into these rows of `scoring.grade_completion`; a failed call decides nothing."""
-        asked = [row for row in rows if self._settle(row)]
-        items = [JudgeItem(questions[row["question_id"]], "", row["answer"]) for row in asked]
-        for number in range(self.repeats):
+    def judge(self, rows: Sequence[ScoredCompletion], questions: Mapping[str, Question]) -> list[ScoredCompletion]:
+        """Return these rows with `judges` and the `judged` fields; a failed judge call decides nothing."""
+        settled = {i: verdict for i, row in enumerate(rows) if (verdict := self._by_rules(row)) is not None}
+        open_rows = [i for i in range(len(rows)) if i not in settled]
+        items = [JudgeItem(questions[rows[i].question_id], "", rows[i].answer or "") for i in open_rows]
+        verdicts_of: dict[int, list[JudgeVerdict]] = {i: [] for i in open_rows}
+        for repeat in range(self.repeats):
             for judge in self.judges.values():
                 assert isinstance(judge, AsksModel)
-                judge.ask_through(Repeat(self.ctx.judge, number))
-            for row, verdicts in zip(asked, ask_all(self.judges, items), strict=True):
+                judge.ask_through(Repeat(self.ctx.judge, repeat))
+            for i, verdicts in zip(open_rows, ask_all(self.judges, items), strict=True):
                 verdict, name = decided(verdicts)
-                row["judges"].append({"value": verdict.value, "why": verdict.why, "judge": name})
-        for row in asked:
-            verdict = majority(row["judges"])
-            row["judged"] = {"value": verdict.value, "why": verdict.why, "by": "llm"}
+                verdicts_of[i].append(JudgeVerdict(verdict.value, verdict.why, name))
+        out = []
+        for i, row in enumerate(rows):
+            by, verdict = ("rules", settled[i]) if i in settled else ("llm", majority(verdicts_of[i]))
+            judges = verdicts_of.get(i, [])
+            out.append(replace(row, judges=judges, judged=verdict.value, judged_why=verdict.why, judged_by=by))
+        return out
 
-    def _settle(self, row: Row) -> bool:
-        """Whether a model must be asked; where not, the rules' verdict counts, or a failed call has none."""
-        row["judges"] = []
-        if row["finish_reason"] == "error" or not (row["answer"] or "").strip():
-            row["judged"] = {**row["strict"], "by": "rules"}  # no answer is a wrong one, and there is nothing to show
-        elif self.rules_first and row["scaled"]["value"] is not None:
-            row["judged"] = {**row["scaled"], "by": "rules"}  # tolerant of scale, as the judge's prompt is
-        else:
-            return True
-        return False
+    def _by_rules(self, row: ScoredCompletion) -> Verdict | None:
+        """The rules' verdict where it counts; None where the judge model must be asked."""
+        if row.failed or not (row.answer or "").strip():
+            return Verdict(row.strict, why=row.strict_why)  # no answer is wrong: there is nothing to judge
+        if self.rules_first and row.scaled is not None:
+            return Verdict(row.scaled, why=row.scaled_why)  # tolerant of scale, as the judge's prompt is
+        return None
 
 
-def majority(verdicts: Sequence[Mapping[str, Any]]) -> Verdict:
-    """What most of the repeats that decided say; None at a tie and where none decided, with the last one's words."""
-    votes = Counter(verdict["value"] for verdict in verdicts if verdict["value"] is not None)
+def majority(verdicts: Sequence[JudgeVerdict]) -> Verdict:
+    """Return the majority of the decided verdicts; None at a tie, and where none is decided."""
+    votes = Counter(verdict.value for verdict in verdicts if verdict.value is not None)
     if not votes:
-        return Verdict(None, why=verdicts[-1]["why"])
+        return Verdict(None, why=verdicts[-1].why)
     ranked = votes.most_common()
     if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
-        return Verdict(None, why=f"{ranked[0][1]} of the judge's verdicts against {ranked[1][1]}")
+        return Verdict(None, why=f"tie: {ranked[0][1]} of the judge's verdicts against {ranked[1][1]}")
     value = ranked[0][0]
     if len(verdicts) == 1:
-        return Verdict(value, why=verdicts[0]["why"])
-    return Verdict(value, why=f"{ranked[0][1]} of {len(verdicts)} times the judge says {'right' if value else 'wrong'}")
+        return Verdict(value, why=verdicts[0].why)
+    return Verdict(
+        value, why=f"the judge says {'right' if value else 'wrong'} in {ranked[0][1]} of {len(verdicts)} repeats"
+    )
 
 
-def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
-    """How the model judged, and how far it agrees with itself and with the rules (`scaled`).
+def figures(rows: Sequence[ScoredCompletion], confidence: float) -> dict[str, Any]:
+    """Return how the judge model agrees with itself and with the rules (`scaled`).
 
-    `rows` that were `asked`; `undecided` of them in the end; `silent` single verdicts that came to nothing. `repeats`:
-    the rows with two decided verdicts or more, the share whose verdicts are all alike with Wilson's interval, and
-    Fleiss' kappa. `rules`: the table of `kappa.two_judges` over rows on which both decided (a: rules, b: model), and
-    on how many `one_silent` one of them alone did.
+    `asked`: rows sent to the model; `undecided`: those without a final verdict; `undecided_verdicts`: single repeats
+    without one. `repeats`: over rows with at least two decided verdicts, the share of unanimous ones with Wilson's
+    interval, and Fleiss' kappa. `rules`: `kappa.cohen_kappa` over rows decided by both (a: rules, b: model).
     """
-    asked = [row for row in rows if row["judges"]]
-    given = [[v["value"] for v in row["judges"] if v["value"] is not None] for row in asked]
+    asked = [row for row in rows if row.judges]
+    given = [[v.value for v in row.judges if v.value is not None] for row in asked]
     several = [values for values in given if len(values) > 1]
     repeats: dict[str, Any] = {"n": len(several), "unanimous": None, "low": None, "high": None, "kappa": None}
     if several:
@@ -96,18 +100,18 @@ def figures(rows: Sequence[Row], confidence: float) -> dict[str, Any]:
         interval = stats.wilson(same, len(several), confidence)
         _, kappa = fleiss_kappa([int(sum(values)) for values in several], [len(values) for values in several])
         repeats |= {"unanimous": same / len(several), "low": interval.low, "high": interval.high, "kappa": kappa}
-    pairs = Counter((row["scaled"]["value"], row["judged"]["value"]) for row in asked)
+    pairs = Counter((row.scaled, row.judged) for row in asked)
     cells = {"both": pairs[1, 1], "only_rules": pairs[1, 0], "only_judge": pairs[0, 1], "neither": pairs[0, 0]}
     alone = sum(n for (rule, judged), n in pairs.items() if (rule is None) != (judged is None))
     return {
         "asked": len(asked),
-        "undecided": sum(row["judged"]["value"] is None for row in asked),
-        "silent": sum(v["value"] is None for row in asked for v in row["judges"]),
+        "undecided": sum(row.judged is None for row in asked),
+        "undecided_verdicts": sum(v.value is None for row in asked for v in row.judges),
         "repeats": repeats,
         "rules": {
             "n": sum(cells.values()),
             **cells,
-            "one_silent": alone,
-            **two_judges([*cells.values()], confidence),
+            "only_one_decided": alone,
+            **cohen_kappa([*cells.values()], confidence)._asdict(),
         },
     }

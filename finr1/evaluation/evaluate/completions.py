@@ -1,8 +1,8 @@
-"""The completions of an evaluation: which models are asked, what is on disk already, and asking for the rest.
+"""The completions of an evaluation: which models are scored, reuse of cached completions, generation of the rest.
 
-A cell is one file of rows. What decides its completions, but for the chat itself, is its *origin*: weights, engine,
-sampling, seed, the code that generates. A stage that begins anew (a rule of scoring has changed, say) looks for cells
-of the same origin among the folders set aside under `.old/`, and scores their completions again without any engine.
+A cell is one file of rows. Its *origin* is everything besides the prompt that determines its completions: weights,
+engine, sampling, seed, generating code. When the stage starts over (after a change of a scoring rule, say), completions
+of the same origin are taken from the folders under `.old/` and rescored without an engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.types import Question
-from finr1.evaluation.scores.rows import Row, by_question, regrade, score
+from finr1.evaluation.scores.rows import ScoredCompletion, by_question, read_rows, regrade, score
 from finr1.parts.engine.base import Engine, StreamEngine
 from finr1.parts.engine.roles import RUN_MODELS, identity, is_role
 from finr1.run.fingerprints import source_files, targets
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from finr1.run.context import Context
     from finr1.run.progress import Bar
 
-Rows = list[Row]
-STOP_AFTER = 64  # questions that fail in a row, of a server: it is down, and the rest would fail too
+Rows = list[ScoredCompletion]
+STOP_AFTER = 64  # consecutive failed questions after which a server counts as down
 
 
 class Cell(NamedTuple):
-    """One file of rows: a model's completions of a benchmark in one mode."""
+    """One file of rows: a model's completions on a benchmark in one mode."""
 
     benchmark: str
     model: str
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Its path below the stage folder."""
+        """Path relative to the stage folder."""
         return Path(self.benchmark, f"{self.model}.{self.mode}.jsonl")
 
 
@@ -53,9 +53,9 @@ class Model(NamedTuple):
 
 
 def models_of(ctx: Context) -> dict[str, Model]:
-    """Model label -> where it is, in the order of the settings. ConfigError for one that is not there.
+    """Return model label -> model, in the order of `evaluate.models`. ConfigError for a missing one.
 
-    A name is base, sft or grpo of the run, the role of an engine, or a model folder.
+    A name is base, sft or grpo (of this run), the role of an engine, or a model folder.
     """
     models: dict[str, Model] = {}
     for name in ctx.cfg.evaluate.models:
@@ -74,7 +74,7 @@ def models_of(ctx: Context) -> dict[str, Model]:
         if folder is not None and not (folder / "config.json").is_file():
             raise ConfigError("evaluate.models", name, f"no model in {folder}", remedy)
         if label in models:
-            raise ConfigError("evaluate.models", name, f"two models would be called {label}", "rename one folder")
+            raise ConfigError("evaluate.models", name, f"two models have the label {label}", "rename one folder")
         models[label] = Model("policy", folder)
     for label, n in ctx.cfg.evaluate.samples.items():
         if label not in models and label not in RUN_MODELS:
@@ -83,7 +83,7 @@ def models_of(ctx: Context) -> dict[str, Model]:
 
 
 def origin(ctx: Context, name: str, model: Model, sampling: Sampling) -> str:
-    """16 hex digits of all that decides a cell's completions but the chats."""
+    """Return 16 hex digits of everything besides the prompts that determines a cell's completions."""
     weights = "" if model.folder is None else _weights(model.folder)
     engine = identity(ctx.cfg.engine.get(model.role) or {})
     code = hash_files(source_files(*targets(engine)))
@@ -92,68 +92,68 @@ def origin(ctx: Context, name: str, model: Model, sampling: Sampling) -> str:
 
 
 def _weights(folder: Path) -> str:
-    """What weights these are: those of a stage by its fingerprint, others by their files."""
+    """Identify weights: those of a stage by its fingerprint, others by their files."""
     manifest = folder.parent / MANIFEST
     return str(read_json(manifest)["fingerprint"]) if manifest.is_file() else tree_hash(folder)
 
 
 def chat_key(question: Question, system: str | None) -> str:
-    """16 hex digits of the messages: a row of the same chat answers it, whatever has become of gold or source."""
+    """Return 16 hex digits of the chat messages; gold and source do not enter."""
     return digest(chat(question, system))
 
 
 def read_back(path: Path, questions: Sequence[Question], n: int) -> Rows:
-    """Rows that an earlier attempt left; a question that lacks a sample is taken out, so that it is asked again."""
-    rows = list(read_jsonl(path)) if path.exists() else []
+    """Read the rows of an interrupted attempt; questions with missing samples are removed, to be generated again."""
+    rows = read_rows(path)
     known = {question.id for question in questions}
     whole = [row for key, group in by_question(rows).items() if key in known and len(group) == n for row in group]
     if len(whole) < len(rows):
-        write_jsonl(path, whole)
+        write_jsonl(path, (row.to_json() for row in whole))
     return whole
 
 
 class PreviousCompletions:
-    """Cells of former attempts at this stage, under `.old/`, by their origin; `origins.json` names this one's."""
+    """Completions of earlier evaluations under `.old/`, found by origin; writes this one's `origins.json`."""
 
     def __init__(self, folder: Path, origins: Mapping[Cell, str]) -> None:
         self.folder, self.origins = folder, origins
         write_json(folder / "origins.json", {str(cell.file): key for cell, key in origins.items()})
-        self._found: dict[str, list[Path]] = {}
+        self._files_of: dict[str, list[Path]] = {}
         for old in sorted((folder.parent / ".old").glob(f"{folder.name}.*/origins.json"), reverse=True):  # newest first
             for file, key in read_json(old).items():
-                self._found.setdefault(key, []).append(old.parent / file)
+                self._files_of.setdefault(key, []).append(old.parent / file)
 
     def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, boxed: bool) -> Rows:
-        """The completions of these questions that are there, `n` each, scored by today's rules."""
+        """Return the cached completions of these questions, `n` each, graded by the current rules."""
         if not wanted:
             return []
-        asked: dict[str, Rows] = {}
-        for path in self._found.get(self.origins[cell], ()):
-            for group in by_question(list(read_jsonl(path)) if path.exists() else []).values():
-                if len(group) == n and "asked" in group[0]:
-                    asked.setdefault(group[0]["asked"], group)
+        cached: dict[str, Rows] = {}
+        for path in self._files_of.get(self.origins[cell], ()):
+            for group in by_question(read_rows(path)).values():
+                if len(group) == n:
+                    cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:
-            again += [regrade(question, row, boxed) for row in asked.get(chat_key(question, system), ())]
+            again += [regrade(question, row, boxed) for row in cached.get(chat_key(question, system), ())]
         return again
 
 
 class Asker:
-    """Asks one cell's questions and keeps what comes."""
+    """Generates the completions of one cell and writes them as they arrive."""
 
     def __init__(self, ctx: Context, cell: Cell, model: Model, bar: Bar) -> None:
         self.ctx, self.cell, self.model, self.bar = ctx, cell, model, bar
-        self.held: Rows = []  # failed calls of a server, held back until one works
+        self.held: Rows = []  # failed calls of a server, written once a later call succeeds
         self.failed_in_row, self.worked = 0, False
 
     def ask(self, missing: Sequence[Question], rows: Rows, base: Path | None) -> None:
-        """Ask all at once; append to `rows` and to the file as each question is finished.
+        """Generate all at once; append to `rows` and to the file as each question is finished.
 
-        A failed call is a row that nobody decided. Finr1Error when a server answers nothing, or nothing any more.
+        A failed call is an undecided row. Finr1Error when a server never answers, or stops answering.
         """
         settings = self.ctx.cfg.evaluate
         engine, self.worked = self._engine(base), bool(rows)
-        if isinstance(engine, StreamEngine):  # a ceiling counts what earlier attempts have paid
+        if isinstance(engine, StreamEngine):  # a spend ceiling includes earlier attempts
             paid = _paid(self.ctx.folder, self.model.role)
             engine.spent.prompt_tokens = max(engine.spent.prompt_tokens, paid[0])
             engine.spent.completion_tokens = max(engine.spent.completion_tokens, paid[1])
@@ -161,7 +161,7 @@ class Asker:
 
             def keep(graded: Rows) -> None:
                 self.held += graded
-                failed = self.model.role != "policy" and all(row["finish_reason"] == "error" for row in graded)
+                failed = self.model.role != "policy" and all(row.failed for row in graded)
                 self.failed_in_row = self.failed_in_row + 1 if failed else 0
                 self.worked = self.worked or not failed
                 if self.failed_in_row >= STOP_AFTER:
@@ -177,7 +177,7 @@ class Asker:
             self._write(writer, rows)
 
     def _write(self, writer: JsonlWriter, rows: Rows) -> None:
-        writer.write(*self.held)
+        writer.write(*(row.to_json() for row in self.held))
         rows.extend(self.held)
         self.held.clear()
 
@@ -191,14 +191,14 @@ class Asker:
         return policy
 
     def _stop(self) -> None:
-        first = self.held[0]["error"]
+        first = self.held[0].error
         raise Finr1Error(
             f"engine.{self.model.role}={self.cell.model}: {self.failed_in_row} questions in a row failed, the last "
-            f"with `{self.held[-1]['error']}`, the first with `{first}`; mend it and start again: it goes on there"
+            f"with `{self.held[-1].error}`, the first with `{first}`; fix it and run the same command to continue"
         )
 
 
 def _paid(folder: Path, role: str) -> tuple[int, int]:
-    """Prompt and completion tokens that the rows of a role's model say were paid."""
+    """Sum the prompt and completion tokens charged for a role's completions so far."""
     paid = [row["paid"] for path in folder.glob(f"*/{role}.*.jsonl") for row in read_jsonl(path) if row.get("paid")]
     return sum(p for p, _ in paid), sum(c for _, c in paid)

@@ -1,11 +1,10 @@
-"""Stage `evaluate`: the same held-out questions for every model, through the same engine, greedy and sampled.
+"""Stage `evaluate`: score every model on the same held-out questions, greedy and sampled.
 
-Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row a completion),
-`<benchmark>/questions.jsonl` and `scores.json`. Rows are on disk as soon as a question is finished, and a killed
-evaluation goes on with the questions that lack them: the engine then holds fewer of them together, and a completion
-may part from an undisturbed run's where two tokens are as good as equal. Completions that a changed rule made stale are
-scored again, not asked again (`asking`). Where a judge model scores (`evaluate.scorer`), it is asked when all
-completions are there (`judging`).
+Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row per completion),
+`<benchmark>/questions.jsonl` and `scores.json`. Rows are written as soon as a question is finished, and a killed
+evaluation resumes with the missing questions; as these run in other batches, a completion may then differ where two
+tokens are nearly tied. Cached completions are rescored when a rule changes, never regenerated (`completions`). A judge
+model (`evaluate.scorer`) is asked once all completions exist (`by_judge`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Score every model on every benchmark; returns counts. ConfigError if a model or a benchmark is missing."""
+    """Score every model on every benchmark; returns counts. ConfigError if a model or benchmark is missing."""
     from finr1.core.build import build_all
     from finr1.core.contamination import leakage
     from finr1.core.files import write_json
@@ -37,12 +36,12 @@ def run(ctx: Context) -> dict[str, Any]:
     modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
     benchmarks: dict[str, Benchmark] = build_all(ctx.cfg.benchmark)
     if not benchmarks:
-        raise ConfigError("benchmark", "[]", "there is nothing to score on", "name one, as in benchmark=[worked]")
+        raise ConfigError("benchmark", "[]", "no benchmark to score on", "choose one, as in benchmark=[worked]")
     questions = {name: _questions(ctx, name, benchmark) for name, benchmark in benchmarks.items()}
     for name, asked in questions.items():
         write_jsonl(ctx.folder / name / "questions.jsonl", (question.to_json() for question in asked))
 
-    # A model's weights go into the engine once: models are the outer loop.
+    # Models are the outer loop: each one's weights are loaded into the engine once.
     cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
     n = {cell: modes[cell.model][cell.mode].n for cell in cells}
     earlier = PreviousCompletions(
@@ -56,10 +55,10 @@ def run(ctx: Context) -> dict[str, Any]:
             for cell in cells
         )
     if kept:
-        ctx.note(f"{kept:,} completions of an earlier attempt were scored anew, not asked for again")
+        ctx.note(f"{kept:,} completions of an earlier attempt were rescored, not regenerated")
 
     for cell, asked_rows in rows.items():
-        if errors := [row["error"] for row in asked_rows if row["finish_reason"] == "error"]:
+        if errors := [row.error for row in asked_rows if row.failed]:
             ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
@@ -77,28 +76,28 @@ def run(ctx: Context) -> dict[str, Any]:
         "models": len(models),
         "questions": {name: len(asked) for name, asked in questions.items()},
         "completions": sum(map(len, rows.values())),
-        "tokens": sum(row["n_tokens"] for found in rows.values() for row in found),
+        "tokens": sum(row.n_tokens for found in rows.values() for row in found),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
-        **({"scored_anew": kept} if kept else {}),
+        **({"rescored": kept} if kept else {}),
         **ctx.count_judge(),
     }
 
 
 def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequence[Question]]) -> None:
-    """Have the model judge every cell and keep its verdicts; what it answered before is in its cache."""
+    """Judge every cell by the judge model and write its verdicts."""
     from finr1.core.jsonl import write_jsonl
     from finr1.evaluation.evaluate.by_judge import Judging
 
     judging = Judging(ctx)
     with ctx.progress("judged", sum(map(len, rows.values()))) as bar:
         for cell, found in rows.items():
-            judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
-            write_jsonl(ctx.folder / cell.file, found)
+            found[:] = judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
+            write_jsonl(ctx.folder / cell.file, (row.to_json() for row in found))
             bar.advance(len(found), " ".join(cell))
 
 
 def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The row of every benchmark, model and mode."""
+    """The figures of every benchmark, model and mode."""
     return [row for table in scores.values() for modes in table["scores"].values() for row in modes.values()]
 
 
@@ -110,7 +109,7 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
             f"benchmark.{name}", len(loaded), "no question with a gold answer", "check its data and limit"
         )
     if len(questions) < len(loaded):
-        ctx.note(f"{name}: {len(loaded) - len(questions)} questions without gold, or twice there, are left out")
+        ctx.note(f"{name}: {len(loaded) - len(questions)} questions without a gold answer or duplicated are left out")
     return questions
 
 
@@ -123,30 +122,33 @@ def _complete(
     earlier: PreviousCompletions,
     bar: Bar,
 ) -> int:
-    """Fill `rows` and the file: what was asked before is scored anew, the rest is asked. Returns how many were kept."""
+    """Complete `rows` and the file: rescore cached completions, generate the rest. Returns the number rescored."""
     from finr1.core.jsonl import JsonlWriter
     from finr1.evaluation.evaluate.completions import Asker
 
     settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
     n = settings.modes(cell.model)[cell.mode].n
-    there = {row["question_id"] for row in rows}
+    there = {row.question_id for row in rows}
     missing = [question for question in questions if question.id not in there]
     if rows and missing and model.role == "policy":
-        ctx.note(f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were there, the rest is asked apart")
+        ctx.note(
+            f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were scored already, "
+            "the rest is generated in other batches"
+        )
     again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
-            writer.write(*again)
+            writer.write(*(row.to_json() for row in again))
         rows.extend(again)
-        there = {row["question_id"] for row in again}
+        there = {row.question_id for row in again}
         bar.advance(len(there), " ".join(cell))
         missing = [question for question in missing if question.id not in there]
     if missing:
         needs_base = model.role == "policy" and model.folder is None
         Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
-    # Questions finish in any order; in their own order the seeded resampling gives the same numbers every time.
+    # Questions finish in any order; sorted, the seeded bootstrap is reproducible.
     place = {question.id: i for i, question in enumerate(questions)}
-    rows.sort(key=lambda row: (place[row["question_id"]], row["sample"]))
+    rows.sort(key=lambda row: (place[row.question_id], row.sample))
     return len(again)
 
 
@@ -164,12 +166,12 @@ def _scores(
     models: Mapping[str, Model],
     rows: Mapping[Cell, Rows],
 ) -> dict[str, Any]:
-    """One benchmark's table: figures of every model and mode; every later model tested against every earlier one."""
+    """Return one benchmark's entry of scores.json: figures per model and mode, paired tests of every pair of models."""
     from finr1.evaluation.evaluate.breakdown import by_category, by_length, cost, own_intervals
     from finr1.evaluation.evaluate.by_judge import figures as judge_figures
     from finr1.evaluation.evaluate.completions import Cell
     from finr1.evaluation.scores.figures import at_k, compare, correct_for_many, figures, units_of
-    from finr1.evaluation.scores.rows import headline, value_of
+    from finr1.evaluation.scores.rows import headline
     from finr1.parts.benchmark.base import Categories, Outcome
 
     settings = ctx.cfg.evaluate
@@ -192,9 +194,9 @@ def _scores(
                 cell["judge"] = judge_figures(found, how[0])
         if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
             scores[model]["sampled"]["at_k"] = more
-        mode = "greedy" if settings.greedy else "sampled"  # of several samples each is an outcome
+        mode = "greedy" if settings.greedy else "sampled"  # each sample is an outcome
         found = rows[Cell(name, model, mode)]
-        outcomes = [Outcome(by_id[row["question_id"]], row["answer"], value_of(row, leads)) for row in found]
+        outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in found]
         own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
         scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {
@@ -215,7 +217,7 @@ def _scores(
 
 
 def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
-    """Every figure as `<benchmark>/<model>/<mode>/<figure>`; what nobody decided has no number to log."""
+    """Log every figure as `<benchmark>/<model>/<mode>/<figure>`, except undefined ones."""
     metrics: dict[str, float] = {}
     for name, table in scores.items():
         for model, modes in table["scores"].items():

@@ -1,7 +1,7 @@
-"""How far rules and judges of answers agree, by source, and where they do not.
+"""Agreement between rules and answer judges in the filter, by source, with sample disagreements.
 
-The rules' verdict stands in every row of the filter (`answer_scaled`, or `answer_strict`); a judge's where it decided,
-or where the trace was audited (`answers`, see `filter.audit_share`).
+Every row of the filter has the rules' verdict (`answer_scaled`, or `answer_strict`); it has a judge's where that judge
+decided, or where the trace was audited (`answers`, see `filter.audit_share`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 from finr1.core.jsonl import read_jsonl
 from finr1.core.types import stable_id
-from finr1.evaluation.scores.kappa import two_judges
+from finr1.evaluation.scores.kappa import cohen_kappa
 
-RULES = "exact"  # the class of judges that are these very rules, `finr1.parts.judge.exact.Exact`
+RULES = "exact"  # module of the rules as a judge, `finr1.parts.judge.exact`
 
 KINDS = ("rules right, judge wrong", "rules wrong, judge right")
 CELLS = ("both", "only_rules", "only_judge", "neither")
 
 
 class Pair(NamedTuple):
-    """What rules and a judge say of one trace; None: undecided, or not asked."""
+    """Verdicts of rules and one judge on one trace; None: undecided, or not asked."""
 
     judge: str
     row: Mapping[str, Any]
@@ -32,20 +32,20 @@ class Pair(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Which way they disagree; empty where they agree or one of them is silent."""
+        """The kind of disagreement; empty where they agree or one of them is None."""
         if self.rules is None or self.judged is None or self.rules == self.judged:
             return ""
         return KINDS[0] if self.rules == 1 else KINDS[1]
 
 
 def other_judges(settings: Mapping[str, Any]) -> list[str]:
-    """The answer judges of a filter's manifest that are not the rules themselves."""
+    """Return the answer judges of a filter's manifest, without the rules themselves."""
     nodes = (settings.get("judge") or {}).get("answer") or {}
     return [name for name, node in nodes.items() if f".{RULES}." not in str(node.get("_target_", ""))]
 
 
 def pairs(folder: Path, settings: Mapping[str, Any]) -> Iterator[Pair]:
-    """Every trace of `verdicts.jsonl` with each judge that is not the rules."""
+    """Yield every trace of `verdicts.jsonl` with each judge besides the rules."""
     tolerant = (settings.get("filter") or {}).get("scale_tolerant", True)
     column, judges = "answer_scaled" if tolerant else "answer_strict", other_judges(settings)
     for row in read_jsonl(folder / "verdicts.jsonl") if judges else ():
@@ -56,17 +56,22 @@ def pairs(folder: Path, settings: Mapping[str, Any]) -> Iterator[Pair]:
 
 
 def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str, Any], n: int = 2) -> Any:
-    """Tables and samples for the report; None without a filter.
+    """Return tables and samples for the report; None without a filter.
 
-    `tables` maps a judge to rows of figures, all sources first; `samples` holds up to `n` disagreements of each judge,
-    source and kind, chosen by a hash; `note` says why there is nothing to compare.
+    `tables` maps each judge to rows of figures, all sources first; `samples` holds up to `n` disagreements per judge,
+    source and kind, chosen by hash; `note` explains an empty comparison.
     """
     if folder is None or questions is None or not (folder / "verdicts.jsonl").exists():
         return None
     judges = other_judges(settings)
     every = list((settings.get("judge") or {}).get("answer") or {})
     if not judges:
-        return {"judges": every, "tables": {}, "samples": [], "note": f"One answer judge only ({', '.join(every)})."}
+        return {
+            "judges": every,
+            "tables": {},
+            "samples": [],
+            "note": f"Only one answer judge ({', '.join(every)}): nothing to compare.",
+        }
     source_of = {row["id"]: row["source"] for row in read_jsonl(questions / "questions.jsonl")}
     counts: dict[str, dict[str, Counter[str]]] = {name: {} for name in judges}
     chosen: dict[tuple[str, str, str], list[tuple[str, Pair]]] = {}
@@ -81,12 +86,12 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
             place.sort(key=lambda item: item[0])
             del place[n:]
     tables = {name: [_figures(source, c) for source, c in table.items()] for name, table in counts.items()}
-    silent = [name for name, rows in tables.items() if not any(row["n"] for row in rows)]
+    unpaired = [name for name, rows in tables.items() if not any(row["n"] for row in rows)]
     note = ""
-    if silent:
+    if unpaired:
         note = (
-            f"Rules and {', '.join(silent)} never spoke of the same trace: a judge is asked what the one before it "
-            "left open. filter.audit_share=0.1 asks all of them about a tenth of the traces."
+            f"Rules and {', '.join(unpaired)} decided no trace in common: in a cascade a judge only sees what the "
+            "previous one left undecided. filter.audit_share=0.1 asks every judge about a tenth of the traces."
         )
     samples = [(source, pair) for (_, source, _), found in chosen.items() for _, pair in found]
     return {"judges": every, "tables": tables, "samples": list(_shown(samples, questions)), "note": note}
@@ -94,22 +99,22 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
 
 def _cell(pair: Pair) -> str:
     if pair.rules is None or pair.judged is None:
-        return "silent" if pair.rules is None and pair.judged is None else "one_silent"
+        return "none" if pair.rules is None and pair.judged is None else "one"
     return CELLS[2 * (pair.rules != 1) + (pair.judged != 1)]
 
 
 def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
-    """One row of the table: n traces on which both spoke, agreement with its interval, kappa, both marginals."""
+    """Return one table row: n traces decided by both, agreement with interval, kappa, share right by each."""
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
-    row["one_silent"] = counts["one_silent"]
-    found = two_judges(cells)
+    row["only_one_decided"] = counts["one"]
+    found = cohen_kappa(cells)._asdict()
     marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
     return {**row, **found, **marginals}
 
 
 def _shown(samples: list[tuple[str, Pair]], questions: Path) -> Iterator[dict[str, Any]]:
-    """The samples with their questions."""
+    """Yield the samples with their questions."""
     wanted = {pair.row["question_id"] for _, pair in samples}
     known = {row["id"]: row for row in read_jsonl(questions / "questions.jsonl") if row["id"] in wanted}
     for source, pair in sorted(samples, key=lambda sample: (sample[1].judge, sample[1].kind, sample[0])):
@@ -128,5 +133,5 @@ def _shown(samples: list[tuple[str, Pair]], questions: Path) -> Iterator[dict[st
 
 
 def short(text: str, head: int = 200, tail: int = 300) -> str:
-    """The beginning and the end of a long text: what is asked often stands last."""
+    """Abbreviate a long text to its beginning and end; the question is often last."""
     return text if len(text) <= head + tail + 20 else f"{text[:head]} […] {text[-tail:]}"

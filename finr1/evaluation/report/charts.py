@@ -1,4 +1,4 @@
-"""Charts as inline SVG: a line over steps, and a value with its interval. Colours come from the page's style sheet."""
+"""Charts as inline SVG: curves over steps, accuracy by length, intervals. Colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 340, 180
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 32
-SMOOTH_FROM = 15  # curves with as many points get a moving average too
+SMOOTH_FROM = 15  # points from which a curve gets a moving average
 
 Point = Sequence[float | None]
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart), about so many steps, that enclose [low, high]."""
+    """Return round tick values (1, 2, 2.5 or 5 times a power of ten apart), `about` steps, enclosing [low, high]."""
     if not low < high:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
@@ -30,7 +30,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def number(value: float | None) -> str:
-    """Three figures, as short as they go: 0.5, 1.23, 12,300, 2e-05; a dash for what is not there."""
+    """Format a number with three significant digits: 0.5, 1.23, 12,300, 2e-5; a dash for None or NaN."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -44,16 +44,16 @@ def number(value: float | None) -> str:
 
 
 def moving_mean(values: Sequence[float], width: int) -> list[float]:
-    """Centred means over `width` neighbours; as many on either side, so that the ends keep their own value."""
+    """Return centred moving means over `width` values; windows shrink symmetrically at the ends."""
     sides = [min(width // 2, i, len(values) - 1 - i) for i in range(len(values))]
     return [sum(values[i - side : i + side + 1]) / (2 * side + 1) for i, side in enumerate(sides)]
 
 
 def line(name: str, curve: Sequence[Point], share: bool = False) -> Markup:
-    """A curve of pairs [step, value]; None is a gap. `share` keeps the axis inside [0, 1]."""
+    """Draw a curve of pairs [step, value]; None is a gap. `share` keeps the axis within [0, 1]."""
     points = [(float(step), float(value)) for step, value in curve if step is not None and value is not None]
     if not points:
-        return Markup('<p class="none">no value was logged</p>')
+        return Markup('<p class="none">no values logged</p>')
     steps, values = [p[0] for p in points], [p[1] for p in points]
     marks = ticks(min(values), max(values))
     if share:
@@ -113,15 +113,15 @@ def _segments(curve: Sequence[Point]) -> list[list[tuple[float, float]]]:
 
 
 def bins(name: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
-    """Shares right over mean tokens, one dot with its interval a group (`breakdown.by_length`), from 0 to 1."""
+    """Draw accuracy (0 to 1) over mean tokens, one dot with interval per bin (`breakdown.by_length`)."""
     shown = [group for group in groups if group["value"] is not None]
     if not shown:
-        return Markup('<p class="none">nothing was decided</p>')
+        return Markup('<p class="none">no decided completions</p>')
     tokens = [float(group["mean_tokens"]) for group in shown]
     first, last = min(tokens), max(tokens)
 
     def x(value: float) -> float:
-        inner = WIDTH - LEFT - RIGHT - 20  # whole intervals inside the frame
+        inner = WIDTH - LEFT - RIGHT - 20  # keep dots inside the frame
         return round(LEFT + 10 + ((value - first) / (last - first) if last > first else 0.5) * inner, 1)
 
     def y(value: float) -> float:
@@ -156,7 +156,7 @@ def _hover(group: Mapping[str, Any]) -> str:
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> Markup:
-    """A share on a line from 0 to 1 with its interval; nothing where there is no value."""
+    """Draw a share with its interval on a line from 0 to 1; empty without a value."""
     if value is None or low is None or high is None:
         return Markup("")
     x, a, b = (round(2 + 116 * v, 1) for v in (value, low, high))

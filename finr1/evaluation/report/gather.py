@@ -1,6 +1,6 @@
-"""The summary of a run: every number the report shows, read from the stage folders and the metrics mirror.
+"""Gather the summary of a run: every number of the report, from the stage folders and the metrics mirror.
 
-What a stage that has not run would give is None, never 0.
+Numbers of a stage that has not run are None, never 0.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from finr1.core.tracking import read_metrics
 from finr1.evaluation.report.agreement import agreement
 from finr1.evaluation.scores import intervals as stats
 
-STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # what a whole run has, in order
+STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # of a full run, in order
 OUTCOMES = ("good", "bad", "undecided")
-SETTINGS = (  # shown in the report, as far as the manifests have them
+SETTINGS = (  # shown in the report where the manifests have them
     "seed",
     "source",
     "benchmark",
@@ -64,7 +64,7 @@ SETTINGS = (  # shown in the report, as far as the manifests have them
 
 
 def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """All of `summary.json`. `folders` maps stage names to their folders, whether they exist or not, in order."""
+    """Return the content of `summary.json`. `folders` maps stage names to folders, in order; they may be missing."""
     manifests = {
         stage: read_json(folder / MANIFEST) for stage, folder in folders.items() if (folder / MANIFEST).exists()
     }
@@ -105,7 +105,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
 
 
 def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:
-    """Calls and tokens of the judge that scored the evaluation; None where none did."""
+    """Return calls and tokens of the evaluation's judge model; None without one."""
     if "judge_asked" not in counts:
         return None
     paid = {key: counts.get(key, 0) for key in ("paid_prompt_tokens", "paid_completion_tokens")}
@@ -113,7 +113,7 @@ def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:
 
 
 def lookup(settings: Mapping[str, Any], dotted: str) -> Any:
-    """A value of settings keyed by dotted prefixes (`engine.policy`, `sft`); of a group of parts, their names."""
+    """Look up a dotted key in settings keyed by dotted prefixes (`engine.policy`, `sft`); parts give their names."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         value: Any = settings.get(".".join(parts[:cut]))
@@ -128,7 +128,7 @@ def lookup(settings: Mapping[str, Any], dotted: str) -> Any:
 
 
 def count_rows(path: Path | None) -> int | None:
-    """Whole lines of a file; None if it is not there."""
+    """Count complete lines of a file; None if it does not exist."""
     if path is None or not path.exists():
         return None
     with path.open("rb") as file:
@@ -136,7 +136,7 @@ def count_rows(path: Path | None) -> int | None:
 
 
 def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """How many rows each step left over; `removed` counts the removed questions by reason."""
+    """Return the number of rows after each step; `removed` counts removed questions by reason."""
 
     def rows(stage: str, name: str) -> int | None:
         return count_rows(folders[stage] / name) if stage in folders else None
@@ -161,20 +161,20 @@ def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any
 
 
 def filter_table(folder: Path | None) -> dict[str, Any] | None:
-    """The filter as a detector of the faults that the teacher planted, as `filter_summary.json` counts them.
+    """Return precision and recall of the filter on the teacher's planted faults, from `filter_summary.json`.
 
-    A trace called bad is caught, one kept as good is missed; undecided ones are counted apart. To precision, recall and
-    the false alarms (clean traces called bad) come Wilson intervals, and to each fault the checks that said no to its
-    caught traces (`said_no`). None if there is no filter, or the teacher plants no faults.
+    A rejected trace is caught, a kept one missed; undecided ones are counted separately. Adds Wilson intervals to
+    precision, recall and false alarms (clean traces rejected), and per fault the checks that failed (`failed_checks`).
+    None without a filter or planted faults.
     """
     if folder is None or not (folder / "filter_summary.json").exists():
         return None
     faults = read_json(folder / "filter_summary.json").get("faults")
     if not faults:
         return None
-    said_no = _said_no(folder / "bad.jsonl")
-    rows = {fault: {**row, "said_no": said_no.get(fault, {})} for fault, row in faults["by_fault"].items()}
-    clean = {**faults["clean"], "said_no": said_no.get(None, {})}
+    failed_checks = _failed_checks(folder / "bad.jsonl")
+    rows = {fault: {**row, "failed_checks": failed_checks.get(fault, {})} for fault, row in faults["by_fault"].items()}
+    clean = {**faults["clean"], "failed_checks": failed_checks.get(None, {})}
     caught, missed = (sum(row[key] for row in rows.values()) for key in ("caught", "missed"))
     for row in rows.values():
         row["recall"] = _share(row["caught"], row["caught"] + row["missed"])
@@ -194,8 +194,8 @@ def filter_table(folder: Path | None) -> dict[str, Any] | None:
     }
 
 
-def _said_no(path: Path) -> dict[str | None, dict[str, int]]:
-    """Fault (None: a clean trace) -> check -> how many bad traces failed it, the commonest first."""
+def _failed_checks(path: Path) -> dict[str | None, dict[str, int]]:
+    """Return fault (None: clean trace) -> check -> number of bad traces that failed it, most frequent first."""
     counts: dict[str | None, Counter[str]] = {}
     for row in read_jsonl(path) if path.exists() else ():
         checks = {"answer": row["answer"], **row["criteria"]}
@@ -212,7 +212,7 @@ def _share(successes: int, n: int) -> dict[str, Any]:
 
 
 def training(run_dir: Path, stage: str, began: float, points: int = 400) -> dict[str, Any]:
-    """The curves of a training stage: metric -> first and last value, and at most `points` pairs [step, value]."""
+    """Return metric -> first and last value and a curve of at most `points` pairs [step, value]."""
     curves: dict[str, list[list[float]]] = {}
     for step, metrics in read_metrics(run_dir, stage, since=began):
         for metric, value in metrics.items():
@@ -224,10 +224,7 @@ def training(run_dir: Path, stage: str, began: float, points: int = 400) -> dict
 
 
 def thin(curve: Sequence[list[float]], points: int) -> list[list[float]]:
-    """Means of equal runs of neighbours, so that a long curve keeps its shape; a value that is no number stays out.
-
-    A run without any number keeps its place as NaN: a gap in the curve.
-    """
+    """Thin a curve to means of equal chunks; non-finite values are left out, a chunk without finite ones is NaN."""
     size = max(1, math.ceil(len(curve) / points))
     out = []
     for i in range(0, len(curve), size):
@@ -238,7 +235,7 @@ def thin(curve: Sequence[list[float]], points: int) -> list[list[float]]:
 
 
 def finite(value: Any) -> Any:
-    """The same value for JSON: NaN and infinities become None."""
+    """Make a value valid JSON: NaN and infinities become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

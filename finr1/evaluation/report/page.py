@@ -1,4 +1,4 @@
-"""The page: one HTML file without any outside reference, its numbers all taken from the summary."""
+"""Render the report page: one self-contained HTML file; all its numbers come from the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finr1.core.tracking import METRICS
 from finr1.evaluation.report import charts, published, tables, views
 from finr1.evaluation.report.gather import STAGES
 
-CURVES = {  # stage -> the metrics drawn, in this order; others follow
+CURVES = {  # stage -> metrics shown first, in this order; the others follow under "More curves"
     "sft": ("loss", "grad_norm", "learning_rate", "tokens_per_s"),
     "grpo": (
         "reward",
@@ -40,9 +40,13 @@ SHARES = (
     *("format", "accuracy", "clip_ratio", "truncated", "undecided", "groups_with_spread", "packing_efficiency"),
     *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_fraction"),
 )
-FIGURES = {"format": "form kept", "accuracy_strict": "right, strict", "accuracy_scaled": "right, scale-tolerant"}
-JUDGED = {"accuracy_judged": "right, as scored"}  # where a model judged
-FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is called, how far it is set in
+FIGURES = {
+    "format": "well-formed",
+    "accuracy_strict": "accuracy (strict)",
+    "accuracy_scaled": "accuracy (scale-tolerant)",
+}
+JUDGED = {"accuracy_judged": "accuracy (judged)"}  # where a judge model scores
+FUNNEL = (  # key in the summary, stage that writes it, label, indentation
     ("questions", "questions", "questions", 0),
     ("traces", "distil", "teacher traces", 0),
     ("good", "filter", "good", 1),
@@ -50,13 +54,13 @@ FUNNEL = (  # key of the summary's funnel, the stage that gives it, what it is c
     ("undecided", "filter", "undecided", 1),
     ("sft_rows", "sft", "SFT rows (from good)", 0),
     ("rl_questions", "filter", "RL questions (no good trace)", 0),
-    ("rl_candidates", "grpo", "with a measured pass rate", 1),
+    ("rl_candidates", "grpo", "measured pass rate", 1),
     ("rl_selected", "grpo", "selected for GRPO", 1),
 )
 
 
 def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
-    """The whole document; stages without a time are shown as not run."""
+    """Return the whole document; stages missing from the summary are shown as not run."""
     folder = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -90,6 +94,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         failed=views.failed,
         first_with_length=views.first_with_length,
         has=views.has,
+        confidence=views.confidence,
         leads=tables.headline,
         bins_chart=charts.bins,
         funnel=funnel(summary),
@@ -107,7 +112,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
 
 
 def embed(value: object) -> Markup:
-    """JSON that is safe inside <script>: no `<`, `>` or `&`, so that no completion can end the element."""
+    """Serialise to JSON that is safe inside <script>: `<`, `>` and `&` are escaped, so no text can end the element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -115,12 +120,12 @@ def embed(value: object) -> Markup:
 
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
-    """The figures of a benchmark's table with their words; the judge's first, where one scored."""
+    """Figure -> label of a benchmark's score table; judged accuracy first, where a judge model scores."""
     return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
 
 
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The bars of the funnel: count, width in percent of the widest, and whether its stage ran at all."""
+    """Return the bars of the funnel: label, count, width in percent of the widest bar, whether the stage ran."""
     counts = {key: summary["funnel"].get(key) for key, *_ in FUNNEL}
     widest = max((n for n in counts.values() if n), default=1)
     return [
@@ -136,9 +141,9 @@ def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the run showed, on its first benchmark: each model against the one before it.
+    """Compare each model with the one before it on the first benchmark: the cards at the top of the page.
 
-    A change is clear where interval and p say so, the p by Holm over all pairs of models where it is there.
+    A change counts as improved or worsened if its interval excludes 0 and p < 0.05 (Holm-corrected where available).
     """
     out, benchmarks = [], summary.get("benchmarks", {})
     leads = tables.headline(next(iter(benchmarks.values()), {}))
@@ -151,7 +156,7 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             if test:
                 p = test.get("p_holm", test["p"])
                 clear = (test["low"] > 0 or test["high"] < 0) and p < 0.05
-                word = ("rose" if test["diff"] > 0 else "fell") if clear else "no clear change"
+                word = ("improved" if test["diff"] > 0 else "worsened") if clear else "no clear change"
                 before, after = (summary["scores"][model][mode][figure] for model in (a, b))
                 title = f"{where}{b} vs {a}: {(FIGURES | JUDGED)[figure]}, {mode}"
                 out.append({**test, "title": title, "word": word, "before": before, "after": after, "p": p})
@@ -159,17 +164,17 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def shows_leaders(benchmarks: Mapping[str, Any]) -> bool:
-    """Whether one table over all benchmarks says more than each one's own."""
+    """Whether to show a table over all benchmarks: with several, or with published scores to compare."""
     return len(benchmarks) > 1 or any(name in published.BENCHMARKS for name in benchmarks)
 
 
 def methods(benchmark: Mapping[str, Any]) -> dict[str, str]:
-    """Mode -> how its paired tests were made."""
+    """Mode -> method of its paired tests."""
     return {mode: test["method"] for modes in benchmark["paired"].values() for mode, test in modes.items() if test}
 
 
 def curves(stage: str, training: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    """A stage's charts; None if it did not run."""
+    """Return a stage's charts; None if it did not run."""
     if training is None:
         return None
     names = [name for name in CURVES[stage] if name in training]
@@ -187,41 +192,41 @@ def curves(stage: str, training: Mapping[str, Any] | None) -> list[dict[str, Any
 
 
 def percent(value: float | None) -> str:
-    """A share in percent, one decimal; a dash for None."""
+    """Format a share in percent with one decimal; a dash for None."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def points(value: float | None) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     if value is None:
         return "–"
     return f"{100 * value:+.1f}".replace("-", "−") if abs(value) >= 0.0005 else "0.0"
 
 
 def p_value(value: float | None) -> str:
-    """A p-value: `p = 0.03`, or below what is worth telling apart."""
+    """Format a p-value: `p = 0.03` or `p < 0.001`."""
     if value is None:
         return "–"
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def short_p(value: float | None) -> str:
-    """The same for a column that says p in its head."""
+    """Format a p-value for a column headed p: `0.03` or `< 0.001`."""
     return p_value(value).removeprefix("p = ").removeprefix("p ")
 
 
 def count(value: float | None) -> str:
-    """A whole number with separators; a dash for None."""
+    """Format a whole number with thousands separators; a dash for None."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def gib(value: float | None) -> str:
-    """Memory in GiB, one decimal; empty where it is not known."""
+    """Format memory in GiB with one decimal; empty where unknown."""
     return f"{value:.1f} GiB" if value else ""
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as `1 h 02 min`, `3 min 20 s` or `4.2 s`."""
+    """Format seconds as `1 h 02 min`, `3 min 20 s` or `4.2 s`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 60:

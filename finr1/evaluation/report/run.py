@@ -1,7 +1,7 @@
 """Stage `report`: the run as one offline page (`report.html`) and the same numbers as JSON (`summary.json`).
 
-The scores also stand in `scores.csv`, and as tables for a paper or a README in `scores.md` and `scores.tex`; what they
-are made of (categories, samples, lengths, agreement of judges) in `breakdown.csv`, every paired test in `paired.csv`.
+Also writes the scores as `scores.csv`, `scores.md` and `scores.tex`, their breakdowns (categories, samples, lengths,
+judge agreement) as `breakdown.csv`, and every paired test as `paired.csv`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Read the stage folders that exist and write the report; returns what it shows."""
+    """Write the report from the existing stage folders; returns the number of stages and samples shown."""
     from finr1.core.files import write_atomic, write_json
     from finr1.evaluation.report import views
     from finr1.evaluation.report.gather import summarise

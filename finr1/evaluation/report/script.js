@@ -1,5 +1,5 @@
 "use strict";
-// Nothing here writes HTML: every text of a model goes through textContent.
+// Model output is only ever set through textContent, never as HTML.
 
 for (const svg of document.querySelectorAll("svg.line")) {
   const points = JSON.parse(svg.dataset.points);
@@ -28,7 +28,7 @@ if (form) {
   const more = document.getElementById("more");
   const NAMES = { evaluation: "evaluation", training: "GRPO rollouts", filter: "filtered traces" };
   const FIELDS = ["origin", "group", "bench", "mode", "outcome"];
-  const DISAGREE = "disagreement"; // a choice beside the verdicts: rules and judges, or repeats, differ
+  const DISAGREE = "disagreement"; // an extra choice: rules and judges, or repeats, disagree
   const fits = (s, field, value) => (field === "outcome" && value === DISAGREE ? s.disagree === true : s[field] === value);
   let hits = [];
 
@@ -39,14 +39,14 @@ if (form) {
     return element;
   };
 
-  // The choices of a field are those the fields before it leave over.
+  // Offer in each field only the values left by the fields before it.
   const offer = () => {
     let left = samples;
     for (const field of FIELDS) {
       const select = form.elements[field];
       const before = select.value;
       const values = [...new Set(left.map((s) => s[field]))].filter((v) => v !== undefined);
-      select.parentElement.hidden = !values.length; // only an evaluation has benchmarks
+      select.parentElement.hidden = !values.length; // only evaluations have benchmarks
       if (field === "outcome" && left.some((s) => s.disagree)) values.push(DISAGREE);
       const options = values.map((v) => new Option(field === "origin" ? NAMES[v] : v, v));
       select.replaceChildren(...(field === "origin" ? [] : [new Option("all", "")]), ...options);

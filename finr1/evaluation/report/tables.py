@@ -1,7 +1,7 @@
-"""The scores as tables: one row a model, one column a benchmark, as data and as CSV, Markdown and LaTeX.
+"""Score tables, one row per model and one column per benchmark, as data, CSV, Markdown and LaTeX.
 
-Published scores of Fin-R1's table stand beside ours where a benchmark of its five was run; they are marked, and have
-neither an interval nor a claim that they were measured alike.
+Where one of Fin-R1's five benchmarks was run, its published scores are shown next to ours: marked, without intervals,
+and not claimed to be measured in the same way.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from finr1.evaluation.report import published
 COLUMNS = (
     *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
     *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
-    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_alike", "kappa_with_rules"),
-    *("tokens", "tokens_a_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
+    *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_unanimous", "kappa_with_rules"),
+    *("tokens", "tokens_per_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
 LEAKED = "‡"
-WORDS = {"accuracy_strict": "Strict accuracy", "accuracy_judged": "Accuracy by evaluate.scorer"}
+WORDS = {"accuracy_strict": "Accuracy (strict)", "accuracy_judged": "Accuracy (judged)"}
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
 class Entry(NamedTuple):
-    """One cell: a share with its interval; without one it is published. `leaked`: the model was trained on documents
-    of this benchmark."""
+    """One cell: a share with its interval (published scores have none). `leaked`: the model was trained on documents of
+    this benchmark."""
 
     value: float | None
     low: float | None = None
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     leaked: bool = False
 
     def text(self, dash: str = "–") -> str:
-        """In percent: `76.0 [73.2, 78.6]`, with a mark after the value where it is leaked."""
+        """Format in percent: `76.0 [73.2, 78.6]`, with a mark after the value if leaked."""
         if self.value is None:
             return dash
         shown = f"{100 * self.value:.1f}" + (f" {LEAKED}" if self.leaked else "")
@@ -45,30 +45,30 @@ class Entry(NamedTuple):
 
 
 class Leaders(NamedTuple):
-    """Accuracy of one mode: rows by model, ours first, and their mean where a model has all benchmarks."""
+    """Accuracy in one mode: one row per model, ours first, with the mean over benchmarks."""
 
     mode: str
-    what: str  # which accuracy, in words
+    what: str  # label of the accuracy
     benchmarks: Sequence[str]
     ours: Mapping[str, Sequence[Entry]]
     published: Mapping[str, Sequence[Entry]]
 
     def rows(self) -> list[tuple[str, list[Entry]]]:
-        """Name and cells, the mean last where there are several benchmarks; published ones bear their mark."""
+        """Return name and cells of each row, the mean last; published rows are marked."""
         named = [*self.ours.items(), *((f"{name} {published.MARK}", row) for name, row in self.published.items())]
         return [(name, [*row, *([_mean(row)] if len(row) > 1 else [])]) for name, row in named]
 
     def notes(self) -> list[str]:
-        """What the marks in the table mean, as far as it has them."""
-        notes = [f"{published.MARK} published, not measured here: {published.SOURCE}"] if self.published else []
+        """Return the footnotes of the marks in the table."""
+        notes = [f"{published.MARK} published scores, not measured here: {published.SOURCE}"] if self.published else []
         if len(self.benchmarks) > 1:
-            notes.append("The mean's interval takes the benchmarks for independent")
+            notes.append("The CI of the mean treats the benchmarks as independent")
         if any(entry.leaked for row in self.ours.values() for entry in row):
-            notes.append(f"{LEAKED} documents of this benchmark were among the model's training rows")
+            notes.append(f"{LEAKED} the model was trained on documents of this benchmark")
         return notes
 
     def head(self) -> list[str]:
-        """The names of the columns after the model's."""
+        """Return the column names after the model."""
         return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else [])]
 
 
@@ -80,7 +80,7 @@ def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
 
 
 def _mean(row: Sequence[Entry]) -> Entry:
-    """The mean over benchmarks, where a model has all; its interval from theirs, as if they were independent.
+    """Return the mean over benchmarks if the model has all; its interval treats the benchmarks as independent.
 
     mean - √Σ(p_i - low_i)² / k to mean + √Σ(high_i - p_i)² / k (MOVER: Zou and Donner, Stat. Med. 27, 2008).
     """
@@ -96,12 +96,12 @@ def _mean(row: Sequence[Entry]) -> Entry:
 
 
 def headline(benchmark: Mapping[str, Any]) -> str:
-    """The figure that stands for a benchmark's accuracy, whose interval is `low` to `high`."""
+    """Return the figure that counts as accuracy; `low` and `high` are its interval."""
     return str(benchmark.get("headline", "accuracy_strict"))
 
 
 def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
-    """One table a mode, from the summary's `benchmarks`."""
+    """Return one table per mode, from the summary's `benchmarks`."""
     models = list(dict.fromkeys(model for table in benchmarks.values() for model in table["scores"]))
     modes = dict.fromkeys(mode for table in benchmarks.values() for cells in table["scores"].values() for mode in cells)
     known = [name for name in benchmarks if name in published.BENCHMARKS]
@@ -119,7 +119,7 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
 
 
 def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every benchmark, model and mode with all figures, then the published ones; what is not there is None."""
+    """Return one row per benchmark, model and mode with all figures, then published ones; missing: None."""
     rows = []
     for name, table in benchmarks.items():
         for model, modes in table["scores"].items():
@@ -137,15 +137,15 @@ def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The columns of a judge model."""
+    """Return the columns of a judge model."""
     if not judge:
         return {}
-    agreed = {"repeats_alike": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
+    agreed = {"repeats_unanimous": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
     return {"judge_asked": judge["asked"], "judge_undecided": judge["undecided"], **agreed}
 
 
 def to_csv(benchmarks: Mapping[str, Any]) -> str:
-    """`long_rows` with a header; an empty field is what is not known."""
+    """Return `long_rows` as CSV; missing values are empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -154,14 +154,14 @@ def to_csv(benchmarks: Mapping[str, Any]) -> str:
 
 
 def to_markdown(benchmarks: Mapping[str, Any]) -> str:
-    """The leader tables, one a mode."""
+    """Return the score tables in Markdown, one per mode."""
     parts = []
     for table in leaders(benchmarks):
         head = ["model", *table.head()]
         lines = [head, ["---", *["---:"] * len(table.head())]]
         lines += [[name.replace("|", "\\|"), *(entry.text() for entry in row)] for name, row in table.rows()]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{table.what}, {table.mode}, percent with its interval\n\n{text}\n{_footnote(table)}")
+        parts.append(f"{table.what}, {table.mode}, percent with CI\n\n{text}\n{_footnote(table)}")
     return "\n".join(parts)
 
 
@@ -170,11 +170,11 @@ def _footnote(table: Leaders) -> str:
 
 
 def to_latex(benchmarks: Mapping[str, Any]) -> str:
-    """The same as `tabular`s (booktabs)."""
+    """Return the score tables as LaTeX `tabular`s (booktabs)."""
     parts = []
     for table in leaders(benchmarks):
         lines = [
-            rf"% {table.what}, {table.mode}, percent with its interval",
+            rf"% {table.what}, {table.mode}, percent with CI",
             rf"\begin{{tabular}}{{l{'r' * len(table.head())}}}",
             r"\toprule",
             " & ".join(map(_tex, ["model", *table.head()])) + r" \\",

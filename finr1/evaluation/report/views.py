@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
     *("benchmark", "model", "against", "mode", "figure", "test", "leads"),
-    *("n", "diff", "low", "high", "p", "p_holm", "gained", "lost", "method"),
+    *("n", "diff", "low", "high", "p", "p_holm", "improved", "worsened", "method"),
 )
-TESTS = ("mcnemar", "bootstrap")  # what one completion a question has beside the test that leads
+TESTS = ("mcnemar", "bootstrap")  # both tests, with one completion per question
 
 
 class ByCategory(NamedTuple):
-    """Categories as rows: name, completions of the first column, and a cell (or None) for each model and mode."""
+    """Accuracy by category. A row: name, completions of the first column, one cell (or None) per model and mode."""
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, int, list[Mapping[str, Any] | None]]]
 
 
 class OwnFigures(NamedTuple):
-    """The figures that a benchmark adds to accuracy: the mode, their names, each model's value with its interval."""
+    """Benchmark-specific figures: their mode and names, and per model the values with intervals."""
 
     mode: str
     names: list[str]
@@ -31,7 +31,7 @@ class OwnFigures(NamedTuple):
 
 
 def cells(bench: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Any]]:
-    """Model, mode and this part of its figures, where it is there: runs scored by an older version lack some."""
+    """Yield model, mode and this part of its figures, where present."""
     for model, modes in bench["scores"].items():
         for mode, row in modes.items():
             if row.get(part):
@@ -39,12 +39,12 @@ def cells(bench: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Any]]
 
 
 def has(bench: Mapping[str, Any], part: str) -> bool:
-    """Whether any model has this part."""
+    """Return whether any model has this part."""
     return any(True for _ in cells(bench, part))
 
 
 def by_category(bench: Mapping[str, Any]) -> ByCategory:
-    """The categories of a benchmark; no row where it has none."""
+    """Return the categories of a benchmark; no rows if it has none."""
     found = {(model, mode): {row["category"]: row for row in rows} for model, mode, rows in cells(bench, "categories")}
     names = sorted({name for column in found.values() for name in column})
     rows = []
@@ -55,8 +55,7 @@ def by_category(bench: Mapping[str, Any]) -> ByCategory:
 
 
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
-    """Those of greedy completions, or of sampled ones where there are none, without the accuracies that stand under
-    "By category"."""
+    """Return the benchmark-specific figures of greedy (else sampled) completions, without those shown by category."""
     shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
     rows = []
     mode = ""
@@ -81,35 +80,40 @@ def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
 
 
 def at_k(bench: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
-    """Names of the figures of k samples (`figures.at_k`), and each model's with them; empty without any."""
+    """Return the names of the figures of k samples (`figures.at_k`) and each model's values."""
     found = [(model, row) for model, _, row in cells(bench, "at_k")]
     kinds = ("mean@", "pass@", "maj@")
     names = {name for _, row in found for name in row}
     return sorted(names, key=lambda name: (kinds.index(name.split("@")[0] + "@"), int(name.split("@")[1]))), found
 
 
+def confidence(bench: Mapping[str, Any]) -> float:
+    """Level of the intervals, 0.95 for 95%."""
+    return next((float(level) for _, _, level in cells(bench, "confidence")), 0.95)
+
+
 def failed(bench: Mapping[str, Any]) -> bool:
-    """Whether a call failed."""
+    """Return whether any call failed."""
     return has(bench, "errors")
 
 
 def tests(test: Mapping[str, Any]) -> dict[str, float | None]:
-    """The p of each test of one pair, mode and figure: as it leads, Holm's, McNemar's exact one, by resampling."""
+    """Return the p-values of one pair, mode and figure: leading, Holm-corrected, exact McNemar, resampling."""
     mcnemar, drawn = (test.get(name) for name in TESTS)
     resampled = drawn["p"] if drawn else test["p"] if mcnemar is None and "McNemar" not in test["method"] else None
     return {"p": test["p"], "holm": test.get("p_holm"), "mcnemar": mcnemar and mcnemar["p"], "drawn": resampled}
 
 
 def first_with_length(bench: Mapping[str, Any]) -> str:
-    """The first model of which more than one group by length is known; empty where there is none."""
+    """Return the first model with more than one length bin; empty if there is none."""
     return next((model for model, _, length in cells(bench, "length") if len(length["bins"]) > 1), "")
 
 
 def to_csv(benchmarks: Mapping[str, Any]) -> str:
-    """Categories (`key`: the category), figures of k samples, a benchmark's own figures, lengths (shortest-longest
-    tokens) and agreements of judges, a line each.
+    """Return `breakdown.csv`: one line per category, figure of k samples, benchmark-specific figure, length bin and
+    judge agreement.
 
-    `value` is the share right, and for judges the share on which they agree.
+    `value` is the accuracy, or the share of agreement for judges; `key` the category, figure or token range.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", extrasaction="ignore")
@@ -121,7 +125,7 @@ def to_csv(benchmarks: Mapping[str, Any]) -> str:
 
 
 def paired_csv(benchmarks: Mapping[str, Any]) -> str:
-    """Every paired test: model against model, by mode, figure and test; `leads` marks the one that the page shows."""
+    """Return `paired.csv`: every paired test by mode, figure and test; `leads` marks the one on the page."""
     out = io.StringIO()
     writer = csv.DictWriter(out, PAIRED, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -136,7 +140,7 @@ def paired_csv(benchmarks: Mapping[str, Any]) -> str:
 
 
 def _tests(found: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
-    """Figure, test, whether it leads, and its numbers."""
+    """Yield figure, test, whether it leads, and its numbers."""
     if found is None:
         return
     figures = {headline: found, **{key: row for key, row in found.items() if key not in TESTS and _is_test(row)}}

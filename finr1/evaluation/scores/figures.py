@@ -1,11 +1,8 @@
-"""Score a model on questions: complete, grade, count. Used by the stage `evaluate` and by evaluation during training.
+"""Figures of a model on a benchmark, and comparisons of two models, from scored completions.
 
-A row is one completion. Figures are shares over completions that were decided: an undecided one (None) is counted in
-`undecided` and left out of the accuracy, never taken for right or wrong. Questions that stand for more than one (a
-sample of a large benchmark) count so often; their documents are what is drawn (`Unit`).
-
-Where a judge model scores (`judging`), each row has its verdict as `judged` beside those of the rules, and that is the
-figure that leads (`headline`).
+Accuracy is over decided completions; undecided ones (None) are counted in `undecided` and count neither as right nor as
+wrong. In a sample of a large benchmark each question has a weight (`Unit`). The `headline` figure is the judge model's
+accuracy where one scores, else strict accuracy.
 """
 
 from __future__ import annotations
@@ -17,14 +14,14 @@ from finr1.answer.choices import labels_named, letters_named, normalise, polarit
 from finr1.answer.grade_number import candidates
 from finr1.core.types import Question
 from finr1.evaluation.scores import intervals as stats
-from finr1.evaluation.scores.rows import Row, by_question, headline, value_of
+from finr1.evaluation.scores.rows import ScoredCompletion, by_question, headline
 
 SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
 TESTED = ("accuracy_strict", "accuracy_scaled", "accuracy_judged", "format")
 
 
 class Unit(NamedTuple):
-    """How a question came to be asked: how many it stands for, the document it is on, the category it was drawn in."""
+    """A question's weight, document and sampling category."""
 
     weight: float
     document: str
@@ -35,33 +32,35 @@ Units = Mapping[str, Unit]
 
 
 def units_of(questions: Sequence[Question]) -> Units:
-    """Question id -> its unit, from `document_id` and what a benchmark that samples leaves in `meta`."""
+    """Return question id -> unit; weight and stratum are set in `meta` by benchmarks that sample their questions."""
     return {
         q.id: Unit(float(q.meta.get("weight", 1.0)), q.document_id, str(q.meta.get("stratum", ""))) for q in questions
     }
 
 
 def design_of(ids: Sequence[str], units: Units | None) -> stats.Design | None:
-    """The design of these questions; None where each is a unit of its own and they all stand for as many."""
+    """Return the survey design of these questions; None for independent questions of equal weight."""
     if units is None:
         return None
     design = stats.Design(*zip(*(units[key] for key in ids), strict=True))
     return None if design.plain and len(set(design.stratum_Q)) <= 1 else design
 
 
-def _sums(rows: Sequence[Row], figure: str) -> dict[str, tuple[float, int]]:
-    """Question id -> (sum of the decided values, how many were decided); questions without one are left out."""
+def _sums(rows: Sequence[ScoredCompletion], figure: str) -> dict[str, tuple[float, int]]:
+    """Return question id -> (sum of decided values, number decided), without questions that have none."""
     sums: dict[str, tuple[float, int]] = {}
     for row in rows:
-        value = value_of(row, figure)
+        value = row.value(figure)
         if value is not None:
-            total, count = sums.get(row["question_id"], (0.0, 0))
-            sums[row["question_id"]] = (total + value, count + 1)
+            total, count = sums.get(row.question_id, (0.0, 0))
+            sums[row.question_id] = (total + value, count + 1)
     return sums
 
 
-def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units | None = None) -> dict[str, Any] | None:
-    """A share with its interval over these rows, and of how many decided rows `n`; None where nobody decided."""
+def accuracy(
+    rows: Sequence[ScoredCompletion], figure: str, confidence: float, units: Units | None = None
+) -> dict[str, Any] | None:
+    """Return a share with its interval and the number `n` of decided rows; None without a decided row."""
     sums = _sums(rows, figure)
     if not sums:
         return None
@@ -72,16 +71,16 @@ def accuracy(rows: Sequence[Row], figure: str, confidence: float, units: Units |
 
 
 def figures(
-    rows: Sequence[Row], confidence: float, samples: int, seed: int, units: Units | None = None
+    rows: Sequence[ScoredCompletion], confidence: float, samples: int, seed: int, units: Units | None = None
 ) -> dict[str, Any]:
-    """All figures of one model in one mode, each with its interval; a share nobody decided is None.
+    """Return all figures of one model in one mode with their intervals; a share without a decided row is None.
 
-    `low`, `high` and `method` are those of the `headline`. Without `units` every question stands for itself.
+    `low`, `high` and `method` are those of the `headline`. Without `units` questions are independent, of equal weight.
     """
     out: dict[str, Any] = {
         "n": len(rows),
-        "n_questions": len({row["question_id"] for row in rows}),
-        "errors": sum(row["finish_reason"] == "error" for row in rows),
+        "n_questions": len({row.question_id for row in rows}),
+        "errors": sum(row.failed for row in rows),
     }
     intervals: dict[str, dict[str, Any] | None] = {}
     leads = headline(rows)
@@ -95,24 +94,24 @@ def figures(
             intervals[figure] = {key: found[key] for key in ("low", "high", "method")}
     lengths: dict[str, list[int]] = {}
     for row in rows:
-        if row["finish_reason"] != "error":
-            lengths.setdefault(row["question_id"], []).append(row["n_tokens"])
+        if not row.failed:
+            lengths.setdefault(row.question_id, []).append(row.n_tokens)
     means = [sum(tokens) / len(tokens) for tokens in lengths.values()]
     design = design_of(list(lengths), units) if means else None
     out["mean_tokens"] = stats.weighted_mean(means, design) if means else None
     resampled = (samples, seed, confidence, design)
     intervals["mean_tokens"] = stats.bootstrap(means, *resampled)._asdict() if means else None
-    leading = intervals[leads] or {"low": None, "high": None, "method": "nothing decided"}
+    leading = intervals[leads] or {"low": None, "high": None, "method": "no decided completions"}
     return {**out, **leading, "confidence": confidence, "intervals": intervals}
 
 
 def at_k(
-    rows: Sequence[Row], questions: Mapping[str, Question], confidence: float, units: Units | None = None
+    rows: Sequence[ScoredCompletion], questions: Mapping[str, Question], confidence: float, units: Units | None = None
 ) -> dict[str, Any]:
-    """mean@n, pass@k and maj@n of the `headline`, each with its interval; k: powers of two up to n samples, and n.
+    """Return mean@n, pass@k and maj@n of the `headline` with intervals, for k = 1, 2, 4, … below n samples, and n.
 
-    mean@n averages a question's samples; pass@k (`stats.pass_at_k`) is the chance that one of k is right; maj@n that
-    the commonest answer is, where ties share. A question with fewer decided samples than k is left out: `n_questions`.
+    maj@n is the accuracy of the majority answer, where tied answers share equally. Questions with fewer than k decided
+    samples are left out; `n_questions` counts the others.
     """
     sums, groups = _sums(rows, headline(rows)), by_question(rows)
     most = max((n for _, n in sums.values()), default=0)
@@ -128,26 +127,25 @@ def at_k(
         if not value_of_question:
             continue
         value_Q, design = list(value_of_question.values()), design_of(list(value_of_question), units)
-        worth = 1 if name.startswith("maj") else most  # independent samples in a question's value, at most
+        worth = 1 if name.startswith("maj") else most  # independent samples per question, at most
         interval = stats.share([value * worth for value in value_Q], [worth] * len(value_Q), confidence, design)
         value = stats.weighted_mean(value_Q, design)
         out[name] = {"value": value, "n_questions": len(value_Q), **interval._asdict()}
     return out
 
 
-def majority(rows: Sequence[Row], question: Question) -> float | None:
-    """The leading verdict on the commonest answer among the samples of one question.
+def majority(rows: Sequence[ScoredCompletion], question: Question) -> float | None:
+    """Return the verdict on the majority answer among the samples of one question.
 
-    Tied answers share it equally, as a coin would choose. Samples without an answer do not vote; without any vote the
-    outcome is 0. None where nobody decided on a winner.
+    Tied answers share equally. Samples without an answer do not vote; without any vote the result is 0. None where a
+    winning answer is undecided.
     """
     verdicts: dict[str, list[float | None]] = {}
-    leads = headline(rows)
     for row in rows:
-        if row["finish_reason"] != "error" and row["answer"]:
-            verdicts.setdefault(_answer_key(row["answer"], question), []).append(value_of(row, leads))
+        if not row.failed and row.answer:
+            verdicts.setdefault(_answer_key(row.answer, question), []).append(row.correct)
     if not verdicts:
-        return None if all(row["finish_reason"] == "error" for row in rows) else 0.0
+        return None if all(row.failed for row in rows) else 0.0
     top = max(map(len, verdicts.values()))
     outcomes: list[float] = []
     for given in (group for group in verdicts.values() if len(group) == top):
@@ -159,7 +157,7 @@ def majority(rows: Sequence[Row], question: Question) -> float | None:
 
 
 def _answer_key(answer: str, question: Question) -> str:
-    """Equal for answers that say the same: a number by its value, an option or label by what it names."""
+    """Return a key that is equal for equivalent answers: numbers by value, options and labels by what they name."""
     if question.kind == "number":
         _, numbers = candidates(answer)
         if len(numbers) == 1:
@@ -176,19 +174,20 @@ def _answer_key(answer: str, question: Question) -> str:
 
 
 def compare(
-    rows_a: Sequence[Row],
-    rows_b: Sequence[Row],
+    rows_a: Sequence[ScoredCompletion],
+    rows_b: Sequence[ScoredCompletion],
     sampled: bool,
     confidence: float,
     samples: int,
     seed: int,
     units: Units | None = None,
 ) -> dict[str, Any] | None:
-    """Model b against a over the questions that both decided: exact McNemar, or paired means when `sampled`.
+    """Compare model b with model a on the questions decided for both: exact McNemar, or paired means when `sampled`.
 
-    Where questions share a document, or stand for unlike numbers, McNemar's test does not hold: paired means by whole
-    documents then decide. One completion a question has both tests, as `mcnemar` and `bootstrap`. The fields are those
-    of the `headline`; the other figures' tests stand under their names. None if there is no question that both decided.
+    Where questions share documents or have unequal weights, McNemar's test does not hold and paired means over whole
+    documents replace it. With one completion per question both tests are returned, as `mcnemar` and `bootstrap`. The
+    top-level fields are those of the `headline`; other figures' tests are under their names. None without a common
+    decided question.
     """
     leads = headline(rows_a)
     tests: dict[str, dict[str, Any] | None] = {}
@@ -211,7 +210,7 @@ def compare(
 
 
 def correct_for_many(paired: Mapping[str, Mapping[str, dict[str, Any] | None]]) -> None:
-    """Add `p_holm` to every test (pair of models -> mode -> test): Holm's p over all pairs, by mode and figure."""
+    """Add `p_holm` to every test (pair -> mode -> test): Holm's p over all pairs within a mode and figure."""
     for mode in {mode for modes in paired.values() for mode in modes}:
         leading = [test for modes in paired.values() if (test := modes.get(mode)) is not None]
         families = [leading] + [[test[f] for test in leading if test.get(f)] for f in TESTED]

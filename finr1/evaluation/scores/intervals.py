@@ -1,7 +1,7 @@
-"""Intervals and paired tests: how sure a score is, and whether two models differ on the same questions.
+"""Confidence intervals of scores, and paired tests of two models on the same questions.
 
-Letters: Q questions, S samples of a question, B resamples, U units. Samples of one question are not independent, and
-neither are questions on one document, so everything here counts, draws or flips whole units (`Design`).
+Letters: Q questions, S samples per question, B resamples, U units, H strata. Samples of one question are correlated,
+and so are questions on one document: whole units are counted, resampled or sign-flipped (`Design`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CELLS = 4_000_000  # numbers drawn at once: 32 MB
 
 
 class Interval(NamedTuple):
-    """A confidence interval and how it was made."""
+    """A confidence interval and its method."""
 
     low: float
     high: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Model b against model a on the same questions: `diff` = b - a, its interval, and a two-sided p."""
+    """Comparison of model b with model a on the same questions: `diff` = b - a, its interval, and a two-sided p."""
 
     n: int  # questions decided for both
     diff: float
@@ -35,15 +35,15 @@ class Paired(NamedTuple):
     high: float
     p: float
     method: str
-    gained: int  # questions on which b is better than a
-    lost: int
+    improved: int  # questions on which b does better than a
+    worsened: int
 
 
 class Design(NamedTuple):
-    """How the questions of a benchmark came to be asked, one entry a question.
+    """Survey design of the questions of a benchmark, one entry per question.
 
-    `weight_Q`: how many questions of the whole benchmark each stands for (any scale); `cluster_Q`: what must be drawn
-    as one, such as the document; `stratum_Q`: the category within which questions were drawn.
+    `weight_Q`: how many questions of the full benchmark each represents (any scale); `cluster_Q`: the sampling unit,
+    such as the document; `stratum_Q`: the category within which questions were sampled.
     """
 
     weight_Q: Sequence[float]
@@ -52,22 +52,22 @@ class Design(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether every question is a unit of its own and stands for as many as any other."""
+        """Whether every question is its own cluster and all weights are equal."""
         return len(set(self.weight_Q)) <= 1 and len(set(self.cluster_Q)) == len(self.cluster_Q)
 
 
 class _Units(NamedTuple):
-    """The units of a design: weighted totals of each column, and the stratum of each unit."""
+    """Weighted totals of each column per unit, and the stratum of each unit."""
 
     totals: Floats  # (columns, U)
     stratum_U: NDArray[np.intp]
 
 
 def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
-    """Sum the columns by unit. Strata are those of `stratum_Q` as far as they can be used.
+    """Sum the weighted columns per unit.
 
-    A cluster that lies in two strata makes them useless: all is one stratum. A stratum of one unit has no spread of its
-    own: all such are taken together (collapsed strata: Cochran, Sampling Techniques, 1977, §5A.12).
+    If a cluster lies in two strata, all units form one stratum. Strata of a single unit, which have no variance of
+    their own, are merged (collapsed strata: Cochran, Sampling Techniques, 1977, §5A.12).
     """
     columns = np.asarray(columns_Q, float)
     if design is None:
@@ -79,7 +79,7 @@ def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
 
 
 def _members(design: Design) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The unit of each question and the stratum of each unit, as `_units` says."""
+    """Return the unit of each question and the stratum of each unit, merged as in `_units`."""
     names, unit_Q = np.unique(np.asarray(design.cluster_Q), return_inverse=True)
     _, stratum_Q = np.unique(np.asarray(design.stratum_Q), return_inverse=True)
     stratum_U = np.zeros(len(names), np.intp)
@@ -95,37 +95,46 @@ def _members(design: Design) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return unit_Q, stratum_U
 
 
-def _z(confidence: float) -> float:
+def _tail(confidence: float) -> float:
+    """Return the probability of one tail; ValueError unless 0 < confidence < 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: it is a probability between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+    return (1 - confidence) / 2
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(1 - _tail(confidence))
+
+
+def _t(confidence: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.isf(_tail(confidence), freedom))
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share p = successes / n (Wilson, JASA 22, 1927).
+    """Return Wilson's score interval of a share (Wilson, JASA 22, 1927).
 
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n); n may be an effective, fractional count. ValueError if n <= 0.
+    Both counts may be fractional (effective sample sizes). ValueError unless 0 <= successes <= n and n > 0.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"successes={successes}, n={n}: a share needs 0 <= successes <= n and n > 0")
-    z, p = _z(confidence), successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if p == 0 else max(0.0, (centre - half) / scale)
-    high = 1.0 if p == 1 else min(1.0, (centre + half) / scale)
-    return Interval(low, high, "wilson")
+    low, high = proportion_confint(successes, n, alpha=2 * _tail(confidence), method="wilson")
+    return Interval(
+        0.0 if successes == 0 else max(0.0, float(low)), 1.0 if successes == n else min(1.0, float(high)), "wilson"
+    )
 
 
 def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None = None) -> float:
-    """How many independent draws the samples are worth: p(1-p) / Var(p), at most as many as `_at_most` says.
+    """Return the effective sample size, p(1-p) / Var(p), bounded by `_at_most`.
 
     p = Σws/Σwn is a ratio over units, so Var(p) = Σ_h U_h/(U_h-1) Σ(z - z̄_h)² / (Σwn)² with z = w(s - p n) summed by
-    unit (linearised: Cochran, Sampling Techniques, 1977, §6; units within strata as drawn with replacement). U/(U-1)
-    takes the same correction out of p(1-p). S equal samples of each of Q questions are worth Q; independent ones about
-    Q·S; those of categories that a model finds unlike hard are worth more than there are. Without any spread (p is 0 or
-    1) the samples tell nothing of their dependence, and the cautious answer is the number of units, less where their
-    weights differ (Kish).
+    unit (linearised: Cochran, Sampling Techniques, 1977, §6; units within strata sampled with replacement). U/(U-1)
+    applies the same correction to p(1-p). S identical samples of each of Q questions count as Q, independent ones as
+    about Q·S; stratified ones may count as more than there are. Where p is 0 or 1 the correlation cannot be estimated,
+    and the result is the number of units, fewer where their weights differ (Kish).
     """
     (s, n), stratum_U = _units(design, successes_Q, n_Q)
     there = n > 0
@@ -145,10 +154,10 @@ def effective_n(successes_Q: Sequence[float], n_Q: Sequence[float], design: Desi
 
 
 def _at_most(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design | None) -> float:
-    """What the samples would be worth were they all independent: (Σwn)² / Σw²n, or more where strata differ.
+    """Return the effective sample size of independent samples: (Σwn)² / Σw²n, or more where strata differ.
 
     Within strata, Var(p) = Σ_h W_h² p_h(1-p_h) / m_h with W_h the stratum's share of Σwn and m_h its own (Σwn)² / Σw²n.
-    Its p_h is taken as (p_h m_h + 1) / (m_h + 2), so that a few samples without spread are not taken for certainty.
+    p_h is smoothed to (p_h m_h + 1) / (m_h + 2), so that few samples without variance do not count as certainty.
     """
     weight_Q = [1.0] * len(n_Q) if design is None else design.weight_Q
     squares_Q = [w * n for w, n in zip(weight_Q, n_Q, strict=True)]
@@ -166,43 +175,30 @@ def _at_most(successes_Q: Sequence[float], n_Q: Sequence[float], design: Design 
 def share(
     successes_Q: Sequence[float], n_Q: Sequence[float], confidence: float = 0.95, design: Design | None = None
 ) -> Interval:
-    """Interval of Σw·successes / Σw·n over questions with several samples each: Wilson's at the effective n.
+    """Return Wilson's interval of Σw·successes / Σw·n at the effective sample size.
 
-    With one sample a question, each a unit of its own, this is Wilson's plain interval (Korn and Graubard, Survey
-    Methodology 24, 1998, put the effective n into the binomial interval in the same way). Where documents are the units
-    their spread is estimated from few of them: as they do, the effective n is lessened by (z/t)², t with as many
-    degrees of freedom as there are units more than strata.
+    With one sample per question and independent questions this is Wilson's plain interval. The effective sample size
+    enters as in Korn and Graubard (Survey Methodology 24, 1998), who also reduce it by (z/t)² for the few units its
+    variance is estimated from (t with U - H degrees of freedom); we do so where documents are the units.
     """
     if max(n_Q, default=0) <= 1 and (design is None or (design.plain and len(set(design.stratum_Q)) <= 1)):
         return wilson(float(np.sum(successes_Q)), float(np.sum(n_Q)), confidence)
     n = effective_n(successes_Q, n_Q, design)
     (s, total), stratum_U = _units(design, successes_Q, n_Q)
     if design is not None and len(stratum_U) < len(n_Q):
-        z = _z(confidence)
-        n *= (z / _t(z, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
+        n *= (_z(confidence) / _t(confidence, max(1, len(stratum_U) - len(np.unique(stratum_U))))) ** 2
     interval = wilson(min(1.0, float(s.sum()) / float(total.sum())) * n, n, confidence)
     return interval._replace(method=f"wilson at effective n over {over(design)}")
 
 
-def _t(z: float, freedom: int) -> float:
-    """Student's quantile where z is the normal one (Abramowitz and Stegun, 1964, 26.7.5): to 0.2% from 3 degrees on."""
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / float(freedom) ** k for k, term in enumerate(terms, 1))
-
-
 def weighted_mean(values_Q: Sequence[float], design: Design | None = None) -> float:
-    """Σwv / Σw."""
+    """Return Σwv / Σw."""
     weight = np.ones(len(values_Q)) if design is None else np.asarray(design.weight_Q, float)
     return float(np.dot(weight, np.asarray(values_Q, float)) / weight.sum())
 
 
 def over(design: Design | None) -> str:
-    """What the units are called."""
+    """Return what the units are, for the name of a method."""
     if design is None:
         return "questions"
     units = "questions" if len(set(design.cluster_Q)) == len(design.cluster_Q) else "documents"
@@ -210,9 +206,9 @@ def over(design: Design | None) -> str:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that one of k samples, drawn from n of which c are right, is right: 1 - C(n-c, k) / C(n, k).
+    """Return the probability that at least one of k samples is right, given c right of n: 1 - C(n-c, k) / C(n, k).
 
-    Unbiased for the chance with k fresh samples (Chen et al., arXiv 2107.03374, eq. 1). ValueError unless
+    An unbiased estimate (Chen et al., arXiv 2107.03374, eq. 1). ValueError unless
     0 <= c <= n and 1 <= k <= n.
     """
     if not (0 <= c <= n and 1 <= k <= n):
@@ -221,19 +217,14 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: max over i <= j of min(1, (m - i) p_(i)), i from 0.
+    """Return Holm's adjusted p-values in the order given (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    from statsmodels.stats.multitest import multipletests
 
-    Holm, Scandinavian Journal of Statistics 6, 1979.
-    """
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
 
 
 def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: Design | None = None) -> Floats:
-    """Means Σwv/Σw of B resamples of the units, with replacement and within their strata: shape (B,)."""
+    """Return the means Σwv/Σw of B resamples of the units within strata, with replacement: shape (B,)."""
     (value_U, weight_U), stratum_U = _units(design, values_Q, [1.0] * len(values_Q))
     rng = np.random.default_rng(seed)
     sums = np.zeros((2, samples))
@@ -248,7 +239,7 @@ def bootstrap_means(values_Q: Sequence[float], samples: int, seed: int, design: 
 
 
 def resampled_weights(n: int, samples: int, seed: int, design: Design | None = None) -> Iterator[Floats]:
-    """How often each of n questions counts in B resamples of the units, times its weight: pieces of shape (B', n)."""
+    """Yield the weights of n questions in B resamples of the units (count times weight), in chunks of shape (B', n)."""
     unit_Q, stratum_U = (np.arange(n), np.zeros(n, np.intp)) if design is None else _members(design)
     weight_Q = np.ones(n) if design is None else np.asarray(design.weight_Q, float)
     rng, step = np.random.default_rng(seed), max(1, _CELLS // n)
@@ -257,28 +248,29 @@ def resampled_weights(n: int, samples: int, seed: int, design: Design | None = N
         times_BU = np.empty((min(step, samples - i), len(stratum_U)))
         for members in strata:
             size, b = len(members), len(times_BU)
-            drawn = rng.integers(0, size, (b, size)) + size * np.arange(b)[:, None]  # a place of each's own
+            drawn = rng.integers(0, size, (b, size)) + size * np.arange(b)[:, None]  # one row of bins per resample
             times_BU[:, members] = np.bincount(drawn.ravel(), minlength=b * size).reshape(b, size)
         yield times_BU[:, unit_Q] * weight_Q
 
 
 def tails(n: int, confidence: float, design: Design | None = None) -> tuple[float, float]:
-    """Between which quantiles of resamples an interval lies: Φ(∓t √(U/(U-H))), Student's t of U-H degrees of freedom.
+    """Return the quantiles of an expanded percentile interval: Φ(∓t √(U/(U-H))), t with U-H degrees of freedom.
 
-    For U units in H strata (Hesterberg, The American Statistician 69, 2015: "expanded percentile interval"): as
-    many units as there are make percentiles too narrow by that factor, and the more so the fewer they are.
+    Plain percentiles are too narrow with few units (Hesterberg, The American Statistician 69, 2015).
     """
     stratum_U = np.zeros(n, np.intp) if design is None else _members(design)[1]
     units, freedom = len(stratum_U), max(1, len(stratum_U) - len(np.unique(stratum_U)))
-    tail = NormalDist().cdf(-_t(_z(confidence), freedom) * math.sqrt(units / freedom))
+    tail = NormalDist().cdf(-_t(confidence, freedom) * math.sqrt(units / freedom))
     return tail, 1 - tail
 
 
 def bootstrap(
     values_Q: Sequence[float], samples: int, seed: int, confidence: float = 0.95, design: Design | None = None
 ) -> Interval:
-    """Percentile interval of the mean over questions (Efron and Tibshirani, 1993, ch. 13), by whole units, within
-    strata (Davison and Hinkley, 1997, §3.2), at `tails`. ValueError if empty."""
+    """Return the percentile interval of the mean over questions (Efron and Tibshirani, 1993, ch. 13), at `tails`.
+
+    Units are resampled within strata (Davison and Hinkley, 1997, §3.2). ValueError if empty.
+    """
     if len(values_Q) == 0 or samples < 1:
         raise ValueError(f"{len(values_Q)} values, samples={samples}: nothing to resample")
     means = bootstrap_means(values_Q, samples, seed, design)
@@ -286,45 +278,44 @@ def bootstrap(
     return Interval(float(low), float(high), f"bootstrap over {over(design)}")
 
 
-def mcnemar_p(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p: min(1, 2·P[X <= min(gained, lost)]) with X ~ Binomial(gained + lost, 1/2)."""
-    n = gained + lost
-    tail: float = sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / (1 << n)
-    return min(1.0, 2 * tail)
+def mcnemar_p(improved: int, worsened: int) -> float:
+    """Return McNemar's exact two-sided p: min(1, 2·P[X <= min(improved, worsened)]), X ~ Binomial(their sum, 1/2)."""
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    return float(test([[0, improved], [worsened, 0]], exact=True).pvalue)
 
 
 def mcnemar(a_Q: Sequence[float], b_Q: Sequence[float], confidence: float = 0.95) -> Paired:
-    """Model b against a, right (1) or wrong (0) on the same questions, both decided.
+    """Compare model b with model a by right (1) and wrong (0) verdicts on the same questions.
 
     The p is McNemar's exact one; the interval of the difference is Bonett and Price's adjusted Wald (J. Educ. Behav.
-    Stat. 37, 2012): with g = (gained+1)/(Q+2) and l = (lost+1)/(Q+2), g - l ± z √((g + l - (g-l)²) / (Q+2)).
+    Stat. 37, 2012): with g = (improved+1)/(Q+2) and l = (worsened+1)/(Q+2), g - l ± z √((g + l - (g-l)²) / (Q+2)).
     """
     n = _paired_length(a_Q, b_Q)
-    # plain ints: NumPy's would overflow in the exact tail
-    gained = sum(bool(b > a) for a, b in zip(a_Q, b_Q, strict=True))
-    lost = sum(bool(b < a) for a, b in zip(a_Q, b_Q, strict=True))
-    g, l_ = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    improved = sum(bool(b > a) for a, b in zip(a_Q, b_Q, strict=True))
+    worsened = sum(bool(b < a) for a, b in zip(a_Q, b_Q, strict=True))
+    g, l_ = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
     half = _z(confidence) * math.sqrt((g + l_ - (g - l_) ** 2) / (n + 2))
     low, high = max(-1.0, g - l_ - half), min(1.0, g - l_ + half)
     return Paired(
         n,
-        (gained - lost) / n,
+        (improved - worsened) / n,
         low,
         high,
-        mcnemar_p(gained, lost),
+        mcnemar_p(improved, worsened),
         "exact McNemar test, adjusted Wald interval",
-        gained,
-        lost,
+        improved,
+        worsened,
     )
 
 
 def sign_flip_p(differences_Q: Sequence[float], samples: int, seed: int) -> float:
-    """Two-sided p of a paired permutation test: under H0 each question's difference is as likely with either sign.
+    """Return the two-sided p of a paired permutation test: under H0 each difference has either sign equally likely.
 
     p = (1 + #{|mean(±d)| >= |mean(d)|}) / (1 + B), which is never 0 (Phipson and Smyth, 2010).
     """
     d = np.asarray(differences_Q, float)
-    d = d[d != 0]  # a zero has no sign to flip
+    d = d[d != 0]  # zeros have no sign to flip
     if len(d) == 0:
         return 1.0
     rng, observed = np.random.default_rng(seed), abs(float(d.sum()))
@@ -343,9 +334,9 @@ def paired_means(
     confidence: float = 0.95,
     design: Design | None = None,
 ) -> Paired:
-    """Model b against a by the mean over S samples of each question: bootstrap interval, sign-flip p.
+    """Compare model b with model a by each question's mean over S samples: bootstrap interval, sign-flip p.
 
-    Whole units are drawn, and whole units change their sign: with several questions a document, the document's sum.
+    Whole units are resampled and sign-flipped: with several questions per document, the document's sum.
     """
     n = _paired_length(a_Q, b_Q)
     d = np.asarray(b_Q, float) - np.asarray(a_Q, float)

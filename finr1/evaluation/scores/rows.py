@@ -1,68 +1,147 @@
-"""A scored completion: graded by the rules, kept as a row, regraded when a rule changes."""
+"""A scored completion: generated, graded by the rules, kept as a row, rescored when a rule changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
 
 from finr1.answer.grade import grade
 from finr1.answer.tags import final_answer, last_box, parse
 from finr1.core.files import digest
+from finr1.core.jsonl import read_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question, Verdict
 from finr1.parts.engine.base import Engine, Request
 from finr1.settings.sampling import Sampling
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class JudgeVerdict:
+    """One verdict of a judge model: 1, 0 or None (undecided), the reason, and the judge that gave it."""
+
+    value: float | None
+    why: str
+    judge: str
 
 
-def grade_completion(question: Question, sample: int, completion: Completion, box_anywhere: bool = False) -> Row:
-    """The row of one completion. A failed call has no verdict at all: format and both accuracies are None.
+@dataclass(frozen=True)
+class ScoredCompletion:
+    """One row of `6_scores/<benchmark>/<model>.<mode>.jsonl`. Verdicts are 1, 0, or None where undecided.
 
-    Reasoning that a server returns apart stands in `text` as the thinking. `box_anywhere` reads a reply that has no
-    answer block in its last `\\boxed{}` after the thinking.
+    A failed call (`finish_reason="error"`) is undecided throughout. `judged_by` is empty where no judge model scores.
+    """
+
+    question_id: str
+    sample: int
+    text: str
+    finish_reason: str
+    error: str
+    n_tokens: int
+    well_formed: bool | None
+    format_why: str
+    answer: str | None  # as read from the answer block
+    strict: float | None  # verdict of the rules
+    strict_why: str
+    scaled: float | None  # verdict of the rules, tolerant of scale (0.118, 11.8%, 11.8)
+    scaled_why: str
+    paid: Sequence[int] | None = None  # prompt and completion tokens that a server charged for
+    prompt_hash: str = ""  # of the chat messages
+    judges: Sequence[JudgeVerdict] = ()  # one per repeat; empty where the judge model was not asked
+    judged: float | None = None  # verdict that counts where a judge model scores
+    judged_why: str = ""
+    judged_by: str = ""  # rules or llm
+
+    @property
+    def correct(self) -> float | None:
+        """The verdict that the headline accuracy counts: the judge's where a judge model scores, else strict."""
+        return self.judged if self.judged_by else self.strict
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call failed."""
+        return self.finish_reason == "error"
+
+    def value(self, figure: str) -> float | None:
+        """This row's value, 1, 0 or None, of a figure of `scores.figures`."""
+        if figure == "undecided":
+            return float(self.correct is None)
+        if figure == "truncated":
+            return float(self.finish_reason == "length")
+        value: float | None = getattr(self, _FIELD[figure])
+        return None if value is None else float(value)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """A row as read from JSON; keys that are no fields are ignored."""
+        known = {name: row[name] for name in _NAMES if name in row}
+        return cls(**known | {"judges": [JudgeVerdict(**verdict) for verdict in row.get("judges", ())]})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_NAMES = tuple(field.name for field in fields(ScoredCompletion))
+_FIELD = {
+    "format": "well_formed",
+    "accuracy_strict": "strict",
+    "accuracy_scaled": "scaled",
+    "accuracy_judged": "judged",
+}
+
+
+def read_rows(path: Path) -> list[ScoredCompletion]:
+    """The rows of a file; none where the file does not exist."""
+    return [ScoredCompletion.from_json(row) for row in read_jsonl(path)] if path.exists() else []
+
+
+def grade_completion(
+    question: Question, sample: int, completion: Completion, box_anywhere: bool = False, prompt_hash: str = ""
+) -> ScoredCompletion:
+    """Grade one completion by the rules.
+
+    Reasoning that a server returns separately is put back into `text` as the thinking block. `box_anywhere`: where a
+    reply has no answer block, read its last `\\boxed{}` after the thinking.
     """
     text = completion.text
     if completion.reasoning is not None:
         text = f"<think>\n{completion.reasoning.strip()}\n</think>\n{text}"
     if completion.finish_reason == "error":
-        failed = {"value": None, "why": f"failed call: {completion.error}"}
-        answer, well_formed, why, strict, scaled = None, None, "", failed, failed
+        answer, well_formed, why = None, None, ""
+        strict = scaled = Verdict(None, why=f"failed call: {completion.error}")
     else:
         parsed = parse(text)
         block = parsed.answer
         if block is None and box_anywhere and (box := last_box(text.rpartition("</think>")[2])) is not None:
             block = f"\\boxed{{{box}}}"
         answer = None if block is None else final_answer(block)
-        grades = grade(block, question)
         well_formed, why = parsed.well_formed, parsed.why
-        strict, scaled = _verdict(grades.strict), _verdict(grades.scaled)
-    paid = {"paid": list(completion.meta["paid"])} if "paid" in completion.meta else {}
-    return {
-        "question_id": question.id,
-        "sample": sample,
-        "text": text,
-        "finish_reason": completion.finish_reason,
-        "error": completion.error,
-        "n_tokens": len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
-        "format": well_formed,
-        "format_why": why,
-        "answer": answer,
-        "strict": strict,
-        "scaled": scaled,
-        **paid,
-    }
+        strict, scaled = grade(block, question)
+    return ScoredCompletion(
+        question_id=question.id,
+        sample=sample,
+        text=text,
+        finish_reason=completion.finish_reason,
+        error=completion.error,
+        n_tokens=len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
+        well_formed=well_formed,
+        format_why=why,
+        answer=answer,
+        strict=strict.value,
+        strict_why=strict.why,
+        scaled=scaled.value,
+        scaled_why=scaled.why,
+        paid=list(completion.meta["paid"]) if "paid" in completion.meta else None,
+        prompt_hash=prompt_hash,
+    )
 
 
-def regrade(question: Question, row: Row, box_anywhere: bool = False) -> Row:
-    """A row of an earlier evaluation by the rules of today: the same completion, for this question."""
-    meta = {"n_tokens": row["n_tokens"], **({"paid": row["paid"]} if "paid" in row else {})}
-    completion = Completion(row["text"], row["finish_reason"], error=row.get("error", ""), meta=meta)
-    return {**grade_completion(question, row["sample"], completion, box_anywhere), "asked": row["asked"]}
-
-
-def _verdict(verdict: Verdict) -> Row:
-    return {"value": verdict.value, "why": verdict.why}
+def regrade(question: Question, row: ScoredCompletion, box_anywhere: bool = False) -> ScoredCompletion:
+    """Grade a cached completion again by the current rules, for this question."""
+    completion = Completion(row.text, row.finish_reason, error=row.error, meta={"n_tokens": row.n_tokens})  # type: ignore[arg-type]
+    graded = grade_completion(question, row.sample, completion, box_anywhere, row.prompt_hash)
+    return replace(graded, paid=row.paid)
 
 
 def score(
@@ -70,19 +149,21 @@ def score(
     questions: Sequence[Question],
     system: str | None,
     sampling: Sampling,
-    on_rows: Callable[[list[Row]], None] | None = None,
+    on_rows: Callable[[list[ScoredCompletion]], None] | None = None,
     box_anywhere: bool = False,
-) -> list[list[Row]]:
-    """Ask every question at once; `on_rows` gets the graded rows of a question as soon as it is finished.
+) -> list[list[ScoredCompletion]]:
+    """Generate and grade `sampling.n` completions per question; returns the rows per question, in the given order.
 
-    Each row has `asked`, a hash of its chat. Returns the rows by question, `sampling.n` each, in the questions' order.
+    `on_rows` gets the rows of each question as soon as it is finished.
     """
-    graded: dict[int, list[Row]] = {}
+    graded: dict[int, list[ScoredCompletion]] = {}
 
     def done(index: int, completions: Sequence[Completion]) -> None:
-        question = questions[index]
-        asked = {"asked": digest(requests[index].messages)}
-        graded[index] = [grade_completion(question, i, c, box_anywhere) | asked for i, c in enumerate(completions)]
+        prompt_hash = digest(requests[index].messages)
+        graded[index] = [
+            grade_completion(questions[index], i, completion, box_anywhere, prompt_hash)
+            for i, completion in enumerate(completions)
+        ]
         if on_rows:
             on_rows(graded[index])
 
@@ -91,26 +172,14 @@ def score(
     return [graded[index] for index in range(len(questions))]
 
 
-def value_of(row: Row, figure: str) -> float | None:
-    """What a row says of a share: 1, 0, or None where it says nothing."""
-    if figure.startswith("accuracy_"):
-        value: float | None = row[figure.removeprefix("accuracy_")]["value"]
-        return value
-    if figure == "undecided":  # by what leads
-        return float(row["judged" if "judged" in row else "strict"]["value"] is None)
-    if figure == "truncated":
-        return float(row["finish_reason"] == "length")
-    return None if row["format"] is None else float(row["format"])
+def headline(rows: Sequence[ScoredCompletion]) -> str:
+    """The figure that stands for accuracy: the judge's where a judge model scored these rows, else strict."""
+    return "accuracy_judged" if any(row.judged_by for row in rows) else "accuracy_strict"
 
 
-def headline(rows: Sequence[Row]) -> str:
-    """The figure that stands for accuracy: the judge's where it has scored these rows, else the rules' strict one."""
-    return "accuracy_judged" if rows and "judged" in rows[0] else "accuracy_strict"
-
-
-def by_question(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
+def by_question(rows: Sequence[ScoredCompletion]) -> Mapping[str, list[ScoredCompletion]]:
     """Rows by question id, in the order of first appearance."""
-    grouped: dict[str, list[Row]] = {}
+    grouped: dict[str, list[ScoredCompletion]] = {}
     for row in rows:
-        grouped.setdefault(row["question_id"], []).append(row)
+        grouped.setdefault(row.question_id, []).append(row)
     return grouped

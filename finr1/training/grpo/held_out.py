@@ -19,7 +19,7 @@ from finr1.core.errors import ConfigError
 from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from finr1.core.ranks import ALONE, Ranks
 from finr1.core.types import Question, stable_id
-from finr1.evaluation.scores.rows import Row, score, value_of
+from finr1.evaluation.scores.rows import ScoredCompletion, score
 from finr1.settings.grpo import GrpoSettings
 from finr1.training.grpo.sampler import Sampler
 
@@ -75,7 +75,7 @@ class HeldOutEvaluation:
         metrics = {
             name: sum(decided) / len(decided)
             for name in ("accuracy_strict", "format", "undecided", "truncated")
-            if (decided := [value for row in rows if (value := value_of(row, name)) is not None])
+            if (decided := [value for row in rows if (value := row.value(name)) is not None])
         }
         out = {f"eval_{name.removesuffix('_strict')}": value for name, value in metrics.items()}
         if "eval_accuracy" in out:
@@ -85,15 +85,15 @@ class HeldOutEvaluation:
         self.rewards = []
         return {**out, "eval_s": time.perf_counter() - began}
 
-    def _answer(self, steps_done: int) -> list[Row]:
-        """Answer the questions greedily; grades them and writes the rows."""
+    def _answer(self, steps_done: int) -> list[ScoredCompletion]:
+        """Answer the questions greedily, grade the answers, write the rows."""
         s = self.settings.sampling
         greedy = replace(s, n=1, temperature=0.0, top_p=1.0, top_k=-1)
         with torch.autocast("cpu", enabled=False), torch.no_grad():
             own = score(self.sampler.engine, self.ranks.shard(self.questions), self.sampler.system, greedy)
-        rows = [{"steps_done": steps_done, **row} for rows in self.ranks.unshard(own) for row in rows]
+        rows = [row for rows in self.ranks.unshard(own) for row in rows]
         with JsonlWriter(self.path) as writer:
-            writer.write(*rows)
+            writer.write(*({"steps_done": steps_done, **row.to_json()} for row in rows))
         return rows
 
     @property

@@ -108,17 +108,12 @@ def test_the_share_is_a_seeded_choice_that_grows() -> None:
 def test_kappa_by_hand(
     table: tuple[int, int, int, int], agreement_: float, kappa: float | None, marginals: tuple[float, float]
 ) -> None:
-    found = cohen_kappa(*table)
-    assert found.n == sum(table) and found.agreement == pytest.approx(agreement_)
+    found = cohen_kappa(table)
+    assert found.agreement == pytest.approx(agreement_)
     assert (found.ones_a, found.ones_b) == pytest.approx(marginals)
     assert found.kappa is None if kappa is None else found.kappa == pytest.approx(kappa, abs=1e-12)
-    swapped = cohen_kappa(table[0], table[2], table[1], table[3])
+    swapped = cohen_kappa([table[0], table[2], table[1], table[3]])
     assert (swapped.kappa, swapped.ones_a, swapped.ones_b) == (found.kappa, found.ones_b, found.ones_a)
-
-
-def test_kappa_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one case"):
-        cohen_kappa(0, 0, 0, 0)
 
 
 def filtered(run_dir: Path, told: Sequence[tuple[str, str, str]], share: float = 1.0, **answer: Any) -> Path:
@@ -159,7 +154,7 @@ def table_of(run_dir: Path, settings: Any = SETTINGS) -> Any:
 def test_the_table_by_source_and_a_sample_of_each_disagreement(tmp_path: Path) -> None:
     found = table_of(filtered(tmp_path, TOLD))
     rows = {row["source"]: row for row in found["tables"]["says"]}
-    cells = ("n", "both", "only_rules", "only_judge", "neither", "one_silent")
+    cells = ("n", "both", "only_rules", "only_judge", "neither", "only_one_decided")
     assert {source: tuple(row[cell] for cell in cells) for source, row in rows.items()} == {
         "all sources": (7, 2, 1, 2, 2, 2),
         "finqa": (4, 2, 1, 0, 1, 0),
@@ -197,12 +192,12 @@ def test_the_audit_changes_no_outcome_and_marks_only_its_share(tmp_path: Path) -
 
 def test_where_nothing_can_be_compared_it_says_so(tmp_path: Path) -> None:
     found = table_of(filtered(tmp_path, TOLD, share=0.0))
-    assert found["note"].startswith("Rules and says never spoke of the same trace") and not found["samples"]
+    assert found["note"].startswith("Rules and says decided no trace in common") and not found["samples"]
     (row, *_) = found["tables"]["says"]
     assert (row["n"], row["kappa"], row["agreement"]) == (0, None, None)
     one = {"judge": {"answer": {"exact": SETTINGS["judge"]["answer"]["exact"]}}}
     assert table_of(tmp_path, one) == {
-        "judges": ["exact"], "tables": {}, "samples": [], "note": "One answer judge only (exact).",
+        "judges": ["exact"], "tables": {}, "samples": [], "note": "Only one answer judge (exact): nothing to compare.",
     }  # fmt: skip
     assert agreement(None, None, SETTINGS) is None and agreement(tmp_path, tmp_path, SETTINGS) is None
     assert other_judges({}) == [] and other_judges(SETTINGS) == ["says"]
@@ -238,11 +233,11 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
     write_json(folders["filter"] / "manifest.json", {"settings": SETTINGS, "counts": {}, "seconds": 1.0, "began": 1.0})
     page = render(summarise("r", run_dir, folders), {"questions": {}, "samples": []})
     assert "<th>rules and says</th>" in page and '<td class="n"><b>0.16</b></td>' in page
-    assert page.count("rules wrong, judge right") == 2 and "never spoke" not in page
+    assert page.count("rules wrong, judge right") == 2 and "no trace in common" not in page
     one = {"settings": {"judge": {"answer": {"exact": {"_target_": "finr1.parts.judge.exact.Exact"}}}}, "counts": {}}
     write_json(folders["filter"] / "manifest.json", {**one, "seconds": 1.0, "began": 1.0})
     page = render(summarise("r", run_dir, folders), {"questions": {}, "samples": []})
-    assert "One answer judge only (exact)." in page and "rules and says" not in page
+    assert "Only one answer judge (exact): nothing to compare." in page and "rules and says" not in page
 
 
 def test_small_parts() -> None:

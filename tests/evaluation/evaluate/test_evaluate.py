@@ -21,13 +21,14 @@ from finr1.evaluation.evaluate import run as evaluate
 from finr1.evaluation.evaluate.run import run as run_evaluate
 from finr1.evaluation.scores.figures import Unit, at_k, compare, correct_for_many, majority
 from finr1.evaluation.scores.figures import figures as figures_of
-from finr1.evaluation.scores.rows import grade_completion
+from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.base import OnDone, Request
 from finr1.run.context import Context
 from finr1.settings.evaluate import EvaluateSettings
 from finr1.settings.root import RootConfig
 from finr1.settings.sampling import Sampling
+from tests.helpers.scored import scored
 
 N = 10
 
@@ -140,20 +141,6 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return context
 
 
-def row(question_id: str, strict: float | None, *, tokens: int = 10, form: bool | None = True) -> dict[str, Any]:
-    verdict = {"value": strict, "why": ""}
-    return {
-        "question_id": question_id,
-        "sample": 0,
-        "answer": "1",
-        "finish_reason": "stop",
-        "n_tokens": tokens,
-        "format": form,
-        "strict": verdict,
-        "scaled": verdict,
-    }
-
-
 def test_scores_are_those_of_the_script(make: Any) -> None:
     engine = ScriptedPolicy()
     ctx = make(engine)
@@ -184,7 +171,7 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
     assert "figures" not in sampled
 
     greedy = table["paired"]["grpo_vs_sft"]["greedy"]
-    assert (greedy["gained"], greedy["lost"], greedy["diff"]) == (4, 0, pytest.approx(0.4))
+    assert (greedy["improved"], greedy["worsened"], greedy["diff"]) == (4, 0, pytest.approx(0.4))
     assert greedy["p"] == pytest.approx(2 / 16)
     assert table["paired"]["sft_vs_base"]["greedy"]["format"]["diff"] == 1
     assert table["paired"]["grpo_vs_sft"]["sampled"]["diff"] == pytest.approx((4 + 0.25) / 10)
@@ -210,7 +197,7 @@ def test_one_model_can_be_sampled_less_often(make: Any) -> None:
     assert (grpo["accuracy_strict"], grpo["method"]) == (0.9, "wilson")  # one sample: all but the first question
     paired = table["paired"]["grpo_vs_sft"]["sampled"]
     # Means of a question: sft 1 on the five even ones; grpo 1 on all but the first. They differ on 3, 5, 7, 9.
-    assert (paired["diff"], paired["gained"], paired["lost"], paired["n"]) == (pytest.approx(0.4), 4, 0, N)
+    assert (paired["diff"], paired["improved"], paired["worsened"], paired["n"]) == (pytest.approx(0.4), 4, 0, N)
     assert "sign-flip" in paired["method"] and paired["p"] == pytest.approx(2 / 16, abs=0.08)
     again = ScriptedPolicy(die_after=0)  # all is on disk, whatever each model's number of samples
     run_evaluate(make(again, models=["sft", "grpo"], samples={"grpo": 1}))
@@ -262,7 +249,7 @@ def test_a_finished_evaluation_builds_no_engine(make: Any) -> None:
 
 
 def test_undecided_rows_are_counted_and_never_averaged() -> None:
-    rows = [row("a", 1.0), row("b", 0.0), row("c", None), row("d", None)]
+    rows = [scored("a", 1.0), scored("b", 0.0), scored("c", None), scored("d", None)]
     figures = figures_of(rows, 0.95, 100, 0)
     assert figures["accuracy_strict"] == 0.5  # 1 of the 2 decided; 0.25 or 0.75 would count None
     assert (figures["undecided"], figures["n"], figures["n_decided_strict"]) == (0.5, 4, 2)
@@ -272,16 +259,16 @@ def test_undecided_rows_are_counted_and_never_averaged() -> None:
 
 
 def test_paired_test_leaves_out_what_either_side_left_undecided() -> None:
-    a = [row("a", 0.0), row("b", None), row("c", 0.0)]
-    b = [row("a", 1.0), row("b", 1.0), row("c", None)]
+    a = [scored("a", 0.0), scored("b", None), scored("c", 0.0)]
+    b = [scored("a", 1.0), scored("b", 1.0), scored("c", None)]
     test = compare(a, b, False, 0.95, 100, 0)
-    assert test is not None and (test["n"], test["gained"], test["lost"]) == (1, 1, 0)
+    assert test is not None and (test["n"], test["improved"], test["worsened"]) == (1, 1, 0)
     assert test["format"]["n"] == 3
     assert compare(a[1:2], b[2:], False, 0.95, 100, 0) is None
 
 
-def boxed(question_id: str, *answers: tuple[str, float | None]) -> list[dict[str, Any]]:
-    return [row(question_id, value) | {"sample": i, "answer": text} for i, (text, value) in enumerate(answers)]
+def boxed(question_id: str, *answers: tuple[str, float | None]) -> list[ScoredCompletion]:
+    return [scored(question_id, value, sample=i, answer=text) for i, (text, value) in enumerate(answers)]
 
 
 def test_figures_of_k_samples_by_hand() -> None:
@@ -307,7 +294,7 @@ def test_votes_tie_as_a_coin_falls_and_empty_hands_do_not_vote() -> None:
     assert majority(boxed("a", ("", 0.0), ("", 0.0), ("10", 1.0)), asked) == 1.0
     assert majority(boxed("a", ("", 0.0), ("", 0.0)), asked) == 0.0
     assert majority(boxed("a", ("x", None), ("x", None), ("10", 1.0)), asked) is None
-    error = {**row("a", None), "finish_reason": "error", "answer": None}
+    error = scored("a", None, finish_reason="error", answer=None)
     assert majority([error], asked) is None
     option = Question(
         "u", "d", "zh", "professional knowledge", "choice", asked.prompt, "B", choices={"A": "1", "B": "2"}
@@ -317,12 +304,12 @@ def test_votes_tie_as_a_coin_falls_and_empty_hands_do_not_vote() -> None:
 
 def test_questions_that_stand_for_more_count_more_and_documents_are_the_units() -> None:
     units = {"a": Unit(3.0, "p", ""), "b": Unit(1.0, "p", ""), "c": Unit(1.0, "q", "")}
-    rows = [row("a", 1.0), row("b", 0.0), row("c", 0.0, tokens=20)]
+    rows = [scored("a", 1.0), scored("b", 0.0), scored("c", 0.0, tokens=20)]
     found = figures_of(rows, 0.95, 100, 0, units)
     assert found["accuracy_strict"] == pytest.approx(3 / 5) and found["n"] == 3
     assert found["mean_tokens"] == pytest.approx((3 * 10 + 10 + 20) / 5)
     assert found["method"].endswith("over documents")
-    better = [row("a", 1.0), row("b", 1.0), row("c", 1.0)]
+    better = [scored("a", 1.0), scored("b", 1.0), scored("c", 1.0)]
     test = compare(rows, better, False, 0.95, 100, 0, units)
     assert test is not None and test["diff"] == pytest.approx(2 / 5)
     assert test["mcnemar"]["diff"] == pytest.approx(2 / 3) and test["p"] == test["bootstrap"]["p"]
@@ -345,9 +332,9 @@ def test_holm_goes_over_the_pairs_of_a_mode_and_figure() -> None:
 
 def test_a_failed_call_has_no_verdict() -> None:
     failed = grade_completion(question(3), 0, Completion("", "error", error="too long"))
-    assert (failed["format"], failed["strict"]["value"], failed["scaled"]["value"]) == (None, None, None)
-    assert "too long" in failed["strict"]["why"]
-    figures = figures_of([failed, row("a", 1.0)], 0.95, 100, 0)
+    assert (failed.well_formed, failed.strict, failed.scaled) == (None, None, None)
+    assert "too long" in failed.strict_why
+    figures = figures_of([failed, scored("a", 1.0)], 0.95, 100, 0)
     assert (figures["format"], figures["accuracy_strict"], figures["errors"], figures["mean_tokens"]) == (1, 1, 1, 10)
 
 
@@ -356,7 +343,7 @@ def test_rows_hold_what_the_report_shows(make: Any) -> None:
     run_evaluate(ctx)
     rows = {r["question_id"]: r for r in read_jsonl(ctx.folder / "sums" / "sft.greedy.jsonl")}
     wrong = rows[question(3).id]
-    assert (wrong["answer"], wrong["strict"]["value"], wrong["finish_reason"], wrong["n_tokens"]) == (
+    assert (wrong["answer"], wrong["strict"], wrong["finish_reason"], wrong["n_tokens"]) == (
         "7",
         0,
         "stop",
@@ -390,7 +377,7 @@ def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> Non
     label = f"{tmp_path.name}.5_grpo"
     assert table["scores"][label]["greedy"]["accuracy_strict"] == 0.9
     assert list(table["paired"]) == [f"{label}_vs_sft"]
-    with pytest.raises(ConfigError, match="two models would be called sft"):
+    with pytest.raises(ConfigError, match="two models have the label sft"):
         asking.models_of(make(ScriptedPolicy(), models=["sft", "sft"]))
 
 

@@ -125,7 +125,7 @@ def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path:
     assert (found["n"], found["n_decided_strict"], found["accuracy_strict"]) == (12, 11, 6 / 11)
     assert (found["undecided"], found["truncated"]) == (1 / 12, 1 / 12)
     failed = next(row for row in rows(tmp_path) if row["finish_reason"] == "error")
-    assert failed["strict"] == {"value": None, "why": "failed call: HTTP 500: boom (5 attempts)"}
+    assert (failed["strict"], failed["strict_why"]) == (None, "failed call: HTTP 500: boom (5 attempts)")
 
 
 def test_a_server_that_goes_away_stops_the_stage_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
         # a gold that was wrong is mended: ids of questions change, their chats do not
         counts = run(tmp_path, settings(server, plus=0, sampled=True))
         assert len(server.seen) == asked
-        assert counts["scored_anew"] == 36 and "36 completions of an earlier attempt" in counts["notes"][0]
+        assert counts["rescored"] == 36 and "36 completions of an earlier attempt were rescored" in counts["notes"][0]
         assert scores(tmp_path)["accuracy_strict"] == scores(tmp_path, mode="sampled")["accuracy_strict"] == 1
         for cell, old in before.items():
             now = rows(tmp_path, cell)
-            assert [(r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in now if "paid" in r] == [
-                (r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in old if "paid" in r
+            assert [(r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in now if r["paid"]] == [
+                (r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in old if r["paid"]
             ]
         # a rule of grading: nothing is right any more
         set_aside_again = tmp_path / ".old" / "6_scores.20260102-000000"
@@ -213,7 +213,7 @@ def test_more_questions_are_asked_and_the_others_kept(tmp_path: Path) -> None:
         values = settings(server)
         values["benchmark"]["sizes"]["n"] = N + 5
         counts = run(tmp_path, values)
-        assert len(server.seen) == N + 5 and counts["scored_anew"] == N
+        assert len(server.seen) == N + 5 and counts["rescored"] == N
     assert [row["question_id"] for row in rows(tmp_path)]
     assert scores(tmp_path)["n"] == N + 5
 
@@ -231,13 +231,13 @@ def test_reasoning_that_comes_apart_is_the_thinking(tmp_path: Path) -> None:
 def test_a_box_outside_the_form_counts_only_where_that_is_asked_for() -> None:
     asked = question("1 + 1?", "2")
     plain = Completion("Let me see.\nThe answer is \\boxed{2}.")
-    assert grade_completion(asked, 0, plain)["strict"]["value"] == 0
+    assert grade_completion(asked, 0, plain).strict == 0
     loose = grade_completion(asked, 0, plain, box_anywhere=True)
-    assert (loose["strict"]["value"], loose["answer"], loose["format"]) == (1, "2", False)
+    assert (loose.strict, loose.answer, loose.well_formed) == (1, "2", False)
     thought = Completion("<think>\\boxed{2}</think> I do not know.")
-    assert grade_completion(asked, 0, thought, box_anywhere=True)["strict"]["value"] == 0
+    assert grade_completion(asked, 0, thought, box_anywhere=True).strict == 0
     formed = Completion(render("Sum.", "\\boxed{3}") + " \\boxed{2}")  # an answer block is there: it counts
-    assert grade_completion(asked, 0, formed, box_anywhere=True)["strict"]["value"] == 0
+    assert grade_completion(asked, 0, formed, box_anywhere=True).strict == 0
 
 
 def test_names_of_models_and_what_they_are_part_of(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from finr1.core.jsonl import read_jsonl
 from finr1.core.types import Question
 from finr1.evaluation.evaluate import by_judge as judging
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.scores.rows import JudgeVerdict
 from finr1.parts.benchmark.base import Outcome
 from finr1.run.fingerprints import settings_of
 from finr1.run.stages import STAGES, chosen
@@ -125,7 +126,7 @@ def test_by_rules_no_judge_is_asked_though_one_is_chosen(tmp_path: Path) -> None
     # 1, 4, 7 right; 0, 3, 6 wrong; 2, 5, 8 undecided
     assert (found["accuracy_strict"], found["n_decided_strict"], found["undecided"]) == (0.5, 6, 1 / 3)
     assert table(tmp_path)["headline"] == "accuracy_strict" and "accuracy_judged" not in found and "judge" not in found
-    assert not {"judged", "judges"} & rows(tmp_path)[0].keys()
+    assert (rows(tmp_path)[0]["judged_by"], rows(tmp_path)[0]["judges"]) == ("", [])
 
 
 def test_llm_asks_about_every_answer_and_the_rules_stand_beside(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_llm_asks_about_every_answer_and_the_rules_stand_beside(tmp_path: Path) 
     assert found["intervals"]["accuracy_judged"] == {k: found[k] for k in ("low", "high", "method")}
     assert found["figures"] == {"right": 7} and table(tmp_path)["headline"] == "accuracy_judged"
     rules = found["judge"]["rules"]
-    counted = [rules[key] for key in ("n", "both", "only_rules", "only_judge", "neither", "one_silent")]
+    counted = [rules[key] for key in ("n", "both", "only_rules", "only_judge", "neither", "only_one_decided")]
     assert counted == [6, 3, 0, 1, 2, 3]
     # p_o = 5/6, p_e = 3/6 · 4/6 + 3/6 · 2/6 = 1/2, kappa = (5/6 - 1/2) / (1/2)
     assert rules["agreement"] == pytest.approx(5 / 6) and rules["kappa"] == pytest.approx(2 / 3)
@@ -150,11 +151,8 @@ def test_llm_asks_about_every_answer_and_the_rules_stand_beside(tmp_path: Path) 
     assert found["cost"]["paid_prompt_tokens"] == 10 * N and found["cost"]["paid_completion_tokens"] == 40 * N
     assert found["cost"]["money"] == pytest.approx((10 * N * 1 + 40 * N * 2) / 1e6)
     third = rows(tmp_path)[3]
-    assert third["strict"]["value"] == 0 and third["judged"] == {
-        "value": 1.0,
-        "why": "the judge model says right",
-        "by": "llm",
-    }
+    assert (third["strict"], third["judged"], third["judged_by"]) == (0, 1, "llm")
+    assert third["judged_why"] == "the judge model says right"
     assert [v["judge"] for v in third["judges"]] == ["model"]
 
 
@@ -164,7 +162,7 @@ def test_rules_then_llm_asks_only_about_what_rules_leave_open(tmp_path: Path) ->
     assert sorted(pair_of(seen)[0].split()[0] for seen in judge.seen) == ["about"] * 3
     found = cell(tmp_path)
     assert (found["accuracy_judged"], found["undecided"], found["judge"]["asked"]) == (6 / 9, 0, 3)
-    assert [row["judged"]["by"] for row in rows(tmp_path)] == ["rules", "rules", "llm"] * 3
+    assert [row["judged_by"] for row in rows(tmp_path)] == ["rules", "rules", "llm"] * 3
 
 
 def test_scoring_again_asks_the_judge_only_about_what_changed(tmp_path: Path) -> None:
@@ -217,11 +215,11 @@ def test_repeats_are_asked_apart_and_their_agreement_is_counted(tmp_path: Path) 
         assert len(judge.seen) == 3 * 3, "each repeat has an answer of its own in the cache"
     judged = {i: rows(tmp_path)[i] for i in (2, 5, 8)}
     assert [[v["value"] for v in row["judges"]] for row in judged.values()] == [[1, 0, 1], [1, 0, None], [None] * 3]
-    assert [row["judged"]["value"] for row in judged.values()] == [1.0, None, None]
-    assert judged[2]["judged"]["why"] == "2 of 3 times the judge says right"
-    assert judged[5]["judged"]["why"] == "1 of the judge's verdicts against 1"
+    assert [row["judged"] for row in judged.values()] == [1.0, None, None]
+    assert judged[2]["judged_why"] == "the judge says right in 2 of 3 repeats"
+    assert judged[5]["judged_why"] == "tie: 1 of the judge's verdicts against 1"
     found = cell(tmp_path)["judge"]
-    assert (found["asked"], found["undecided"], found["silent"]) == (3, 2, 4)
+    assert (found["asked"], found["undecided"], found["undecided_verdicts"]) == (3, 2, 4)
     # 2: one of three pairs agrees; 5: none of one. Pairs 1/6; ones 3 of 5: chance 0.36 + 0.16 = 0.52
     assert (found["repeats"]["n"], found["repeats"]["unanimous"]) == (2, 0)
     assert found["repeats"]["kappa"] == pytest.approx((1 / 6 - 0.52) / 0.48)
@@ -239,7 +237,7 @@ def test_a_failing_judge_request_costs_its_row_the_verdict_and_nothing_else(tmp_
         assert counts["judge_failed"] == 1 and "1 of 9 calls of the judge failed" in counts["notes"][-1]
     found = cell(tmp_path)
     assert (found["undecided"], found["n_decided_judged"], found["accuracy_judged"]) == (1 / 9, 8, 5 / 8)
-    assert rows(tmp_path)[4]["judged"]["why"].startswith("the judge's call failed: HTTP 500: boom")
+    assert rows(tmp_path)[4]["judged_why"].startswith("the judge's call failed: HTTP 500: boom")
     set_aside(tmp_path)
     with serve(good) as models, serve(fair) as judge:
         run(tmp_path, models, judge, scorer="llm")
@@ -272,15 +270,12 @@ def test_no_answer_is_wrong_and_a_failed_call_is_undecided_without_a_judge(tmp_p
         run(tmp_path, models, judge, scorer="llm")
         assert len(judge.seen) == N - 2
     cut, failed = rows(tmp_path)[1:3]
-    assert (cut["judged"]["value"], cut["judges"]) == (0, []) and (failed["judged"]["value"], failed["judges"]) == (
-        None,
-        [],
-    )
+    assert (cut["judged"], cut["judges"]) == (0, []) and (failed["judged"], failed["judges"]) == (None, [])
 
 
 def test_a_majority_needs_more_than_a_tie() -> None:
     def said(*values: float | None) -> float | None:
-        return judging.majority([{"value": value, "why": "w"} for value in values]).value
+        return judging.majority([JudgeVerdict(value, "w", "model") for value in values]).value
 
     assert [said(1.0), said(1.0, 0.0, 0.0), said(1.0, 0.0), said(None, 1.0), said(None, None)] == [1, 0, None, 1, None]
 

@@ -133,6 +133,10 @@ def test_a_card_shows_the_verdict_of_every_judge(tab: browser.Tab, page: Path) -
         setTimeout(() => done(rows()), 200); })"""
     )
     names = [cells[0] for cells in first]
-    assert names[:2] == ["gold", "answer read"] and {"rules, strict", "rules, scaled", "counts, by llm"} <= set(names)
+    assert names[:2] == ["gold", "answer read"] and {
+        "rules (strict)",
+        "rules (scale-tolerant)",
+        "final verdict (by llm)",
+    } <= set(names)
     assert sum(name.startswith(("model, ", "judge, ")) for name in names) == 2, "both repeats"
     assert len({cells[1] for cells in first if cells[0].startswith(("rules", "model"))} - {"undecided"}) == 2

@@ -9,9 +9,9 @@ from finr1.evaluation.report import charts, gather, page, samples
 
 def test_balanced_takes_every_kind_in_turn() -> None:
     rows = [{"question_id": str(i), "right": i < 2} for i in range(50)]
-    chosen = samples.balanced(rows, lambda row: row["right"], 10)
+    chosen = samples.balanced(rows, lambda row: row["right"], lambda row: (row["question_id"],), 10)
     assert len(chosen) == 10 and sum(row["right"] for row in chosen) == 2
-    assert samples.balanced(rows[::-1], lambda row: row["right"], 10) == chosen
+    assert samples.balanced(rows[::-1], lambda row: row["right"], lambda row: (row["question_id"],), 10) == chosen
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,21 @@ def test_figures_are_written_with_their_unit() -> None:
     assert [page.duration(s) for s in (4.21, 200, 3725, None)] == ["4.2 s", "3 min 20 s", "1 h 02 min", "–"]
 
 
-def test_a_fall_is_not_called_a_rise() -> None:
+def test_a_drop_is_not_called_an_improvement() -> None:
     test = {"n": 100, "diff": -0.2, "low": -0.3, "high": -0.1, "p": 0.001, "format": None}
     scores = {
         m: {mode: {"accuracy_strict": v, "format": 1.0} for mode in ("greedy", "sampled")}
         for m, v in (("a", 0.7), ("b", 0.5))
     }
     found = page.findings({"scores": scores, "paired": {"b_vs_a": {"greedy": test, "sampled": {**test, "high": 0.1}}}})
-    assert [f["word"] for f in found] == ["no clear change", "fell"]
+    assert [f["word"] for f in found] == ["no clear change", "worsened"]
     held = {"b_vs_a": {"greedy": {**test, "p_holm": 0.06}}}  # what many pairs make of it counts
     (card,) = page.findings({"scores": scores, "paired": held, "benchmarks": {"one": {}, "two": {}}})
-    assert (card["word"], card["p"], card["title"]) == ("no clear change", 0.06, "one, b vs a: right, strict, greedy")
+    assert (card["word"], card["p"], card["title"]) == (
+        "no clear change",
+        0.06,
+        "one, b vs a: accuracy (strict), greedy",
+    )
 
 
 def test_settings_by_dotted_key() -> None:

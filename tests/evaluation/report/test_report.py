@@ -22,7 +22,7 @@ from finr1.evaluation.report import samples
 from finr1.evaluation.report.run import run as run_report
 from finr1.evaluation.scores.figures import compare
 from finr1.evaluation.scores.figures import figures as figures_of
-from finr1.evaluation.scores.rows import grade_completion
+from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion
 from finr1.run.context import Context
 from finr1.settings.report import ReportSettings
 from finr1.settings.root import RootConfig
@@ -141,7 +141,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
         folder = run / "6_scores" / "unit"
         write_jsonl(folder / "questions.jsonl", (q.to_json() for q in asked))
         rate = {"base": 0.0, "sft": 0.5, "grpo": 0.9}
-        rows_of: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        rows_of: dict[tuple[str, str], list[ScoredCompletion]] = {}
         for model in rate:
             for mode, n in (("greedy", 1), ("sampled", 4)):
                 texts = [
@@ -150,7 +150,7 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
                     for s in range(n)
                 ]
                 rows_of[model, mode] = [grade_completion(q, s, Completion(t, token_ids=range(20))) for q, s, t in texts]
-                write_jsonl(folder / f"{model}.{mode}.jsonl", rows_of[model, mode])
+                write_jsonl(folder / f"{model}.{mode}.jsonl", (row.to_json() for row in rows_of[model, mode]))
         scores = {m: {mode: figures_of(rows_of[m, mode], 0.95, 200, 0) for mode in ("greedy", "sampled")} for m in rate}
         scores["sft"]["greedy"]["figures"] = {"macro_f1": 0.5}
         paired = {}
@@ -269,7 +269,7 @@ def test_filter_is_scored_against_the_planted_faults(whole: tuple[dict[str, Any]
     slipped = table["by_fault"]["slipped_number"]
     assert (slipped["planted"], slipped["missed"], slipped["caught"], slipped["undecided"]) == (10, 1, 8, 1)
     assert (slipped["recall"]["value"], slipped["recall"]["n"]) == (8 / 9, 9)
-    assert slipped["said_no"] == {"internal_consistency": 8}
+    assert slipped["failed_checks"] == {"internal_consistency": 8}
 
 
 def test_curves_and_their_ends_are_in_the_summary(whole: tuple[dict[str, Any], str]) -> None:
@@ -304,10 +304,10 @@ def test_page_shows_the_numbers_of_the_summary(whole: tuple[dict[str, Any], str]
             assert f"{100 * figures['accuracy_strict']:.1f}%" in text, (model, mode)
     lift = summary["paired"]["grpo_vs_sft"]["sampled"]["diff"]
     assert f"{100 * lift:+.1f} points" in text
-    assert "grpo vs sft: right, strict, sampled" in text
-    assert "sft vs base: form kept, greedy" in text
-    assert "1.5 GiB at the peak" in text
-    assert re.search(r"sft\s*12\.5 s\s*1\.5 GiB.*together\s*1 min 15 s\s*1\.5 GiB", text)
+    assert "grpo vs sft: accuracy (strict), sampled" in text
+    assert "sft vs base: well-formed, greedy" in text
+    assert "1.5 GiB peak memory" in text
+    assert re.search(r"sft\s*12\.5 s\s*1\.5 GiB.*total\s*1 min 15 s\s*1\.5 GiB", text)
     assert html.count('<svg class="line"') == 2 + 6
     assert "slipped number" in text and "macro f1" in text and "not run" not in text
 
@@ -334,7 +334,7 @@ def test_an_evaluation_alone_is_reported(tmp_path: Path) -> None:
     build(tmp_path, ("evaluate",))
     summary, html = make_report(tmp_path)
     assert summary["funnel"]["questions"] is None
-    assert "form kept" in html
+    assert "well-formed" in html
 
 
 def test_a_teacher_without_faults_has_no_confusion(tmp_path: Path) -> None:

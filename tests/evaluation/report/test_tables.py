@@ -50,7 +50,7 @@ def test_a_score_on_documents_that_were_trained_on_is_marked() -> None:
     (table,) = tables.leaders({"finqa": FIVE["finqa"], "tfns": seen})
     rows = {name: [entry.text() for entry in row] for name, row in table.rows()}
     assert rows["sft"][:2] == ["50.0 [40.0, 55.0]", "50.0 ‡ [40.0, 55.0]"] and "‡" not in "".join(rows["base"])
-    assert "‡ documents of this benchmark were among the model's training rows." in tables.to_markdown({"tfns": seen})
+    assert "‡ the model was trained on documents of this benchmark." in tables.to_markdown({"tfns": seen})
     latex = tables.to_latex({"tfns": seen})
     assert r"50.0 $^\ddagger$ [40.0, 55.0]" in latex
     assert "‡" not in tables.to_markdown(FIVE)
@@ -78,7 +78,7 @@ def test_markdown_and_latex_are_whole_tables() -> None:
     lines = tables.to_markdown(FIVE).splitlines()
     grid = [line for line in lines if line.startswith("|")]
     assert len(grid) == 2 + 2 + 5 and {line.count("|") for line in grid} == {8}
-    assert any(line.startswith("† published, not measured here: arXiv") for line in lines)
+    assert any(line.startswith("† published scores, not measured here: arXiv") for line in lines)
     latex = tables.to_latex({"a_b": bench(**{"x&y": 0.5}), "finqa": bench(**{"x&y": 0.25})})
     assert r"\begin{tabular}{lrrr}" in latex and r"model & a\_b & finqa & mean \\" in latex
     assert r"x\&y & 50.0 [40.0, 55.0] & 25.0 [15.0, 30.0] & 37.5 [30.4, 41.0] \\" in latex

@@ -31,7 +31,7 @@ def text_of(html: str) -> str:
 def test_the_page_shows_the_numbers_of_the_summary(made: tuple[dict[str, Any], str, Path]) -> None:
     summary, html, _ = made
     text = text_of(html)
-    for heading in ("By category", "Length and accuracy", "Judges, and where they disagree", "Cost and tokens"):
+    for heading in ("By category", "Accuracy by length", "Judge agreement", "Cost and tokens"):
         assert text.count(heading) == 2, heading  # once a benchmark
     for bench in summary["benchmarks"].values():
         assert bench["headline"] == "accuracy_judged"
@@ -44,9 +44,9 @@ def test_the_page_shows_the_numbers_of_the_summary(made: tuple[dict[str, Any], s
                 for group in cell["categories"]:
                     assert f"{group['category']} " in text and percent(group["value"]) in text
     asked = summary["judge"]
-    assert asked["failed"] > 0 and f"asked {asked['asked']:,} times, {asked['failed']:,} calls failed" in text
+    assert asked["failed"] > 0 and f"Judge model: {asked['asked']:,} calls, {asked['failed']:,} failed" in text
     assert html.count('<svg class="line"') == 2 * 2 * 2  # two benchmarks, models and modes
-    assert "right, as scored" in text and "accuracy by evaluate.scorer, greedy" in text
+    assert "accuracy (judged)" in text and "accuracy (judged), greedy" in text
 
 
 def test_the_csvs_have_the_numbers_of_the_summary(made: tuple[dict[str, Any], str, Path]) -> None:
@@ -57,7 +57,7 @@ def test_the_csvs_have_the_numbers_of_the_summary(made: tuple[dict[str, Any], st
     for line in scores:
         cell = summary["benchmarks"][line["benchmark"]]["scores"][line["model"]][line["mode"]]
         assert float(line["accuracy_judged"]) == cell["accuracy_judged"] and line["headline"] == "accuracy_judged"
-        assert float(line["repeats_alike"]) == cell["judge"]["repeats"]["unanimous"]
+        assert float(line["repeats_unanimous"]) == cell["judge"]["repeats"]["unanimous"]
         assert int(line["tokens"]) == cell["cost"]["tokens"] and float(line["money"]) == cell["cost"]["money"]
         mine = [r for r in broken if all(r[key] == line[key] for key in ("benchmark", "model", "mode"))]
         by_view = {view: [r for r in mine if r["view"] == view] for view in ("category", "length", "judge")}
@@ -87,7 +87,7 @@ def test_samples_of_a_question_and_every_paired_test_are_there(made: tuple[dict[
             assert [r["test"] for r in leads] == (["mcnemar", "bootstrap"] if mode == "greedy" else ["bootstrap"])
             (first,) = (r for r in leads if r["leads"] == "True")
             assert (float(first["p"]), float(first["p_holm"])) == (test["p"], test["p_holm"])
-    assert text.count("p, Holm") == text.count("McNemar resampling") == 2  # once a benchmark
+    assert text.count("p (Holm)") == text.count("p (McNemar) p (resampling)") == 2  # once a benchmark
 
 
 def test_the_p_of_each_test_of_a_pair() -> None:
@@ -119,7 +119,8 @@ def test_samples_carry_every_judges_verdict_and_whether_they_differ(made: tuple[
     samples = json.loads(found[1])["samples"]
     for sample in samples:
         names = [name for name, _, _ in sample["checks"]]
-        assert names[:3] == ["form", "rules, strict", "rules, scaled"] and names[-1].startswith("counts, by ")
+        assert names[:3] == ["well-formed", "rules (strict)", "rules (scale-tolerant)"]
+        assert names[-1].startswith("final verdict (by ")
         said = {value for name, value, _ in sample["checks"][1:-1] if value is not None}
         assert sample["disagree"] == (len(said) > 1)
     assert {"right", "wrong", "undecided"} == {sample["outcome"] for sample in samples}
@@ -155,4 +156,4 @@ def test_a_chart_of_groups_has_a_dot_and_an_interval_each_inside_its_frame() -> 
     assert svg.count('class="dot"') == svg.count('class="range"') == 2
     dots = [(float(x), float(y)) for x, y in re.findall(r'class="dot" cx="([\d.]+)" cy="([\d.]+)"', svg)]
     assert dots == [(charts.LEFT + 10, charts.HEIGHT - charts.BOTTOM), (charts.WIDTH - charts.RIGHT - 10, charts.TOP)]
-    assert "nothing was decided" in charts.bins("m", groups[2:])
+    assert "no decided completions" in charts.bins("m", groups[2:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finr1.evaluation.scores import intervals as stats
-from finr1.evaluation.scores.kappa import fleiss_kappa, two_judges
+from finr1.evaluation.scores.kappa import cohen_kappa, fleiss_kappa
 
 
 def test_fleiss_kappa_by_hand_and_equal_to_cohens_bound_cases() -> None:
@@ -19,7 +19,7 @@ def test_fleiss_kappa_by_hand_and_equal_to_cohens_bound_cases() -> None:
         fleiss_kappa([1], [1])
 
 
-def test_two_judges_without_a_case_say_nothing() -> None:
-    assert set(two_judges([0, 0, 0, 0]).values()) == {None}
-    found = two_judges([3, 0, 1, 2])
-    assert found["kappa"] == pytest.approx(2 / 3) and found["low"] == stats.wilson(5, 6).low
+def test_without_a_case_there_is_no_agreement() -> None:
+    assert set(cohen_kappa([0, 0, 0, 0])) == {None}
+    found = cohen_kappa([3, 0, 1, 2])
+    assert found.kappa == pytest.approx(2 / 3) and found.low == stats.wilson(5, 6).low

@@ -17,6 +17,7 @@ from finr1.evaluation.scores.figures import units_of
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.benchmark.held_out import HeldOut, allocate, class_figures
 from finr1.parts.source.files import _held_out
+from tests.helpers.scored import scored
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
 
@@ -104,12 +105,8 @@ def test_the_size_rule_samples_above_its_limit_and_says_what_each_row_stands_for
     assert {q.id for q in chosen} <= {q.id for q in rows}
     assert {q.id for q in chosen} != {q.id for q in HeldOut(Rows(rows), limit=101, stratify=["task"], seed=1).load()}
     # a model that is right on "2" alone: 0.9 of all rows, and so says the weighted sample
-    verdicts = [{"value": float(q.gold == "2"), "why": ""} for q in chosen]
-    scored = [
-        {"question_id": q.id, "finish_reason": "stop", "n_tokens": 1, "format": True, "strict": v, "scaled": v}
-        for q, v in zip(chosen, verdicts, strict=True)
-    ]
-    figures = figures_of(scored, 0.95, 100, 0, units_of(chosen))
+    rows_of_model = [scored(q.id, float(q.gold == "2"), tokens=1) for q in chosen]
+    figures = figures_of(rows_of_model, 0.95, 100, 0, units_of(chosen))
     assert figures["accuracy_strict"] == pytest.approx(0.9) != 91 / 101
     assert figures["method"] == "wilson at effective n over questions within categories"
     assert figures["low"] > stats.wilson(91, 101).low - 0.02
