@@ -120,7 +120,7 @@ MISTAKES = [  # (arguments, pattern of the error line)
     (["name="], r"name=: not the name of a folder"),
     (["name=", "dry_run=true"], r"name=: not the name of a folder"),
     (["seed=-1"], r"seed=-1: must be within 0 to 4294967295"),
-    (["paths.runs=/proc/none"], r"paths.runs=/proc/none: the run's folder cannot be made there"),
+    (["paths.runs=/proc/none"], r"paths.runs=/proc/none: the run folder cannot be created there"),
     (["engine.policy.kv_cache_gib=0"], r"engine.policy.kv_cache_gib=0: must be above 0"),
     (["name=../x"], r"name=\.\./x: not the name of a folder"),
     (["name=${nope}"], r"name=\$\{nope\}: Interpolation key 'nope' not found"),
@@ -261,7 +261,7 @@ def test_a_dry_run_builds_both_sft_mixes(
     assert entry.main([f"+experiment={name}", "dry_run=true", "sft.rows=chats.jsonl", "sft.turns=all"]) == 0
     out = capfd.readouterr().out
     assert "sft rows: chats of sft.rows=chats.jsonl, loss on all of the assistant's turns: found" in out
-    assert "a real run would stop: sft.allow_unchecked=false: the chats of chats.jsonl" in out
+    assert "a real run would stop: sft.allow_unchecked=false: the chats in chats.jsonl" in out
 
 
 @pytest.mark.usefixtures("here")

@@ -166,7 +166,7 @@ def test_progress_says_rate_cost_and_time_left(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     bar = Bar("distil: questions", total=100, done=90)
     bar.advance(text="7 tokens")
-    assert lines == ["  distil: questions 91/100 7 tokens, 12.0 min left"]  # 80 s for the first of ten: nine to go
+    assert lines == ["  distil: questions 91/100 7 tokens, 6.0 min left"]  # 40 s for the first of ten: nine to go
     monkeypatch.undo()
     questions(tmp_path, 3)
     with serve(good) as server, stage_context(tmp_path, "distil", **settings(server, price_out=1e4)) as ctx:

@@ -170,15 +170,18 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
         assert scores(tmp_path)["accuracy_strict"] == scores(tmp_path, mode="sampled")["accuracy_strict"] == 1
         for cell, old in before.items():
             now = rows(tmp_path, cell)
-            assert [(r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in now if r["paid"]] == [
-                (r["text"], r["n_tokens"], r["paid"], r["sample"]) for r in old if r["paid"]
-            ]
+            assert paid_rows(now) == paid_rows(old)
         # a rule of grading: nothing is right any more
         set_aside_again = tmp_path / ".old" / "6_scores.20260102-000000"
         (tmp_path / "6_scores").rename(set_aside_again)
         monkeypatch.setattr(scored, "grade", lambda answer, asked: scoring_zero(answer))
         run(tmp_path, settings(server, plus=0, sampled=True))
         assert len(server.seen) == asked and scores(tmp_path)["accuracy_strict"] == 0
+
+
+def paid_rows(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What was paid for, in an order of its own: rows are written as their requests finish."""
+    return sorted((r["text"], r["n_tokens"], tuple(r["paid"]), r["sample"]) for r in rows if r["paid"])
 
 
 def scoring_zero(answer: str | None) -> Any:

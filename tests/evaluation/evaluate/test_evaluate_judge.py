@@ -234,7 +234,7 @@ def test_a_failing_judge_request_costs_its_row_the_verdict_and_nothing_else(tmp_
 
     with serve(good) as models, serve(boom) as judge:
         counts = run(tmp_path, models, judge, scorer="llm")
-        assert counts["judge_failed"] == 1 and "1 of 9 calls of the judge failed" in counts["notes"][-1]
+        assert counts["judge_failed"] == 1 and "1 of 9 judge calls failed" in counts["notes"][-1]
     found = cell(tmp_path)
     assert (found["undecided"], found["n_decided_judged"], found["accuracy_judged"]) == (1 / 9, 8, 5 / 8)
     assert rows(tmp_path)[4]["judged_why"].startswith("the judge's call failed: HTTP 500: boom")

@@ -60,7 +60,7 @@ def test_a_step_is_graded_at_once_and_a_failure_is_never_0(tmp_path: Path) -> No
         assert reward.weight == 0.5 and max(seen.in_flight for seen in server.seen) >= 2
     assert [v.value for v in verdicts] == [1, 0, 1, 0, None, 0, 0]
     assert verdicts[5].why == "no answer block"
-    assert ctx.notes == ["1 of 3 calls of the judge failed: what they would have decided is undecided"]
+    assert ctx.notes == ["1 of 3 judge calls failed: their verdicts are undecided"]
 
 
 def test_the_reward_shares_the_filters_answer_cache(tmp_path: Path) -> None:
