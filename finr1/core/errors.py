@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 
 class Finr1Error(Exception):
     """An error that the user can fix."""
@@ -15,22 +13,6 @@ class ConfigError(Finr1Error, ValueError):
     def __init__(self, key: str, value: object, why: str, remedy: str) -> None:
         super().__init__(f"{key}={value}: {why}; {remedy}")
         self.words = (key, value, why, remedy)
-
-
-def check_least(prefix: str, settings: object, least: float, *names: str, above: bool = False) -> None:
-    """Raise ConfigError for the first of these fields that is below `least` (with `above`: not above it) or not finite.
-
-    None is accepted.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if not math.isfinite(value):
-            raise ConfigError(f"{prefix}.{name}", value, "not a finite number", "give a number")
-        if value < least or (above and value == least):
-            words = f"must be {'above' if above else 'at least'} {least:g}"
-            raise ConfigError(f"{prefix}.{name}", value, words, "give such a value")
 
 
 class DataError(Finr1Error, ValueError):

@@ -107,11 +107,7 @@ class JsonlWriter:
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Append these rows with one write to the kernel."""
-        self.write_lines(map(to_line, rows))
-
-    def write_lines(self, lines: Iterable[str]) -> None:
-        """Append rows already serialised by `to_line`."""
-        self._file.write("".join(lines))
+        self._file.write("".join(map(to_line, rows)))
         self._file.flush()
 
     def __enter__(self) -> Self:

@@ -16,8 +16,8 @@ class ChatSettings:
     base_url: str = "http://127.0.0.1:8000/v1"
     model: str | None = None  # the server's name for it; null: the first model that it serves
     api_key_env: str | None = None  # name of the environment variable that holds the key; null: none is sent
-    preset: str | None = None  # a scenario of finr1/prompt, such as compliance; null: prompt.system
-    ask: str | None = None  # one question, answered and done; null: a conversation
+    preset: str | None = None  # a scenario of finr1/core/prompt, such as compliance; null: prompt.system
+    ask: str | None = None  # ask one question and exit; null: a conversation
     temperature: float = least(0.7, 0)  # Fin-R1's model card
     top_p: float = above(0.8, 0, up_to=1)
     max_new_tokens: int = least(2048, 1)
@@ -26,6 +26,6 @@ class ChatSettings:
     def __post_init__(self) -> None:
         check_bounds("chat", self)
         if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
-            raise ConfigError("chat.base_url", "…", "not an address without a secret", "give one like https://host/v1")
+            raise ConfigError("chat.base_url", "…", "not an address, or it contains a secret", "give one like https://host/v1")
         if self.preset is not None and self.preset not in scenarios():
             raise ConfigError("chat.preset", self.preset, "no such scenario", f"use one of {', '.join(scenarios())}")

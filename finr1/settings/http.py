@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from finr1.core.errors import ConfigError, check_least
+from finr1.core.errors import ConfigError
+from finr1.settings.bounds import above, check_bounds, least
 
 CLIENTS = ("openai", "requests")
 LEAD_INS = ("vllm", "deepseek")
-
-
-def _operational(default: Any) -> Any:
-    """A setting that changes how the server is reached or how fast, never what it is asked: results stay valid."""
-    return field(default=default, metadata={"operational": True})
+# Settings that change how the server is reached or how fast, not what it is asked: completions on disk stay valid.
+OPERATIONAL = frozenset(
+    {"base_url", "client", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "retries"}
+    | {"backoff_s", "timeout_s", "max_spend_tokens", "max_spend_money", "price_in", "price_out"}
+)
 
 
 @dataclass(frozen=True)
@@ -28,38 +29,38 @@ class HttpSettings:
     n_in_one_request: bool = True
     lead_in: str | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    base_url: str = _operational("http://127.0.0.1:8000/v1")
-    client: str = _operational("openai")
-    api_key_env: str | None = _operational(None)
-    concurrency: int = _operational(64)
-    requests_per_minute: float | None = _operational(None)
-    tokens_per_minute: float | None = _operational(None)
-    retries: int = _operational(6)
-    backoff_s: float = _operational(1.0)
-    timeout_s: float = _operational(600.0)
-    max_spend_tokens: int | None = _operational(None)
-    max_spend_money: float | None = _operational(None)
-    price_in: float = _operational(0.0)
-    price_out: float = _operational(0.0)
+    base_url: str = "http://127.0.0.1:8000/v1"
+    client: str = "openai"
+    api_key_env: str | None = None
+    concurrency: int = least(64, 1)
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    retries: int = least(6, 0)
+    backoff_s: float = least(1.0, 0)
+    timeout_s: float = above(600.0, 0)
+    max_spend_tokens: int | None = None
+    max_spend_money: float | None = None
+    price_in: float = least(0.0, 0)
+    price_out: float = least(0.0, 0)
 
     @property
     def api_key(self) -> str:
-        """The key, read from the environment; empty where none is sent."""
+        """The key, read from the environment; empty if none is sent."""
         return os.environ.get(self.api_key_env or "", "").strip()
 
     @property
     def url(self) -> str:
-        """The address of chat completions."""
+        """The address of the chat completions endpoint."""
         return self.base_url.rstrip("/") + "/chat/completions"
 
     def check(self, key: str) -> None:
-        """Raise ConfigError for a setting that cannot work; `key` is where the settings stand in the config."""
+        """Raise ConfigError for the first invalid setting; `key` is the place of the settings in the configuration."""
 
         def refuse(name: str, why: str, remedy: str, value: object = None) -> None:
             raise ConfigError(f"{key}.{name}", getattr(self, name) if value is None else value, why, remedy)
 
         if not self.model:
-            refuse("model", "the server must be told which model to use", f"set {key}.model=<its name there>")
+            refuse("model", "the server needs a model name", f"set {key}.model=<its name there>")
         url = urlsplit(str(self.base_url))
         if url.scheme not in ("http", "https") or not url.hostname:
             refuse("base_url", "not an address", "give one like https://host/v1")
@@ -74,9 +75,7 @@ class HttpSettings:
             refuse("client", "no such client", f"use one of {', '.join(CLIENTS)}")
         if self.lead_in not in (None, *LEAD_INS):
             refuse("lead_in", "no such lead-in", f"use null or one of {', '.join(LEAD_INS)}")
-        check_least(key, self, 1, "concurrency")
-        check_least(key, self, 0, "retries", "backoff_s", "price_in", "price_out")
-        check_least(key, self, 0, "timeout_s", above=True)
+        check_bounds(key, self)
         for name in ("requests_per_minute", "tokens_per_minute", "max_spend_tokens", "max_spend_money"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 refuse(name, "no request could be sent", "use null for no limit")
@@ -84,4 +83,3 @@ class HttpSettings:
             refuse("max_spend_money", "it needs prices", f"set {key}.price_in and {key}.price_out")
 
 
-OPERATIONAL = frozenset(setting.name for setting in fields(HttpSettings) if setting.metadata.get("operational"))

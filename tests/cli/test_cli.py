@@ -130,7 +130,7 @@ MISTAKES = [  # (arguments, pattern of the error line)
     (["~nothing"], r"~nothing: no such setting"),
     (
         ["engine@engine.teacher=http"],
-        r"engine\.teacher\.model=None: the server must be told which model to use; set eng",
+        r"engine\.teacher\.model=None: the server needs a model name; set eng",
     ),
     (
         ["engine@engine.teacher=http", "engine.teacher.model=m", "engine.teacher.api_key_env=NO_SUCH_KEY"],

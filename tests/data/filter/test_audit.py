@@ -242,5 +242,5 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
 
 def test_small_parts() -> None:
     assert short("x" * 520) == "x" * 520 and short("a" * 300 + "b" * 300) == "a" * 200 + " […] " + "b" * 300
-    with pytest.raises(ConfigError, match=r"filter\.audit_share=1\.5: not a share of the traces; use 0 to 1"):
+    with pytest.raises(ConfigError, match=r"filter\.audit_share=1\.5: it is a share of the traces; use 0 to 1"):
         FilterSettings(audit_share=1.5)

@@ -339,7 +339,7 @@ def test_a_netrc_takes_no_key_s_place(monkeypatch: pytest.MonkeyPatch, client: s
 
 
 MISTAKES = [
-    ({"model": None}, "engine.model=None: the server must be told"),
+    ({"model": None}, "engine.model=None: the server needs a model name"),
     ({"base_url": "localhost:8000"}, "engine.base_url=localhost:8000: not an address"),
     ({"base_url": "https://me:pass@host/v1"}, "engine.base_url=…: it must not contain a secret"),
     ({"api_key_env": "sk-abc"}, "engine.api_key_env=…: not the name of an environment variable; give its name"),
