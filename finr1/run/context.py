@@ -81,7 +81,7 @@ class Context:
     @property
     def judge_fails(self) -> bool:
         """Whether the latest call of the judge's engine failed."""
-        return self._judge is not None and self._judge.failed_in_a_row > 0
+        return self._judge is not None and self._judge.consecutive_failures > 0
 
     def count_judge(self) -> dict[str, int]:
         """Calls and tokens of the judge's engine over all attempts at this stage; empty if no judge asks a model."""

@@ -26,6 +26,7 @@ class ChatSettings:
     def __post_init__(self) -> None:
         check_bounds("chat", self)
         if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
-            raise ConfigError("chat.base_url", "…", "not an address, or it contains a secret", "give one like https://host/v1")
+            why = "not an address, or it contains a secret"
+            raise ConfigError("chat.base_url", "…", why, "give one like https://host/v1")
         if self.preset is not None and self.preset not in scenarios():
             raise ConfigError("chat.preset", self.preset, "no such scenario", f"use one of {', '.join(scenarios())}")

@@ -15,7 +15,7 @@ class QuestionsSettings:
     limit_per_source: int | None = least(None, 1, why="no question would be left")
     drop_duplicates: bool = True
     # min Jaccard similarity of token bigrams; null: same wording only. Ours
-    near_duplicates: float | None = within(0.8, 0.5, 1, why="different questions would count as duplicates, or none would")
+    near_duplicates: float | None = within(0.8, 0.5, 1, why="not a usable similarity of duplicates")
     # remove training questions that also occur in a benchmark of this run, share an n-gram with one, or are on held-out
     # documents
     decontaminate: bool = True

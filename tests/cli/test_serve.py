@@ -103,7 +103,7 @@ def test_what_cannot_be_served_is_said_before(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"serve\.port={port}: 127\.0\.0\.1:{port} cannot be listened at"):
+        with pytest.raises(ConfigError, match=rf"serve\.port={port}: 127\.0\.0\.1:{port} cannot be bound"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
     with pytest.raises(ConfigError, match=r"serve\.tensor_parallel_size=0"):

@@ -1,9 +1,8 @@
-"""Stage `distil`: ask the teacher, keep every answer in `2_traces/traces.jsonl` as soon as it is there.
+"""Stage `distil`: generate traces with the teacher, each written to `2_traces/traces.jsonl` at once.
 
-A killed run goes on with the questions that lack an answer; nothing on disk is asked again. Failed calls are rows too
-(`finish_reason="error"`), except where the teacher gives nothing but errors: then the stage stops, and those calls are
-made again when it is resumed. An engine that streams is given all questions at once and answers in any order; at the
-end the file is put in the order of the questions, so that it does not depend on luck.
+A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`), unless every
+recent call failed: then the stage stops, and a resumed run repeats those calls. A streaming engine receives all
+questions at once and answers in any order; the file is sorted by question at the end, so that it is deterministic.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ if TYPE_CHECKING:
 
 
 class Ask(NamedTuple):
-    """A question and the numbers of the samples still wanted from it."""
+    """A question and the numbers of its missing samples."""
 
     question: Question
     samples: tuple[int, ...]
 
 
 class Tally:
-    """What rows of traces add up to."""
+    """Counts over rows of traces."""
 
     def __init__(self) -> None:
-        self.samples: dict[str, set[int]] = defaultdict(set)  # by question
+        self.samples: dict[str, set[int]] = defaultdict(set)  # sample numbers by question
         self.traces = self.failed = self.truncated = self.tokens = 0
-        self.paid = (0, 0)  # prompt and completion tokens, as a server counted them
+        self.paid = (0, 0)  # prompt and completion tokens charged by a server
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row."""
@@ -59,39 +58,39 @@ class Tally:
 
 
 def tally_of(path: Path, known: Container[str]) -> Tally:
-    """What is on disk of an earlier attempt. DataError for a row of a question that is not `known`."""
+    """Count the rows of an earlier attempt; DataError for a row whose question is not `known`."""
     tally = Tally()
     for number, row in enumerate(each_row(path, Trace.needed()) if path.exists() else (), 1):
         if row["question_id"] not in known:
             why = f"line {number} has an unknown question {row['question_id']}"
-            raise DataError(path, why, "delete that line, or give name=<other> to begin anew")
+            raise DataError(path, why, "delete that line, or start a new run with name=<other>")
         tally.add(row)
     return tally
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write `traces.jsonl`; returns the counts. Finr1Error when the teacher gives only errors, or costs too much."""
+    """Write `traces.jsonl`; returns the counts. Finr1Error if all recent calls failed, or at the spend ceiling."""
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
     questions = list(ctx.questions().values())
-    place = {question.id: number for number, question in enumerate(questions)}
-    before = tally_of(path, place)
+    position = {question.id: number for number, question in enumerate(questions)}
+    before = tally_of(path, position)
     asks = missing(questions, before.samples, cfg.sampling.n)
     with JsonlWriter(path) as writer, ctx.progress("questions", len(questions), len(questions) - len(asks)) as bar:
         if asks:
             engine = ctx.engines.get("teacher")
-            if isinstance(engine, PolicyEngine):  # the run's own model is the teacher: its weights as they came
+            if isinstance(engine, PolicyEngine):  # the run's own model is the teacher, with its original weights
                 from finr1.parts.model.folder import resolve
 
                 engine.load_folder(resolve(ctx.cfg.model))
             if isinstance(engine, StreamEngine):
                 engine.spent.prompt_tokens += before.paid[0]
                 engine.spent.completion_tokens += before.paid[1]
-            _Asker(ctx, engine, writer, bar, any_before=before.traces > before.failed).ask(asks)
+            _Generation(ctx, engine, writer, bar, any_before=before.traces > before.failed).run(asks)
     tally = Tally()
 
     def in_order(row: dict[str, Any]) -> tuple[int, int]:
         tally.add(row)
-        return place[row["question_id"]], row["sample"]
+        return position[row["question_id"]], row["sample"]
 
     sort_jsonl(path, in_order)
     ctx.tracker.log("distil", {"traces": tally.traces}, step=0)
@@ -106,28 +105,27 @@ def run(ctx: Context) -> dict[str, Any]:
     }
 
 
-def missing(questions: Sequence[Question], have: Mapping[str, Collection[int]], n: int) -> list[Ask]:
-    """What is still to be asked, in the order of the questions; `have`: the samples there are, by question."""
-    asks = (Ask(question, tuple(i for i in range(n) if i not in have.get(question.id, ()))) for question in questions)
+def missing(questions: Sequence[Question], done: Mapping[str, Collection[int]], n: int) -> list[Ask]:
+    """Return the missing samples in the order of the questions; `done`: existing sample numbers by question."""
+    asks = (Ask(question, tuple(i for i in range(n) if i not in done.get(question.id, ()))) for question in questions)
     return [ask for ask in asks if ask.samples]
 
 
 def messages_of(question: Question, system: str | None, boxed: bool) -> list[Message]:
-    """What the teacher is asked; `boxed` adds Fin-R1's instruction to a question that does not mention the box."""
+    """Return the teacher's chat; `boxed` adds Fin-R1's instruction to a question that does not mention `\\boxed`."""
     messages = chat(question, system)
     if boxed and "\\boxed" not in question.text:
         last = messages[-1]
-        words = load(f"boxed_{question.language}.v1")
-        messages[-1] = Message(role=last["role"], content=f"{last['content']}\n{words}")
+        instruction = load(f"boxed_{question.language}.v1")
+        messages[-1] = Message(role=last["role"], content=f"{last['content']}\n{instruction}")
     return messages
 
 
 def split_text(completion: Completion) -> tuple[str, str]:
-    """The reasoning and the final answer of a teacher's completion.
+    """Split a teacher's completion into its reasoning and its final answer.
 
-    Handles a teacher that returns its reasoning apart, the run's own tags, a text that lacks the opening tag
-    (DeepSeek-R1's template writes it), and one that never left its reasoning (no answer). A text without any tag is
-    an answer.
+    Handles reasoning in a separate field, this run's tags, a missing opening tag (DeepSeek-R1's template writes it into
+    the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
     """
     if completion.reasoning is not None:
         answer = parse(completion.text).answer
@@ -142,41 +140,41 @@ def split_text(completion: Completion) -> tuple[str, str]:
     return "", (head if answer is None else answer).strip()
 
 
-class _Asker:
-    """Hands the asks to the engine and the answers to the file."""
+class _Generation:
+    """Sends requests to the engine and writes its completions to the file."""
 
     def __init__(self, ctx: Context, engine: Engine, writer: JsonlWriter, bar: Bar, any_before: bool) -> None:
         self.ctx, self.engine, self.writer, self.bar = ctx, engine, writer, bar
         self.settings, self.system = ctx.cfg.distil, ctx.cfg.prompt.teacher_system
         self.lock = Lock()  # an engine may report from its own threads
-        self.any_good = any_before
-        self.failed: list[dict[str, Any]] = []  # rows of failed calls, held back until a call works
-        self.failed_questions = 0  # in a row
+        self.any_succeeded = any_before
+        self.failed: list[dict[str, Any]] = []  # rows of failed calls, not written until a call succeeds
+        self.failed_questions = 0  # consecutive
         self.tokens = 0
         self.began = monotonic()
         self.prompt_hash: dict[str, str] = {}  # of the questions in flight
 
-    def ask(self, asks: Sequence[Ask]) -> None:
-        """Ask all; what is answered is on disk at once."""
+    def run(self, asks: Sequence[Ask]) -> None:
+        """Generate all missing samples, each written when it arrives."""
         by_count: dict[int, list[Ask]] = defaultdict(list)  # a killed run may lack some samples of one question
         for ask in asks:
             by_count[len(ask.samples)].append(ask)
-        for count, same in sorted(by_count.items(), reverse=True):
+        for count, batch in sorted(by_count.items(), reverse=True):
             sampling = replace(self.settings.sampling, n=count)
             if isinstance(self.engine, StreamEngine):
-                self._stream(self.engine, same, sampling)
+                self._stream(self.engine, batch, sampling)
                 continue
-            for start in range(0, len(same), self.settings.chunk):
-                self._chunk(same[start : start + self.settings.chunk], sampling)
+            for start in range(0, len(batch), self.settings.chunk):
+                self._chunk(batch[start : start + self.settings.chunk], sampling)
                 self._stop_if_dead()
-        if not self.any_good:
+        if not self.any_succeeded:
             self._stop()
         self.writer.write(*self.failed)
 
     def _stream(self, engine: StreamEngine, asks: Sequence[Ask], sampling: Sampling) -> None:
         def on_done(index: int, completions: Sequence[Completion]) -> None:
             with self.lock:
-                self._keep(asks[index], completions)
+                self._record(asks[index], completions)
                 self._stop_if_dead()
 
         engine.stream(map(self._request, asks), sampling, on_done)
@@ -188,7 +186,7 @@ class _Asker:
             with self.lock:
                 if index not in seen:
                     seen.add(index)
-                    self._keep(asks[index], completions)
+                    self._record(asks[index], completions)
 
         requests = [self._request(ask) for ask in asks]
         for index, completions in enumerate(self.engine.generate(requests, sampling, on_done)):
@@ -199,21 +197,21 @@ class _Asker:
         self.prompt_hash[ask.question.id] = digest([text_hash(self.system), messages])
         return Request(messages, ask.question)
 
-    def _keep(self, ask: Ask, completions: Sequence[Completion]) -> None:
+    def _record(self, ask: Ask, completions: Sequence[Completion]) -> None:
         if len(completions) != len(ask.samples):
-            raise RuntimeError(f"{self.engine.name} gave {len(completions)} completions, not {len(ask.samples)}")
+            raise RuntimeError(f"{self.engine.name}: {len(completions)} completions for {len(ask.samples)} samples")
         prompt_hash = self.prompt_hash.pop(ask.question.id)
         rows: list[dict[str, Any]] = []
-        good = False
+        succeeded = False
         for sample, completion in zip(ask.samples, completions, strict=True):
             trace = to_trace(ask.question, sample, completion, self.engine.name, self.settings.sampling, prompt_hash)
             self.tokens += trace.n_tokens
-            good = good or trace.finish_reason != "error"
+            succeeded = succeeded or trace.finish_reason != "error"
             rows.append(trace.to_json())
-        if good:
+        if succeeded:
             self.writer.write(*self.failed, *rows)
             self.failed.clear()
-            self.failed_questions, self.any_good = 0, True
+            self.failed_questions, self.any_succeeded = 0, True
         else:
             self.failed += rows
             self.failed_questions += 1
@@ -232,14 +230,14 @@ class _Asker:
         first = self.failed[0]["error"] if self.failed else "no completion"
         raise Finr1Error(
             f"engine.teacher={self.engine.name}: the last {len(self.failed)} calls all failed, the first with "
-            f"`{first}`; mend the teacher and start again: it goes on with those calls"
+            f"`{first}`; fix the teacher and start again: those calls are repeated"
         )
 
 
 def to_trace(
     question: Question, sample: int, completion: Completion, teacher: str, sampling: Sampling, prompt_hash: str
 ) -> Trace:
-    """The row of one completion. Tokens: the engine's ids, or what a server reported (`meta.n_tokens`)."""
+    """Return the row of a completion; `n_tokens` counts the engine's ids, or is the server's `meta.n_tokens`."""
     reasoning, answer = ("", "") if completion.finish_reason == "error" else split_text(completion)
     meta: Mapping[str, Any] = completion.meta
     return Trace(

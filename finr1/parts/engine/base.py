@@ -1,7 +1,7 @@
-"""What writes completions: the protocol of every engine, and the sampling settings.
+"""Protocols of the engines, which generate completions.
 
-An engine is asked for many requests at once and answers in the same order, `sampling.n` completions each. A failed
-request is a completion with `finish_reason="error"`, never an exception that loses the others.
+An engine completes a batch of requests and returns `sampling.n` completions per request, in the order of the requests.
+A failed request is returned as a completion with `finish_reason="error"`; it never raises, which would lose the others.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One chat to complete. The question comes along so that `engine=worked` finds its program.
+    """One chat to complete, with its question (`engine=worked` needs the question's program).
 
-    `logprobs`: whether the completion's are read; an engine may leave them out where no request of a call wants them.
+    `logprobs`: whether the caller reads the completion's log-probs; an engine may omit them if no request needs them.
     """
 
     messages: Sequence[Message]
@@ -35,12 +35,12 @@ OnDone = Callable[[int, Sequence[Completion]], None]
 
 @runtime_checkable
 class Engine(Protocol):
-    """Writes completions.
+    """Generates completions.
 
-    A class may name in `operational` those of its settings that change how it is reached or how fast it works, but not
-    what it is asked: a stage on disk stays valid when they change. One whose weights live in this process says
-    `in_process = True`. A static `check_settings(node, key)` raises
-    ConfigError for settings that cannot work; it is asked before anything starts.
+    Optional class attributes: `operational` names the settings that affect only how the engine is reached or how fast
+    it works, so that changing them keeps finished stages valid; `in_process = True` marks an engine whose weights are
+    in this process; a static method `check_settings(node, key)` raises ConfigError for invalid settings, before any
+    stage starts.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the engine's resources."""
         ...
 
 
 @dataclass
 class Spend:
-    """Tokens paid for, and the prices (a million tokens) that turn them into money."""
+    """Tokens charged, and their prices per million tokens."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -67,11 +67,11 @@ class Spend:
 
     @property
     def tokens(self) -> int:
-        """Both kinds."""
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     def money(self, prompt_tokens: int | None = None, completion_tokens: int | None = None) -> float:
-        """What so many tokens cost; without arguments what was spent."""
+        """Return the cost of this many tokens; by default of the tokens charged."""
         prompt = self.prompt_tokens if prompt_tokens is None else prompt_tokens
         completion = self.completion_tokens if completion_tokens is None else completion_tokens
         return (prompt * self.price_in + completion * self.price_out) / 1e6
@@ -79,74 +79,74 @@ class Spend:
 
 @runtime_checkable
 class StreamEngine(Engine, Protocol):
-    """An engine that takes any number of requests at once, keeps as many in flight as it may, and counts the cost.
+    """An engine that draws requests from an iterable, limits those in flight, and counts the cost.
 
-    The first completion of a request carries what the request cost, `meta["paid"] = [prompt, completion]` tokens.
+    The first completion of a request holds its cost: `meta["paid"] = [prompt, completion]` tokens.
     """
 
     @property
     def spent(self) -> Spend:
-        """What was paid up to now; a stage that resumes adds what its rows say was paid before."""
+        """The cost so far; a resumed stage adds the cost of its earlier attempts."""
         ...
 
     def stream(self, requests: Iterable[Request], sampling: Sampling, on_done: OnDone) -> None:
-        """Complete every request, drawn from the iterable as there is room; nothing is kept after `on_done`.
+        """Complete every request, drawn from the iterable when there is capacity; results go to `on_done` only.
 
-        ConfigError when a spend ceiling ends it: `on_done` has then been called for all that was answered. An
-        exception of `on_done` ends it at once.
+        Raises ConfigError at the spend ceiling, after `on_done` was called for every answered request. An exception
+        raised by `on_done` stops the stream.
         """
         ...
 
 
 @runtime_checkable
 class PolicyEngine(Engine, Protocol):
-    """An engine whose weights can be replaced while it lives: what GRPO samples from and evaluation reuses."""
+    """An engine whose weights can be replaced: GRPO samples from it, and evaluation reuses it."""
 
     weights_version: str
-    weight_names: frozenset[str]  # checkpoint names of the weights that were put in last; none before
+    weight_names: frozenset[str]  # checkpoint names of the weights loaded last; empty before the first load
 
     def start(self) -> None:
-        """Build what the engine needs before its first request: all ranks call it, or none."""
+        """Build the engine before its first request. Collective: all ranks call it, or none."""
         ...
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
-        """Put these weights (checkpoint names, whole tensors) into the engine and forget cached prefixes."""
+        """Load weights (checkpoint names, unsharded tensors) and clear the prefix cache."""
         ...
 
     def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
-        """Natural-log probability, at temperature 1, of each token but the first given those before it."""
+        """Return the log-probability (natural, temperature 1) of each token after the first, given its prefix."""
         ...
 
     def sleep(self) -> bool:
-        """Give the accelerator's memory to the trainer; True if so: weights must then be loaded before sampling."""
+        """Free GPU memory for the trainer. Returns True if weights must be loaded again before sampling."""
         ...
 
     def load_folder(self, folder: Path) -> None:
-        """Put the weights of a saved model into the engine; nothing happens if they are there already."""
+        """Load the weights of a saved model, unless they are already loaded."""
         ...
 
 
 class Adapter(NamedTuple):
-    """A low-rank adapter of linear layers in peft's form."""
+    """A LoRA adapter of linear layers, in peft's format."""
 
     config: Mapping[str, Any]  # adapter_config.json
     weights: Mapping[str, Tensor]  # base_model.model.<layer>.lora_A.weight [r, in] and lora_B.weight [out, r]
 
     @property
     def layers(self) -> frozenset[str]:
-        """The layers that it changes, as transformers names them."""
+        """The adapted layers, by their names in transformers."""
         names = (name.removeprefix("base_model.model.") for name in self.weights)
         return frozenset(name.rpartition(".lora_")[0] for name in names)
 
 
 @runtime_checkable
 class AdapterEngine(PolicyEngine, Protocol):
-    """A policy engine that can take an adapter apart from the weights below it."""
+    """A policy engine that can load an adapter separately from the base weights."""
 
-    lora_sync: str  # merged: adapters come as part of the weights | adapter: apart
-    base_version: str  # of the weights put in last by `load_weights`; empty before, and when `sleep` has dropped them
-    adapter_layers: frozenset[str]  # those of the layers that the adapter changes which the engine took
+    lora_sync: str  # merged: adapters are merged into the weights | adapter: they are loaded separately
+    base_version: str  # version of the last `load_weights`; empty before it, and after `sleep` dropped the weights
+    adapter_layers: frozenset[str]  # the adapted layers that the engine accepted
 
     def load_adapter(self, adapter: Adapter, version: str) -> None:
-        """Sample and score with this adapter over the weights that are in, until weights or another one come."""
+        """Apply this adapter to the loaded weights until other weights or another adapter are loaded."""
         ...

@@ -1,8 +1,8 @@
-"""Answers that are asked for once: a file of them, and an engine that looks there first.
+"""A cache of completions on disk, and an engine that reads it before calling the engine behind it.
 
-The file is SQLite in WAL mode, so that threads and processes share it and a SIGKILL loses nothing that was reported. A
-row is found by the hash of the prompt, the name of the model, and the hash of all else that decides the answer (the
-engine's deciding settings and the sampling). It holds the model's words and what they cost: no prompt, no key.
+The cache is a SQLite file in WAL mode: threads and processes share it, and a SIGKILL loses no reported completion. The
+key of a row is the hash of the prompt, the model's name, and the hash of every other setting that affects the
+completion (of the engine and the sampling). A row holds the completion and its cost, not the prompt nor an API key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from finr1.settings.sampling import Sampling
 
 SETTING = "paths.judge_cache"
 VERSION = 1
-_BUSY_S = 120.0  # how long a process waits for another one's write
+_BUSY_S = 120.0  # how long to wait for another process's write
 _TABLES = """
     CREATE TABLE IF NOT EXISTS answers (
         prompt TEXT NOT NULL, model TEXT NOT NULL, settings TEXT NOT NULL,
@@ -40,7 +40,7 @@ _TABLES = """
 
 
 class Key(NamedTuple):
-    """What decides an answer: hash of the prompt, name of the model, hash of everything else."""
+    """What determines a completion: hash of the prompt, name of the model, hash of everything else."""
 
     prompt: str
     model: str
@@ -48,7 +48,7 @@ class Key(NamedTuple):
 
 
 class Account(NamedTuple):
-    """Calls that were made for a payer, those that failed, and the tokens that all of them cost."""
+    """A payer's calls, how many of them failed, and the tokens charged for all."""
 
     asked: int = 0
     failed: int = 0
@@ -57,10 +57,10 @@ class Account(NamedTuple):
 
 
 class AnswerCache:
-    """The file; None keeps the answers in this process alone.
+    """Completions by key in a SQLite file, or in memory if the path is None.
 
-    Safe between threads and between processes, on a local disk (SQLite's WAL needs shared memory: no NFS). ConfigError
-    for a file that is no cache of this version.
+    Safe to share between threads and processes, on a local disk only (SQLite's WAL needs shared memory: no NFS). Raises
+    ConfigError for a file that is not a cache of this version.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -73,23 +73,23 @@ class AnswerCache:
             )
             self._prepare()
         except (sqlite3.Error, OSError) as error:
-            remedy = f"give another file, or {SETTING}=null to do without"
+            remedy = f"give another file, or {SETTING}=null for no cache file"
             raise ConfigError(SETTING, path, f"not usable as a cache ({error})", remedy) from error
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last answers, a SIGKILL none
+        self._db.execute("PRAGMA synchronous = NORMAL")  # loses nothing to SIGKILL; a power cut may lose the last rows
         with self._writing():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, VERSION):
-                raise sqlite3.DatabaseError(f"its version is {version}, not {VERSION}")
+                raise sqlite3.DatabaseError(f"version {version}, expected {VERSION}")
             for statement in filter(str.strip, _TABLES.split(";")):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, begun as a writer: two that began as readers could not both go on."""
+        """A write transaction: one that starts as a reader fails if another process has written in between."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -99,7 +99,7 @@ class AnswerCache:
         self._db.execute("COMMIT")
 
     def get(self, key: Key) -> Completion | None:
-        """The answer kept under this key; None where there is none."""
+        """Return the completion of this key; None if there is none."""
         with self._lock:
             return self._get(key)
 
@@ -109,30 +109,30 @@ class AnswerCache:
         return Completion(*row) if row else None
 
     def put(self, key: Key, completion: Completion, payer: str = "") -> Completion:
-        """Keep an answer, and what it cost, before it counts; returns the one that is kept: the first one stays.
+        """Store a completion and charge the payer; returns the stored completion: the first of a key wins.
 
-        A failed call is charged to its payer and not kept: it comes back as it is.
+        A failed call is charged but not stored, and returned as it is.
         """
-        prompt, completed = completion.meta.get("paid", (0, 0))
+        prompt_tokens, completion_tokens = completion.meta.get("paid", (0, 0))
         failed = completion.finish_reason == "error"
         with self._lock, self._writing():
             if not failed:
                 self._db.execute(
                     "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (*key, _writable(completion.text), completion.finish_reason, prompt, completed),
+                    (*key, _encodable(completion.text), completion.finish_reason, prompt_tokens, completion_tokens),
                 )
             self._db.execute(
                 "INSERT INTO accounts VALUES (?, 1, ?, ?, ?) ON CONFLICT (payer) DO UPDATE SET "
                 "asked = asked + 1, failed = failed + excluded.failed, "
                 "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
                 "completion_tokens = completion_tokens + excluded.completion_tokens",
-                (payer, failed, prompt, completed),
+                (payer, failed, prompt_tokens, completion_tokens),
             )
-            kept = None if failed else self._get(key)
-        return kept or completion
+            stored = None if failed else self._get(key)
+        return stored or completion
 
     def account(self, payer: str) -> Account:
-        """What this payer has asked and paid for, over all processes."""
+        """Return this payer's calls and their cost, over all processes."""
         query = "SELECT asked, failed, prompt_tokens, completion_tokens FROM accounts WHERE payer = ?"
         with self._lock:
             return Account(*(self._db.execute(query, (payer,)).fetchone() or ()))
@@ -143,30 +143,33 @@ class AnswerCache:
         return int(count)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         with self._lock:
             self._db.close()
 
 
-def _writable(text: str) -> str:
-    """Lone surrogates, which a model may emit as escapes, have no UTF-8."""
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which a model may emit as escapes and UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
-    """32 hex digits of a chat."""
+    """Return the hash of a chat: 32 hex digits."""
     text = canonical([dict(message) for message in messages])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class CachedEngine:
-    """An engine that asks another one only what the cache does not hold; one completion a request.
+    """An engine that sends to another one only the requests missing from the cache; one completion per request.
 
-    `start` builds the other engine, when the first request needs it; `deciding` are those of its settings that change
-    what it answers. What `payer` paid before counts towards the engine's spend ceiling. Two equal requests are one, and
-    a failed call is not kept: it is asked again the next time.
+    Equal requests are sent once. Failed calls are not cached, and repeated the next time.
 
-    Finr1Error when `stop_after` calls in a row failed (0: never): a server that is gone would leave all undecided.
+    Args:
+        start: builds the other engine, when first needed.
+        deciding: those settings of the other engine that change its completions.
+        payer: whose earlier cost counts towards the engine's spend ceiling.
+        stop_after: Finr1Error after so many consecutive failed calls (0: never), as all verdicts of a dead judge would
+            be undecided.
     """
 
     def __init__(
@@ -181,63 +184,63 @@ class CachedEngine:
         self.cache, self.payer, self.stop_after = cache, payer, stop_after
         self._start, self._lock = start, Lock()
         self._engine: Engine | None = None
-        self.failed_in_a_row = 0
+        self.consecutive_failures = 0
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None, repeat: int = 0
     ) -> list[list[Completion]]:
-        """Complete every request, in order: from the cache, or by the engine and then from the cache.
+        """Complete every request, in order, from the cache or by the engine.
 
-        What is asked for the `repeat`-th time is an answer of its own; 0 is what everyone shares.
+        Each number of `repeat` has its own completions in the cache, to sample a judge several times.
         """
         if sampling.n != 1:
-            raise ValueError(f"the cache keeps one completion a request, not {sampling.n}")
+            raise ValueError(f"the cache keeps one completion per request, not {sampling.n}")
         results: list[list[Completion]] = [[] for _ in requests]
         settings = digest([self._deciding, asdict(sampling), *([{"repeat": repeat}] if repeat else [])])
-        places: dict[Key, list[int]] = {}
+        indices: dict[Key, list[int]] = {}  # equal requests share a key
         for index, request in enumerate(requests):
-            places.setdefault(Key(prompt_hash(request.messages), self.name, settings), []).append(index)
+            indices.setdefault(Key(prompt_hash(request.messages), self.name, settings), []).append(index)
 
         def report(key: Key, completion: Completion) -> None:
-            for index in places[key]:
+            for index in indices[key]:
                 results[index] = [completion]
                 if on_done:
                     on_done(index, results[index])
 
-        unknown: list[Key] = []
-        for key in places:
-            known = self.cache.get(key)
-            if known is None:
-                unknown.append(key)
+        missing: list[Key] = []
+        for key in indices:
+            cached = self.cache.get(key)
+            if cached is None:
+                missing.append(key)
             else:
-                report(key, known)
-        if unknown:
-            self._ask(unknown, [requests[places[key][0]] for key in unknown], sampling, report)
+                report(key, cached)
+        if missing:
+            self._complete(missing, [requests[indices[key][0]] for key in missing], sampling, report)
         return results
 
-    def _ask(
+    def _complete(
         self, keys: Sequence[Key], requests: Sequence[Request], sampling: Sampling, report: Callable[..., None]
     ) -> None:
         done: set[int] = set()
 
-        def keep(number: int, completions: Sequence[Completion]) -> None:
+        def store(number: int, completions: Sequence[Completion]) -> None:
             with self._lock:  # an engine may report from its own threads
                 if number in done:
                     return
                 done.add(number)
                 completion = self.cache.put(keys[number], completions[0], self.payer)
                 failed = completion.finish_reason == "error"
-                self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
+                self.consecutive_failures = self.consecutive_failures + 1 if failed else 0
                 report(keys[number], completion)
-                if 0 < self.stop_after <= self.failed_in_a_row:
+                if 0 < self.stop_after <= self.consecutive_failures:
                     self._stop(completion.error)
 
-        for number, completions in enumerate(self.engine.generate(requests, sampling, keep)):
-            keep(number, completions)
+        for number, completions in enumerate(self.engine.generate(requests, sampling, store)):
+            store(number, completions)
 
     @property
     def engine(self) -> Engine:
-        """The engine behind, started when first asked for."""
+        """The engine behind the cache, built when first needed."""
         if self._engine is None:
             self._engine = self._start()
             if isinstance(self._engine, StreamEngine):
@@ -248,22 +251,22 @@ class CachedEngine:
 
     @property
     def account(self) -> Account:
-        """What was asked and paid, earlier attempts included."""
+        """The payer's calls and their cost, including earlier attempts."""
         return self.cache.account(self.payer)
 
     def _stop(self, error: str) -> None:
         raise Finr1Error(
-            f"engine.judge={self.name}: the last {self.failed_in_a_row} calls all failed, the last with `{error}`; "
-            "mend the judge and start again: it goes on with those calls"
+            f"engine.judge={self.name}: the last {self.consecutive_failures} calls all failed, the last with "
+            f"`{error}`; fix the judge and start again: those calls are repeated"
         )
 
     def close(self) -> None:
-        """Close the cache; the engine belongs to whoever built it."""
+        """Close the cache, but not the engine, which `Engines` closes."""
         self.cache.close()
 
 
 class Repeat:
-    """A cached engine asked the same once more: its answers are kept apart from those of other repeats."""
+    """A cached engine whose completions are stored separately from those of other repeats."""
 
     def __init__(self, engine: CachedEngine, number: int) -> None:
         self.name, self._cached, self.number = engine.name, engine, number
@@ -275,11 +278,11 @@ class Repeat:
         return self._cached.generate(requests, sampling, on_done, self.number)
 
     def close(self) -> None:
-        """Nothing: the cached engine is its owner's."""
+        """Do nothing: the cached engine is closed by its owner."""
 
 
 def _model_name(deciding: Mapping[str, Any]) -> str:
-    """A name that a person can read: the server's for a model, the path of a local one, or the engine's class."""
+    """Return a readable name: the model's name at its server, a local model's path, or the engine's class."""
     model = deciding.get("model")
     path = model.get("path") if isinstance(model, Mapping) else getattr(model, "path", model)
-    return str(path or deciding.get("_target_", "")).removeprefix("finr1.engine.")
+    return str(path or deciding.get("_target_", "")).removeprefix("finr1.parts.engine.")

@@ -1,4 +1,4 @@
-"""Engines by the role they play in a run: teacher, judge, policy, or any that is scored."""
+"""Engines by their role in a run: teacher, judge, policy, or a model to score."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from finr1.core.files import canonical
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.cached import AnswerCache, CachedEngine
 
-RUN_MODELS = ("base", "sft", "grpo")  # what the policy engine is asked as
+RUN_MODELS = ("base", "sft", "grpo")  # models that the policy engine loads
 
 
 def is_role(name: str, engines: Mapping[str, Any]) -> bool:
-    """Whether a name in `evaluate.models` is that of an engine; the policy is asked by the names of its weights."""
+    """Whether a name in `evaluate.models` is an engine's role; the policy is scored under the names of its models."""
     return name in engines and name not in (*RUN_MODELS, "policy")
 
 
 def identity(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An engine's settings without its `operational` ones: what decides its completions."""
+    """Return an engine's settings without its `operational` ones: those that determine its completions."""
     operational = _declared(node, "operational") or ()
     return {setting: value for setting, value in node.items() if setting not in operational}
 
 
 def in_process(node: Mapping[str, Any] | None) -> bool:
-    """Whether the engine of these settings lives in this process, where its weights are replaced."""
+    """Whether the engine of these settings runs in this process, where its weights can be replaced."""
     return bool(_declared(node or {}, "in_process"))
 
 
 def _declared(node: Mapping[str, Any], name: str) -> Any:
-    """What the class of a `_target_` node declares under this name; None where it does not."""
+    """Return this attribute of the class of a `_target_` node; None if it has none."""
     if "_target_" not in node:
         return None
     module, _, kind = node["_target_"].rpartition(".")
@@ -41,10 +41,10 @@ def _declared(node: Mapping[str, Any], name: str) -> Any:
 
 
 class Engines:
-    """Engines by role (teacher, judge, policy, any that is scored), built when first asked for; equal nodes are one.
+    """Engines by role, built when first needed; roles with equal settings share an engine.
 
-    The in-process vLLM engine lives as long as the process: its weights are replaced, it is never built twice.
-    `on_built` is told the role of each one that is built.
+    The in-process vLLM engine is built once per process, and its weights are replaced. `on_built(role, engine)` is
+    called for each engine built.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Engines:
         self._cached: list[CachedEngine] = []
 
     def node(self, role: str) -> Mapping[str, Any]:
-        """The settings of the engine of this role; ConfigError where there is none."""
+        """Return the settings of this role's engine; ConfigError if no engine has the role."""
         if role not in self._nodes:
             raise ConfigError(f"engine.{role}", None, "no engine has this role", f"add engine@engine.{role}=<name>")
         return self._nodes[role]
 
     def get(self, role: str) -> Engine:
-        """The engine of this role."""
+        """Return the engine of this role."""
         node = self.node(role)
         key = canonical(node)
         if key not in self._built:
@@ -77,20 +77,20 @@ class Engines:
         return self._built[key]
 
     def policy(self) -> PolicyEngine:
-        """The engine whose weights the run replaces."""
+        """Return the engine whose weights the run replaces."""
         engine = self.get("policy")
         if not isinstance(engine, PolicyEngine):
             raise ConfigError("engine.policy", engine.name, "its weights cannot be replaced", "use engine.policy=vllm")
         return engine
 
     def cached(self, role: str, start: Callable[[], Engine], cache: Path | None, **more: Any) -> CachedEngine:
-        """The engine of this role behind a cache of its answers; `start` is called when it is first needed."""
+        """Return the engine of this role behind a cache of its completions; `start` builds it when first needed."""
         engine = CachedEngine(start, dict(identity(self.node(role))), AnswerCache(cache), **more)
         self._cached.append(engine)
         return engine
 
     def close(self) -> None:
-        """Close all that were built."""
+        """Close every engine built."""
         for engine in (*self._cached, *self._built.values()):
             engine.close()
         self._cached.clear()

@@ -1,4 +1,4 @@
-"""An engine that says what it is told to: for tests, and for trying a pipeline without a model."""
+"""An engine that returns scripted answers, for tests and for trying a pipeline without a model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ TEMPLATE = "<think>\nThe gold answer is {gold}.\n</think>\n<answer>\n\\boxed{{go
 
 
 class ScriptedEngine:
-    """Answers from a script; it has no tokens.
+    """Returns scripted answers, without tokens.
 
     Args:
-        answers: texts by question id (one, or a list gone through sample by sample and then again), or one list for all
-            questions, gone through request by request.
-        template: what questions without an answer of their own get; `{gold}` stands for the gold answer and `{sample}`
-            for the sample's number.
-        respond: dotted path of a function `(request, sample) -> text or Completion` that is asked first.
+        answers: texts by question id (one text, or a list indexed by sample, repeated), or one list for all questions,
+            indexed by request, repeated.
+        template: answer to questions that `answers` lacks; `{gold}` is replaced by the gold, `{sample}` by the sample's
+            number.
+        respond: dotted path of a function `(request, sample) -> text or Completion`, called first; if it returns None,
+            the script is used.
         fail_ids: questions whose calls fail.
-        fail_every: every so many-th request fails (0: none).
-        kill_after: end this process with SIGKILL when so many requests have been answered (0: never).
+        fail_every: every n-th request fails (0: none).
+        kill_after: send SIGKILL to this process after so many answered requests (0: never).
     """
 
     name = "scripted"
@@ -46,12 +47,12 @@ class ScriptedEngine:
         self.template = template
         self.respond = _function(respond) if isinstance(respond, str) else respond
         self.fail_ids, self.fail_every, self.kill_after = frozenset(fail_ids), fail_every, kill_after
-        self.asked: list[Request] = []  # every request so far, for the tests to look at
+        self.asked: list[Request] = []  # every request so far, for tests
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """Answer in order; a request that is to fail gives completions with `finish_reason="error"`."""
+        """Answer in order; a request scripted to fail returns completions with `finish_reason="error"`."""
         results: list[list[Completion]] = []
         for index, request in enumerate(requests):
             self.asked.append(request)
@@ -63,7 +64,7 @@ class ScriptedEngine:
         return results
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no resources."""
 
     def _complete(self, request: Request, sample: int) -> Completion:
         question, number = request.question, len(self.asked)

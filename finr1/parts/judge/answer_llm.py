@@ -14,16 +14,17 @@ _NEEDED = {"gold_answer": "the gold", "answer": "the answer"}
 
 
 class AnswerLlm(Judge):
-    r"""Asks the engine of role `judge` whether an answer equals the gold; None where no strict score comes back.
+    r"""Asks the engine of role `judge` whether an answer equals the gold; undecided if no reply has a strict score.
 
-    `prompt` is a template with `{gold_answer}`, `{answer}` and perhaps `{question}`:
-
-    - `judge_answer_of.v1`: rules first and no question, the paper's most reliable form (App. C, 100 answers x 5:
-      Qwen2.5-72B errs in 0.4%, with the question in 8.0%). Only images of it were published: the words are ours.
-    - `judge_answer_published.v1`: Fin-R1's README, verbatim (at 0a1c357); it shows the question.
-
-    `retries`: how often a reply without a score is asked for again (see `_asking`), before it is undecided.
-    `temperature`: above 0 only where one asks several times to see how far the judge agrees with itself.
+    Args:
+        prompt: template with `{gold_answer}`, `{answer}` and optionally `{question}`.
+            `judge_answer_of.v1` gives rules first and omits the question, the paper's most reliable prompt (App. C, 100
+            answers x 5: Qwen2.5-72B errs in 0.4%, with the question in 8.0%). The paper shows it as an image only; the
+            wording is ours. `judge_answer_published.v1` is the prompt in Fin-R1's README (at 0a1c357), verbatim, with
+            the question.
+        retries: further queries after a reply without a score (see `model_judge`).
+        max_new_tokens: limit of a reply.
+        temperature: above 0 only to measure how consistent the judge is over repeats.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class AnswerLlm(Judge):
         self._with_question = "question" in places_of(prompt, "judge.answer.answer_llm.prompt", _NEEDED)
 
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        """Verdicts in order; without a gold nothing is asked, and no answer is a wrong one."""
+        """Return verdicts in order, without a query for items without a gold (undecided) or an answer (wrong)."""
         answers = [final_answer(item.answer) for item in items]
         asked = [i for i, item in enumerate(items) if (item.question.gold or "").strip() and answers[i]]
         scores = dict(zip(asked, self.replies([self._ask(items[i], answers[i]) for i in asked], read_box), strict=True))

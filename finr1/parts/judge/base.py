@@ -1,4 +1,4 @@
-"""Judges of traces: answer judges (is it right?) and reasoning judges (is it good?), and the cascade over them."""
+"""Protocols of the judges: answer judges (correctness) and reasoning judges (seven criteria); and the judge cascade."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finr1.parts.engine.base import Engine
 
 @dataclass(frozen=True)
 class JudgeItem:
-    """What a judge sees: the question, the reasoning inside <think>, and the text of the answer block."""
+    """A judge's input: the question, the reasoning inside <think>, and the text of the answer block."""
 
     question: Question
     reasoning: str
@@ -22,12 +22,12 @@ class JudgeItem:
 
     @cached_property
     def grades(self) -> Grade:
-        """The rule's verdicts on the answer, worked out once for all who look."""
+        """The rules' verdicts on the answer, computed once."""
         return grade(self.answer, self.question)
 
 
 class AnswerJudge(Protocol):
-    """Says whether the final answer is right: 1, 0, or None when it cannot tell."""
+    """Judges whether the final answer is correct: 1, 0, or None if undecided."""
 
     name: str
 
@@ -35,7 +35,7 @@ class AnswerJudge(Protocol):
 
 
 class ReasoningJudge(Protocol):
-    """Says for each of the seven `CRITERIA` whether the reasoning holds it."""
+    """Judges whether the reasoning satisfies each of the seven `CRITERIA`."""
 
     name: str
 
@@ -44,7 +44,7 @@ class ReasoningJudge(Protocol):
 
 @runtime_checkable
 class AsksModel(Protocol):
-    """A judge or a reward that asks a model: it is given the engine of role `judge` before it is first called."""
+    """A judge or reward that queries a model: it receives the engine of role `judge` before its first call."""
 
     def ask_through(self, engine: Engine) -> None: ...
 
@@ -52,24 +52,24 @@ class AsksModel(Protocol):
 def ask_all(
     judges: Mapping[str, AnswerJudge], items: Sequence[JudgeItem], every: Collection[int] = ()
 ) -> list[dict[str, Verdict]]:
-    """Ask the judges in order; each sees what those before it left undecided, and the items numbered in `every`.
+    """Run the judges in order: each judges the items still undecided, and those at the indices `every`.
 
-    Returns each item's verdicts by the judge that gave them, in the order of the judges.
+    Returns for each item its verdicts by name of the judge, in the order of the judges.
     """
-    found: list[dict[str, Verdict]] = [{} for _ in items]
+    verdicts: list[dict[str, Verdict]] = [{} for _ in items]
     undecided: Sequence[int] = range(len(items))
     for name, judge in judges.items():
-        asked = sorted({*undecided, *every}) if every else undecided
-        if not asked:
+        indices = sorted({*undecided, *every}) if every else undecided
+        if not indices:
             break
-        for i, verdict in zip(asked, judge.judge([items[i] for i in asked]), strict=True):
-            found[i][name] = verdict
-        undecided = [i for i in undecided if found[i][name].value is None]
-    return found
+        for i, verdict in zip(indices, judge.judge([items[i] for i in indices]), strict=True):
+            verdicts[i][name] = verdict
+        undecided = [i for i in undecided if verdicts[i][name].value is None]
+    return verdicts
 
 
 def decided(verdicts: Mapping[str, Verdict]) -> tuple[Verdict, str]:
-    """The first verdict that decides, and its judge's name; where none does, the last judge's words and the name ""."""
+    """Return the first decided verdict and its judge's name; if there is none, the last verdict and an empty name."""
     last = Verdict(None, why="no judge")
     for name, verdict in verdicts.items():
         if verdict.value is not None:
@@ -79,5 +79,5 @@ def decided(verdicts: Mapping[str, Verdict]) -> tuple[Verdict, str]:
 
 
 def cascade(judges: Mapping[str, AnswerJudge], items: Sequence[JudgeItem]) -> list[tuple[Verdict, str]]:
-    """Each item's verdict with the name of the judge that gave it: `ask_all`, then `decided`."""
+    """Return each item's verdict and the name of its judge: `ask_all`, then `decided`."""
     return [decided(verdicts) for verdicts in ask_all(judges, items)]

@@ -1,4 +1,4 @@
-"""The rule-based answer judge: grades against the gold; what the rules cannot read stays undecided."""
+"""The rule-based answer judge: grades against the gold; answers that the rules cannot read stay undecided."""
 
 from __future__ import annotations
 

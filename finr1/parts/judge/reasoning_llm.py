@@ -11,14 +11,14 @@ from finr1.core.types import CRITERIA, Verdict
 from finr1.parts.judge.base import JudgeItem
 from finr1.parts.judge.model_judge import ONE_BOX, Ask, Judge, gold_of, places_of, read_box
 
-FORMS = {
+FORMS = {  # form -> default template
     "seven": "judge_reasoning_seven.v1",
     "each": "judge_reasoning_each.v1",
     "single": "judge_reasoning_published.v1",
 }
 _NEEDED = {"task_instruction": "the question", "reasoning": "the reasoning", "gold_answer": "the gold"}
 _PLACES = {
-    "seven": {"criteria": "the criteria", "reply": "the form of the reply"},
+    "seven": {"criteria": "the criteria", "reply": "the format of the reply"},
     "each": {"criterion": "one criterion"},
 }
 _SEVEN = "\n".join(f"{name}: \\boxed{{}}" for name in CRITERIA)
@@ -26,16 +26,17 @@ _LINE = re.compile(rf"^[ *\-\d.]*({'|'.join(CRITERIA)})[ *`]{{0,4}}: ?\\boxed\{{
 
 
 class ReasoningLlm(Judge):
-    r"""Asks the engine of role `judge` about a reasoning process; a criterion is None where no strict score comes back.
+    r"""Asks the engine of role `judge` about the reasoning; criteria without a strict score are undecided.
 
-    `form`:
+    The wording of `seven` and `each` is ours, as the paper shows its English prompts (Figs. 10 to 16) as images only.
 
-    - `seven`: one call, a verdict for each criterion (a line `<criterion>: \boxed{1|0}` each, all seven or none);
-    - `each`: one call a criterion;
-    - `single`: Fin-R1's published prompt, verbatim (README at 0a1c357): one score, which stands for all seven.
-
-    `prompt` names another template for the form. The words of `seven` and `each` are ours: of the paper's English
-    prompts (Figs. 10 to 16) only images were published. `retries` as in `answer_llm`.
+    Args:
+        form: `seven`: one call, with a line `<criterion>: \boxed{1|0}` per criterion, all seven or none;
+            `each`: one call per criterion;
+            `single`: the prompt in Fin-R1's README (at 0a1c357), verbatim: one score, used for all seven.
+        prompt: another template for the form.
+        retries: as in `answer_llm`.
+        max_new_tokens: limit of a reply.
     """
 
     def __init__(
@@ -49,39 +50,39 @@ class ReasoningLlm(Judge):
         places_of(self.prompt, f"{key}.prompt", {**_NEEDED, **_PLACES.get(form, {})})
 
     def judge(self, items: Sequence[JudgeItem]) -> list[dict[str, Verdict]]:
-        """Seven verdicts an item, in order."""
+        """Return seven verdicts per item, in order."""
         if self.form == "seven":
-            read = self.replies([self._ask(item, form=_SEVEN) for item in items], read_seven)
-            return [{name: _verdict((seven or {}).get(name), why) for name in CRITERIA} for seven, why in read]
+            replies = self.replies([self._ask(item, reply_format=_SEVEN) for item in items], read_seven)
+            return [{name: _verdict((scores or {}).get(name), why) for name in CRITERIA} for scores, why in replies]
         if self.form == "single":
             single = self.replies([self._ask(item) for item in items], read_box)
-            return [dict.fromkeys(CRITERIA, _verdict(value, why)) for value, why in single]
+            return [dict.fromkeys(CRITERIA, _verdict(score, why)) for score, why in single]
         asks = [self._ask(item, name) for item in items for name in CRITERIA]
         each = iter(self.replies(asks, read_box))
         return [{name: _verdict(*next(each)) for name in CRITERIA} for _ in items]
 
-    def _ask(self, item: JudgeItem, criterion: str = "", form: str = ONE_BOX) -> Ask:
+    def _ask(self, item: JudgeItem, criterion: str = "", reply_format: str = ONE_BOX) -> Ask:
         domain = str(item.question.meta.get("domain") or item.question.module)
-        described = fill("judge_criteria.v1", task_domain=domain).splitlines()
+        criteria = fill("judge_criteria.v1", task_domain=domain).splitlines()
         text = fill(
             self.prompt,
             task_instruction=item.question.text,
             reasoning=item.reasoning,
             gold_answer=gold_of(item.question, with_question=True),
             task_domain=domain,
-            criteria="\n".join(described),
-            criterion=next((line for line in described if line.startswith(f"{criterion}:")), ""),
+            criteria="\n".join(criteria),
+            criterion=next((line for line in criteria if line.startswith(f"{criterion}:")), ""),
             reply=_SEVEN,
         )
-        return Ask(text, item.question, form)
+        return Ask(text, item.question, reply_format)
 
 
 def read_seven(text: str) -> dict[str, float] | None:
-    """Each criterion's score, where every one has exactly one line, and no other box is there; else None."""
-    found = _LINE.findall(text)
-    if sorted(name for name, _ in found) != sorted(CRITERIA) or text.count("\\boxed") != len(found):
+    """Return the score of each criterion; None unless each has exactly one line and there is no other box."""
+    scores = _LINE.findall(text)
+    if sorted(name for name, _ in scores) != sorted(CRITERIA) or text.count("\\boxed") != len(scores):
         return None
-    return {name: float(value) for name, value in found}
+    return {name: float(value) for name, value in scores}
 
 
 def _verdict(value: float | None, why: str) -> Verdict:

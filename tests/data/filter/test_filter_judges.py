@@ -105,7 +105,7 @@ def test_what_the_model_cannot_say_is_undecided(tmp_path: Path) -> None:
         assert (counts["good"], counts["bad"], counts["undecided"]) == (4, 0, 4) and len(server.seen) == 4 * 3
     row = next(read_jsonl(tmp_path / "3_filtered" / "undecided.jsonl"))
     assert row["answer"] == {
-        "value": None, "answer": "words question 1 0", "why": "no score could be read (3 replies)", "judge": ""
+        "value": None, "answer": "words question 1 0", "why": "no score in the judge's reply (3 replies)", "judge": ""
     }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_what_decides_the_answer_decides_the_hit(tmp_path: Path) -> None:
     assert engine.asked == ["a"] * 5
     cached.generate([Request(requests("a")[0].messages, question("another question"))], GREEDY)
     assert len(engine.asked) == 5, "the question is not part of the prompt"
-    with pytest.raises(ValueError, match="one completion a request"):
+    with pytest.raises(ValueError, match="one completion per request"):
         cached.generate(requests("a"), Sampling(n=2, temperature=1.0))
 
 
@@ -118,7 +118,7 @@ def test_what_the_payer_paid_before_counts_towards_the_ceiling(tmp_path: Path) -
 def test_calls_that_all_fail_end_it_and_one_that_works_starts_the_count_anew(tmp_path: Path) -> None:
     cached = engine_over(tmp_path / "c", Counting(), stop_after=3)
     cached.generate(requests("fail 1", "fail 2", "good", "fail 3", "fail 4"), GREEDY)
-    with pytest.raises(Finr1Error, match=r"engine.judge=m: the last 3 calls all failed, the last with `down`; mend"):
+    with pytest.raises(Finr1Error, match=r"engine.judge=m: the last 3 calls all failed, the last with `down`; fix"):
         cached.generate(requests("fail 5", "more"), GREEDY)
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_cache_is_one_line(tmp_path: Path, content: bytes) -> 
 def test_a_cache_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "c") as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigError, match="its version is 99, not 1"):
+    with pytest.raises(ConfigError, match="version 99, expected 1"):
         AnswerCache(tmp_path / "c")
 
 

@@ -126,7 +126,7 @@ def test_a_malformed_reply_is_quoted_and_asked_for_again(text: Question) -> None
 
 def test_after_the_last_retry_it_is_undecided_never_wrong(text: Question) -> None:
     verdict, seen = judged(each(Reply(body=chat("maybe"))), text, "4亿")
-    assert verdict == (None, "4亿", "no score could be read (3 replies)") and len(seen) == 3  # type: ignore[arg-type]
+    assert verdict == (None, "4亿", "no score in the judge's reply (3 replies)") and len(seen) == 3  # type: ignore[arg-type]
     verdict, seen = judged(each(Reply(body=chat("maybe"))), text, "4亿", retries=0)
     assert verdict.value is None and len(seen) == 1  # type: ignore[attr-defined, arg-type]
 
@@ -134,7 +134,7 @@ def test_after_the_last_retry_it_is_undecided_never_wrong(text: Question) -> Non
 def test_a_reply_that_was_cut_is_no_reply(text: Question) -> None:
     cut = Reply(body=chat("\\boxed{0} would be wrong, as", finish_reason="length"))
     verdict, seen = judged(each(cut), text, "3", retries=1)
-    assert verdict == (None, "3", "the judge's reply was cut (2 replies)") and len(seen) == 2  # type: ignore[arg-type]
+    assert verdict == (None, "3", "the judge's reply was truncated (2 replies)") and len(seen) == 2  # type: ignore[arg-type]
 
 
 def test_a_failed_call_is_undecided_and_the_others_are_not_lost(text: Question) -> None:
@@ -192,7 +192,7 @@ def test_where_the_question_is_not_shown_the_gold_says_what_only_it_would_say() 
     ("settings", "words"),
     [
         ({"prompt": "judge_answer.v9"}, r"judge.answer.answer_llm.prompt=judge_answer.v9: no such prompt text"),
-        ({"prompt": "finqa.v1"}, r"prompt=finqa.v1: it has no place for the gold \(\{gold_answer\}\)"),
+        ({"prompt": "finqa.v1"}, r"prompt=finqa.v1: it has no placeholder \{gold_answer\} for the gold"),
         ({"retries": -1}, r"judge.answer_llm.retries=-1"),
     ],
 )

@@ -99,7 +99,7 @@ def test_one_malformed_line_of_seven_is_asked_for_again_then_all_are_undecided()
     assert seen[1].body["messages"][-1]["content"].endswith(": " + seven("*******").replace("*", ""))
     ([verdicts], seen) = judged(each(bad))
     assert values(verdicts) == [None] * 7 and len(seen) == 3
-    assert verdicts["diversity"].why == "no score could be read (3 replies)"
+    assert verdicts["diversity"].why == "no score in the judge's reply (3 replies)"
 
 
 def test_a_call_a_criterion_leaves_only_that_one_open() -> None:
@@ -159,8 +159,8 @@ def test_after_the_rules_the_model_is_asked_only_where_it_can_turn_the_outcome()
     ("settings", "words"),
     [
         ({"form": "six"}, r"reasoning_llm.form=six: no such form; use one of seven, each, single"),
-        ({"prompt": "judge_reasoning_published.v1"}, r"it has no place for the criteria"),
-        ({"form": "each", "prompt": "judge_answer_of.v1"}, r"it has no place for the question"),
+        ({"prompt": "judge_reasoning_published.v1"}, r"no placeholder \{criteria\} for the criteria"),
+        ({"form": "each", "prompt": "judge_answer_of.v1"}, r"no placeholder \{task_instruction\} for the question"),
     ],
 )
 def test_settings_that_cannot_work_are_one_line(settings: dict[str, Any], words: str) -> None:

@@ -1,8 +1,8 @@
-"""Engine `worked`: writes a question's own program out as a reasoning trace, and plants faults on purpose.
+"""Engine `worked`: renders a question's program as a reasoning trace, optionally with a planted fault.
 
-It is a renderer, not a model: it reads the program, the facts and the labels that source `worked` put into
-`Question.meta`, and needs no weights. It stands in for a teacher where there is no network and no GPU, and as every
-planted fault is noted in `Completion.meta["fault"]`, it gives the filter's precision and recall.
+It is a renderer, not a model: it reads the program, facts and labels that source `worked` wrote to `Question.meta`. It
+replaces a teacher where there is no network and no GPU. Planted faults are recorded in `Completion.meta["fault"]`, so
+that the filter's precision and recall can be measured.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ from finr1.settings.sampling import Sampling
 
 
 class WorkedEngine:
-    """Renders `sampling.n` traces a question, the same ones for the same (question, sample, seed).
+    """Renders `sampling.n` traces per question, determined by question, sample number and seed.
 
-    `fault_rate` is the share of traces with exactly one planted fault, `faults` weighs the kinds, `styles` the
-    phrasings: `stepwise` (given values, one named equation a step, percentages and long products broken down), `brief`
-    (one bare equation a step), `leap` (the steps in words, all arithmetic in one expression). A small model that
-    imitates them is right more often in the first than in the last. Of the sampling settings only `n` has a meaning.
+    A small model trained on `stepwise` traces is right more often than one trained on `leap`. Of the sampling settings
+    only `n` has an effect.
+
+    Args:
+        fault_rate: share of traces with exactly one planted fault.
+        faults: weights of the kinds of fault (see `FAULTS`).
+        styles: weights of the styles: `stepwise` (given values, one labelled equation per step, percentages and long
+            products broken down), `brief` (one bare equation per step), `leap` (the plan in words, all arithmetic in
+            one expression).
+        seed: of the random choices.
     """
 
     name = "worked"
@@ -40,7 +46,7 @@ class WorkedEngine:
         seed: int = 0,
     ) -> None:
         if not 0 <= fault_rate <= 1:
-            raise ConfigError("engine.teacher.fault_rate", fault_rate, "it is a share", "use 0 to 1")
+            raise ConfigError("engine.teacher.fault_rate", fault_rate, "it is a share of the traces", "use 0 to 1")
         self.fault_rate, self.seed = fault_rate, seed
         self.faults = _weights("faults", faults, FAULTS)
         self.styles = _weights("styles", styles, STYLES)
@@ -48,7 +54,7 @@ class WorkedEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """One list of `sampling.n` completions a request; an error completion where a question has no program."""
+        """Return `sampling.n` completions per request; error completions for a question without a program."""
         results = []
         for index, request in enumerate(requests):
             completions = [self._complete(request.question, sample) for sample in range(sampling.n)]
@@ -58,7 +64,7 @@ class WorkedEngine:
         return results
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources."""
 
     def _complete(self, question: Question, sample: int) -> Completion:
         rng = random.Random(stable_id("worked", self.seed, question.id, sample))
@@ -71,7 +77,7 @@ class WorkedEngine:
             solution = Solution.of(question)
             trace = write(solution, style) if fault is None else plant(solution, style, fault, rng)
         except (ProgramError, KeyError) as error:
-            why = f"no worked solution: {error}" if "program" in question.meta else "the question carries no program"
+            why = f"no worked solution: {error}" if "program" in question.meta else "the question has no program"
             return Completion(text="", finish_reason="error", error=why, meta={"fault": None, "style": style})
         reasoning = "\n".join(trace.lines)
         return Completion(text=render(reasoning, f"\\boxed{{{trace.answer}}}"), reasoning=reasoning, meta=meta)
@@ -81,9 +87,9 @@ def _weights(key: str, given: Mapping[str, float] | None, known: Mapping[str, fl
     weights = dict(known if given is None else given)
     for name, weight in weights.items():
         if name not in known:
-            raise ConfigError(f"engine.teacher.{key}", name, "no such name", f"use some of {', '.join(known)}")
+            raise ConfigError(f"engine.teacher.{key}", name, "unknown name", f"use some of {', '.join(known)}")
         if weight < 0:
-            raise ConfigError(f"engine.teacher.{key}.{name}", weight, "a weight cannot be negative", "use 0 or more")
+            raise ConfigError(f"engine.teacher.{key}.{name}", weight, "must be at least 0", "use 0 or more")
     if not sum(weights.values()) > 0:
         raise ConfigError(f"engine.teacher.{key}", weights, "all weights are zero", "raise one of them")
     return weights

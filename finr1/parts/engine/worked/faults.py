@@ -1,4 +1,4 @@
-"""The faults that engine `worked` plants: the ones a filter of reasoning traces exists for."""
+"""The faults that engine `worked` plants in traces, for the filter to detect."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ OFF_TOPIC: Mapping[Language, tuple[str, ...]] = {
 
 
 def plant(solution: Solution, style: str, fault: str, rng: random.Random) -> Trace:
-    """A trace with exactly one fault of this kind, some plain to see, some less so."""
+    """Return a trace with exactly one fault of this kind, obvious or subtle."""
     if fault == "slipped_number":
         return write(_slip(solution, style, rng), style)
     clean = write(solution, style)
     if fault == "wrong_answer":
         return clean._replace(answer=_other_answer(solution, rng))
     lines = list(clean.lines)
-    sums = [i for i, line in enumerate(lines) if " = " in line]
+    equations = [i for i, line in enumerate(lines) if " = " in line]
     if fault == "missing_step":
-        return clean._replace(lines=_without_derivation(solution, lines, sums, rng))
-    at = rng.choice(sums)
+        return clean._replace(lines=_without_derivation(solution, lines, equations, rng))
+    at = rng.choice(equations)
     if fault == "repeated_step":
         return clean._replace(lines=lines[:at] + [lines[at]] * rng.randint(3, 4) + lines[at + 1 :])
-    if fault == "off_topic":  # stands where a derivation stood
+    if fault == "off_topic":  # replaces an equation
         unrelated = rng.sample(OFF_TOPIC[solution.language], rng.randint(1, 3))
         return clean._replace(lines=lines[:at] + unrelated + lines[at + 1 :])
     raise KeyError(fault)
 
 
-def _without_derivation(solution: Solution, lines: list[str], sums: list[int], rng: random.Random) -> list[str]:
-    """Half of the time one equation of several is left out, so that a value comes from nowhere; else all of them."""
-    if len(sums) > 1 and len(lines) > 3 and rng.random() < 0.5:
-        gone = rng.choice(sums[:-1])
-        return lines[:gone] + lines[gone + 1 :]
-    words = [line for i, line in enumerate(lines) if i not in sums]
-    return [*words[:1], solution.say("so", gold=solution.gold)]
+def _without_derivation(solution: Solution, lines: list[str], equations: list[int], rng: random.Random) -> list[str]:
+    """Half of the time leave out one of several equations, so that a value has no source; else all of them."""
+    if len(equations) > 1 and len(lines) > 3 and rng.random() < 0.5:
+        removed = rng.choice(equations[:-1])
+        return lines[:removed] + lines[removed + 1 :]
+    sentences = [line for i, line in enumerate(lines) if i not in equations]
+    return [*sentences[:1], solution.say("so", gold=solution.gold)]
 
 
 def _slip(s: Solution, style: str, rng: random.Random) -> Solution:
-    """One result goes wrong; half of the time all that follows is computed from it, the answer too."""
+    """Change one result; half of the time, later results and the answer are computed from it."""
     candidates = [i for i, value in enumerate(s.values) if not isinstance(value, str)]
-    if style == "leap":  # only the end of an expression is seen
+    if style == "leap":  # only the result of an expression is shown
         end = s.program[-1]
         sides = [i for i in map(reference, (end.left, end.right)) if i is not None]
         candidates = sides if end.name == "greater" else [s.last]
@@ -83,7 +83,7 @@ def _slip(s: Solution, style: str, rng: random.Random) -> Solution:
 
 
 def _near(value: float, rng: random.Random) -> float:
-    """Another number of the same size: the leading digits off by a little, never by a power of ten."""
+    """Return another number of the same size: the leading digits change a little, never by a power of ten."""
     text = short(abs(value))
     place = len(text.partition(".")[0]) - 1
     if abs(value) < 1:
@@ -99,7 +99,7 @@ def _same_digits(a: float, b: float) -> bool:
 
 
 def _answer(s: Solution, values: list[Value]) -> str:
-    """What these results would give as the answer."""
+    """Return the answer that these results give."""
     old, new = s.values[-1], values[-1]
     if isinstance(new, str) or isinstance(old, str):
         return s.gold if new == old else _flip(s)

@@ -1,6 +1,6 @@
-"""How engine `worked` turns a program into lines: three styles, two languages.
+"""Render a program as the lines of a trace: three styles, two languages.
 
-A line holds at most one equation, `a op b = c`, true as it stands unless a fault was planted in it (`worked_faults`).
+A line has at most one equation, `a op b = c`, which is true unless a fault was planted in it (`faults`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STYLES: Mapping[str, float] = {"stepwise": 0.3, "brief": 0.3, "leap": 0.4}
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "exp": "*"}
 BINDS = {"add": 1, "subtract": 1, "multiply": 2, "divide": 2, "exp": 2}
 
-WORDS: Mapping[Language, Mapping[str, str]] = {
+SENTENCES: Mapping[Language, Mapping[str, str]] = {
     "en": {
         "given": "Given: {facts}.",
         "label": "{label}: {rest}",
@@ -68,7 +68,7 @@ WORDS: Mapping[Language, Mapping[str, str]] = {
 
 
 class Trace(NamedTuple):
-    """The lines of a reasoning, and what goes into the box."""
+    """The lines of the reasoning, and the boxed answer."""
 
     lines: list[str]
     answer: str
@@ -76,10 +76,10 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True)
 class Solution:
-    """A question's program, run, with the words to tell it.
+    """A question's program with its results and its texts.
 
-    `values` are what the operations gave; `shown` what the equations show for them. The two differ only where a slipped
-    number is not carried on.
+    `values` are the results of the operations; `shown` overrides some of them in the equations, for a wrong number that
+    later steps do not use.
     """
 
     language: Language
@@ -89,14 +89,14 @@ class Solution:
     values: list[Value]
     facts: str
     labels: list[str]
-    percent: tuple[bool, ...]  # by operation: shown as a percentage
+    percent: tuple[bool, ...]  # by operation: whether its result is shown as a percentage
     gold: str
     choices: Mapping[str, str]
     shown: Mapping[int, float]
 
     @classmethod
     def of(cls, question: Question) -> Solution:
-        """Reads `Question.meta`; KeyError or ProgramError where it holds no program that runs."""
+        """Read `Question.meta`; KeyError or ProgramError if it has no valid program."""
         meta = question.meta
         program = parse(meta["program"])
         table = meta.get("table", ())
@@ -118,30 +118,30 @@ class Solution:
             shown={},
         )
 
-    def say(self, key: str, **words: str) -> str:
-        """A sentence in the question's language."""
-        return WORDS[self.language][key].format(**words)
+    def say(self, key: str, **values: str) -> str:
+        """Return a sentence in the question's language."""
+        return SENTENCES[self.language][key].format(**values)
 
     def number(self, index: int) -> float:
-        """The numeric result of an operation; ProgramError for yes and no."""
+        """Return the numeric result of an operation; ProgramError for yes or no."""
         value = self.values[index]
         if isinstance(value, str):
             raise ProgramError(f"#{index} is {value}, not a number")
         return value
 
     def result(self, index: int) -> str:
-        """The result of an operation as its own equation shows it."""
+        """Return the result of an operation as its equation shows it."""
         return self._plain(index, self.shown.get(index, self.number(index)))
 
     def argument(self, text: str) -> str:
-        """An argument as equations show it: `5%`, `0.25`, `100`."""
+        """Return an argument as equations show it: `5%`, `0.25`, `100`."""
         index = reference(text)
         if index is not None:
             return self._plain(index, self.number(index))
         return text if text.endswith("%") else short(literal(text))
 
     def value(self, text: str) -> float:
-        """An argument's value."""
+        """Return an argument's value."""
         index = reference(text)
         return literal(text) if index is None else self.number(index)
 
@@ -150,17 +150,17 @@ class Solution:
 
     @property
     def last(self) -> int:
-        """The last operation with a numeric result that a line can show."""
+        """Index of the last operation with a numeric result."""
         return max(i for i, value in enumerate(self.values) if not isinstance(value, str))
 
     @property
     def goal(self) -> str:
-        """What the last number is."""
+        """Label of the last number."""
         return self.labels[self.last]
 
 
 def _percentages(program: tuple[Operation, ...]) -> tuple[bool, ...]:
-    """Sums, differences and multiples of percentages, and their share of a plain number, stay percentages."""
+    """Flag the results that are percentages: sums, differences and multiples of percentages, or one over a number."""
     flags: list[bool] = []
 
     def is_percent(text: str) -> bool:
@@ -176,7 +176,7 @@ def _percentages(program: tuple[Operation, ...]) -> tuple[bool, ...]:
 
 
 def write(solution: Solution, style: str) -> Trace:
-    """The whole trace in one style: `stepwise`, `brief` or `leap`; at least three lines."""
+    """Write the trace in one style: `stepwise`, `brief` or `leap`; at least three lines."""
     lines = {"stepwise": _stepwise, "brief": _brief, "leap": _leap}[style](solution)
     return Trace(lines + _conclusion(solution, style, len(lines)), solution.gold)
 
@@ -208,19 +208,19 @@ def _leap(s: Solution) -> list[str]:
     plan = s.say("plan", first=first, goal=s.goal) if s.last > 0 else s.say("plan_one", goal=s.goal)
     lines = [plan, s.say("combine")]
     end = s.program[-1]
-    tops = [s.last]
+    roots = [s.last]  # operations shown as one expression each
     if end.name == "greater":
-        tops = [i for i in map(reference, (end.left, end.right)) if i is not None]
-    for top in tops:
-        result = s.result(top)
-        if s.final == "percent" and top == len(s.program) - 1 and not result.endswith("%"):
-            result = short(s.shown.get(top, s.number(top)) * 100, 4) + "%"
-        lines.append(f"{_expression(s, top, 0)} = {result}")
+        roots = [i for i in map(reference, (end.left, end.right)) if i is not None]
+    for root in roots:
+        result = s.result(root)
+        if s.final == "percent" and root == len(s.program) - 1 and not result.endswith("%"):
+            result = short(s.shown.get(root, s.number(root)) * 100, 4) + "%"
+        lines.append(f"{_expression(s, root, 0)} = {result}")
     return lines
 
 
 def _equations(s: Solution, index: int, fine: bool) -> list[str]:
-    """One operation as equations; the last one ends in its result. `fine` breaks hard ones down."""
+    """Write an operation as equations, the last of which ends in its result; `fine` breaks difficult ones down."""
     name, left, right = s.program[index]
     result = s.result(index)
     if name in TABLE:
@@ -230,7 +230,7 @@ def _equations(s: Solution, index: int, fine: bool) -> list[str]:
         return [" * ".join([a] * _power(s, right)) + f" = {result}"]
     if fine and not s.percent[index] and b.endswith("%") and not a.endswith("%"):
         points, x = b.removesuffix("%"), s.value(left)
-        if name == "multiply":  # a percentage is so many hundredths
+        if name == "multiply":  # times the percentage, then over 100
             product = short(x * s.value(points))
             return [f"{a} * {points} = {product}", f"{product} / 100 = {result}"]
         if name == "divide":
@@ -261,7 +261,7 @@ def _table_expression(name: str, row: list[float]) -> str:
 
 
 def _product(a: float, b: float, result: str) -> list[str]:
-    """Long multiplication: 24 * 15 as 24 * 10, 24 * 5 and their sum, where both factors have two digits or more."""
+    """Long multiplication if both factors have two or more digits: 24 * 15 as 24 * 10, 24 * 5 and their sum."""
     parts = _places(b)
     if len(_places(a)) < 2 or len(parts) < 2:
         return [f"{short(a)} * {short(b)} = {result}"]
@@ -274,7 +274,7 @@ def _product(a: float, b: float, result: str) -> list[str]:
 
 
 def _places(value: float) -> list[float]:
-    """24.5 as 20, 4 and 0.5."""
+    """Split a number by place value: 24.5 into 20, 4 and 0.5."""
     whole, _, tail = short(value).lstrip("-").partition(".")
     sign = -1.0 if value < 0 else 1.0
     digits = [(digit, len(whole) - 1 - i) for i, digit in enumerate(whole)]
@@ -290,7 +290,7 @@ def _power(s: Solution, right: str) -> int:
 
 
 def _expression(s: Solution, index: int, binding: int, right_side: bool = False) -> str:
-    """An operation with all that leads to it, as one expression with as few brackets as it needs."""
+    """Write an operation and those that it depends on as one expression with the fewest brackets."""
     name, left, right = s.program[index]
     if name in TABLE:
         if name in ("table_max", "table_min"):
@@ -301,21 +301,21 @@ def _expression(s: Solution, index: int, binding: int, right_side: bool = False)
             if binding > (2 if name == "table_average" else 1) or (binding and name == "table_sum")
             else text
         )
-    mine = BINDS[name]
+    precedence = BINDS[name]
 
     def part(argument: str, on_right: bool) -> str:
         at = reference(argument)
-        return s.argument(argument) if at is None else _expression(s, at, mine, on_right)
+        return s.argument(argument) if at is None else _expression(s, at, precedence, on_right)
 
     if name == "exp":
         text = " * ".join([part(left, True)] * _power(s, right))
     else:
         text = f"{part(left, False)} {SIGNS[name]} {part(right, name in ('subtract', 'divide', 'multiply'))}"
-    return f"({text})" if mine < binding or (mine == binding and right_side) else text
+    return f"({text})" if precedence < binding or (precedence == binding and right_side) else text
 
 
 def _conclusion(s: Solution, style: str, lines: int) -> list[str]:
-    """The lines from the last number to the answer; none where the last equation already ends in it."""
+    """Return the lines from the last number to the answer; empty if the last equation already ends in the answer."""
     if s.final in ("yes_no", "pair"):
         _, left, right = s.program[-1]
         key = "above" if s.value(left) > s.value(right) else "not_above"
