@@ -68,7 +68,7 @@ def _normal_options(options: _Options) -> dict[str, str]:
 def _option_values(options: _Options) -> dict[str, Number]:
     """The options' numbers; empty unless each is one."""
     numbers = {key: read_numbers(text, most=2) for key, text in options}
-    single = {key: found[0] for key, found in numbers.items() if len(found) == 1}
+    single = {key: values[0] for key, values in numbers.items() if len(values) == 1}
     return single if len(single) == len(options) else {}
 
 
@@ -215,7 +215,7 @@ _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
 def _by_number(plain: str, options: _Options) -> set[str]:
-    """The letter of the only option that is the answer's only number; no letter may stand in the answer."""
+    """The letter of the only option that is the answer's only number; the answer must not contain a letter."""
     if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
         return set()
     values = _option_values(options)

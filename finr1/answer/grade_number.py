@@ -107,7 +107,7 @@ def same_number(answer: Number, gold: Number, unit: float = 1.0, tolerance: floa
     allowed = min(rounding, max(_SCALED_TOLERANCE, tolerance) * size) + float_error
     if abs(value * 100.0 - target) <= allowed or abs(value / 100.0 - target) <= allowed:
         return False, True
-    if bare and gold.bare and unit == 1.0:  # nobody shows a unit
+    if bare and gold.bare and unit == 1.0:  # neither has a unit
         return False, False
     return False, any(abs(value * f - target) <= allowed or abs(value / f - target) <= allowed for f in SCALES)
 

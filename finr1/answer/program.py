@@ -124,7 +124,7 @@ def reference(text: str) -> int | None:
 def row_numbers(table: Table, name: str) -> list[float]:
     """The numbers in the row of this name (first cell; case and outer white space do not matter).
 
-    Cells are read as FinQA's: currency signs and thousands commas go, what stands in brackets after a number goes.
+    Cells are read as in FinQA: currency signs, thousands commas, and brackets after a number are removed.
     Raises ProgramError if there is no such row or a cell holds no number.
     """
     wanted = name.strip().lower()

@@ -43,7 +43,7 @@ COLUMNS: Mapping[str, str] = {  # column -> its description on the card
     "module": "one of Fin-R1's four modules",
     "language": "language of the question: en or zh",
     "kind": "type of the gold answer: number, choice, yes_no, label, text or code",
-    "gold": "gold answer; empty where the source withholds it",
+    "gold": "gold answer; empty if the source withholds it",
     "teacher": "model that wrote the trace",
     "teacher_tokens": "tokens of the whole completion, as reported by the teacher",
     "prompt_hash": "hash of the whole chat sent to the teacher",

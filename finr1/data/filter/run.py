@@ -5,8 +5,8 @@ seven criteria; objective questions without a kept trace go to GRPO. Here a trac
 undecided, neither good nor bad.
 
 Traces are streamed in chunks, so memory does not grow with their number. Verdicts are appended to `verdicts.jsonl` as
-they come: a killed stage resumes after the last one on disk (and a model judge's answers are cached). The other files
-are written anew at each start and renamed into place at the end.
+they come: a killed stage resumes after the last one on disk (and a model judge's replies are cached). The other files
+are rewritten at each start and renamed into place at the end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Overlap between questions: near-duplicates by MinHash, and benchmark contamination by shared n-grams.
 
-Compared is what a prompt says beyond boilerplate: the values that were filled into a text of `finr1.core.prompt`,
-without links, and without phrases that many rows of a source repeat (its instructions). A token is a word, a number or
-one Chinese character.
+Prompts are compared without boilerplate: only the values filled into a template of `finr1.core.prompt`, without links
+and without phrases that many rows of a source repeat (its instructions). A token is a word, a number or one Chinese
+character.
 """
 
 from __future__ import annotations

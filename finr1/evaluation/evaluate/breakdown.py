@@ -98,5 +98,5 @@ def cost(rows: Sequence[ScoredCompletion], price_in: float = 0.0, price_out: flo
 
 
 def _share(rows: Sequence[ScoredCompletion], confidence: float, units: Units | None) -> dict[str, Any]:
-    found = accuracy(rows, headline(rows), confidence, units) or {"value": None, "low": None, "high": None, "n": 0}
-    return {"n": len(rows), "n_decided": found["n"], **{key: found[key] for key in ("value", "low", "high")}}
+    accuracies = accuracy(rows, headline(rows), confidence, units) or {"value": None, "low": None, "high": None, "n": 0}
+    return {"n": len(rows), "n_decided": accuracies["n"], **{key: accuracies[key] for key in ("value", "low", "high")}}

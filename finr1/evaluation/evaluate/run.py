@@ -38,8 +38,8 @@ def run(ctx: Context) -> dict[str, Any]:
     if not benchmarks:
         raise ConfigError("benchmark", "[]", "no benchmark to score on", "choose one, as in benchmark=[worked]")
     questions = {name: _questions(ctx, name, benchmark) for name, benchmark in benchmarks.items()}
-    for name, asked in questions.items():
-        write_jsonl(ctx.folder / name / "questions.jsonl", (question.to_json() for question in asked))
+    for name, of_benchmark in questions.items():
+        write_jsonl(ctx.folder / name / "questions.jsonl", (question.to_json() for question in of_benchmark))
 
     # Models are the outer loop: each one's weights are loaded into the engine once.
     cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
@@ -49,36 +49,36 @@ def run(ctx: Context) -> dict[str, Any]:
     )
     rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
     total = sum(len(questions[cell.benchmark]) for cell in cells)
-    with ctx.progress("questions", total, sum(len(found) // n[cell] for cell, found in rows.items())) as bar:
-        kept = sum(
+    with ctx.progress("questions", total, sum(len(existing) // n[cell] for cell, existing in rows.items())) as bar:
+        rescored = sum(
             _complete(ctx, cell, models[cell.model], questions[cell.benchmark], rows[cell], earlier, bar)
             for cell in cells
         )
-    if kept:
-        ctx.note(f"{kept:,} completions of an earlier attempt were rescored, not regenerated")
+    if rescored:
+        ctx.note(f"{rescored:,} completions of an earlier attempt were rescored, not regenerated")
 
-    for cell, asked_rows in rows.items():
-        if errors := [row.error for row in asked_rows if row.failed]:
-            ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(asked_rows)} calls failed, the first with `{errors[0]}`")
+    for cell, cell_rows in rows.items():
+        if errors := [row.error for row in cell_rows if row.failed]:
+            ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(cell_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
 
     scores = {name: _scores(ctx, name, benchmarks[name], questions[name], models, rows) for name in benchmarks}
-    for name, asked in questions.items():
-        found = {label: leakage(model.folder, name, asked) for label, model in models.items()}
-        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in found.items()}
-        for label, (state, note) in found.items():
+    for name, of_benchmark in questions.items():
+        leaks = {label: leakage(model.folder, name, of_benchmark) for label, model in models.items()}
+        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in leaks.items()}
+        for label, (state, note) in leaks.items():
             if state == "shares documents":
                 ctx.note(f"{name}, {label}: {note}")
     write_json(ctx.folder / "scores.json", scores)
     _log(ctx, scores)
     return {
         "models": len(models),
-        "questions": {name: len(asked) for name, asked in questions.items()},
+        "questions": {name: len(of_benchmark) for name, of_benchmark in questions.items()},
         "completions": sum(map(len, rows.values())),
-        "tokens": sum(row.n_tokens for found in rows.values() for row in found),
+        "tokens": sum(row.n_tokens for cell_rows in rows.values() for row in cell_rows),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
-        **({"rescored": kept} if kept else {}),
+        **({"rescored": rescored} if rescored else {}),
         **ctx.count_judge(),
     }
 
@@ -90,10 +90,10 @@ def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequ
 
     judging = Judging(ctx)
     with ctx.progress("judged", sum(map(len, rows.values()))) as bar:
-        for cell, found in rows.items():
-            found[:] = judging.judge(found, {question.id: question for question in questions[cell.benchmark]})
-            write_jsonl(ctx.folder / cell.file, (row.to_json() for row in found))
-            bar.advance(len(found), " ".join(cell))
+        for cell, cell_rows in rows.items():
+            cell_rows[:] = judging.judge(cell_rows, {question.id: question for question in questions[cell.benchmark]})
+            write_jsonl(ctx.folder / cell.file, (row.to_json() for row in cell_rows))
+            bar.advance(len(cell_rows), " ".join(cell))
 
 
 def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,23 +180,23 @@ def _scores(
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
     scores: dict[str, dict[str, Any]] = {}
     category = {q.id: benchmark.category(q) for q in questions} if isinstance(benchmark, Categories) else {}
-    leads = headline(next((found for cell, found in rows.items() if cell.benchmark == name), []))
+    leads = headline(next((cell_rows for cell, cell_rows in rows.items() if cell.benchmark == name), []))
     for model in models:
         scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
         node = ctx.cfg.engine.get(models[model].role) or {}
         prices = (float(node.get("price_in", 0.0)), float(node.get("price_out", 0.0)))
         for mode, cell in scores[model].items():
-            found = rows[Cell(name, model, mode)]
-            cell["length"], cell["cost"] = by_length(found, how[0], units), cost(found, *prices)
+            cell_rows = rows[Cell(name, model, mode)]
+            cell["length"], cell["cost"] = by_length(cell_rows, how[0], units), cost(cell_rows, *prices)
             if any(category.values()):
-                cell["categories"] = by_category(found, category, how[0], units)
+                cell["categories"] = by_category(cell_rows, category, how[0], units)
             if settings.scorer != "rules":
-                cell["judge"] = judge_figures(found, how[0])
+                cell["judge"] = judge_figures(cell_rows, how[0])
         if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
             scores[model]["sampled"]["at_k"] = more
         mode = "greedy" if settings.greedy else "sampled"  # each sample is an outcome
-        found = rows[Cell(name, model, mode)]
-        outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in found]
+        cell_rows = rows[Cell(name, model, mode)]
+        outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in cell_rows]
         own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
         scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
     paired = {

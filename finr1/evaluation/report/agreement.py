@@ -93,7 +93,7 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
             f"Rules and {', '.join(unpaired)} decided no trace in common: in a cascade a judge only sees what the "
             "previous one left undecided. filter.audit_share=0.1 asks every judge about a tenth of the traces."
         )
-    samples = [(source, pair) for (_, source, _), found in chosen.items() for _, pair in found]
+    samples = [(source, pair) for (_, source, _), pairs in chosen.items() for _, pair in pairs]
     return {"judges": every, "tables": tables, "samples": list(_shown(samples, questions)), "note": note}
 
 
@@ -108,9 +108,9 @@ def _figures(source: str, counts: Counter[str]) -> dict[str, Any]:
     cells = [counts[name] for name in CELLS]
     row: dict[str, Any] = {"source": source, "n": sum(cells), **dict(zip(CELLS, cells, strict=True))}
     row["only_one_decided"] = counts["one"]
-    found = cohen_kappa(cells)._asdict()
-    marginals = {"rules": found.pop("ones_a"), "judge": found.pop("ones_b")}
-    return {**row, **found, **marginals}
+    kappa = cohen_kappa(cells)._asdict()
+    marginals = {"rules": kappa.pop("ones_a"), "judge": kappa.pop("ones_b")}
+    return {**row, **kappa, **marginals}
 
 
 def _shown(samples: list[tuple[str, Pair]], questions: Path) -> Iterator[dict[str, Any]]:

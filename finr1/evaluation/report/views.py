@@ -45,13 +45,15 @@ def has(bench: Mapping[str, Any], part: str) -> bool:
 
 def by_category(bench: Mapping[str, Any]) -> ByCategory:
     """Return the categories of a benchmark; no rows if it has none."""
-    found = {(model, mode): {row["category"]: row for row in rows} for model, mode, rows in cells(bench, "categories")}
-    names = sorted({name for column in found.values() for name in column})
+    columns = {
+        (model, mode): {row["category"]: row for row in rows} for model, mode, rows in cells(bench, "categories")
+    }
+    names = sorted({name for column in columns.values() for name in column})
     rows = []
     for name in names:
-        line = [column.get(name) for column in found.values()]
+        line = [column.get(name) for column in columns.values()]
         rows.append((name, next(cell["n"] for cell in line if cell), line))
-    return ByCategory(list(found), rows)
+    return ByCategory(list(columns), rows)
 
 
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
@@ -60,31 +62,31 @@ def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
     rows = []
     mode = ""
     for model, modes in bench["scores"].items():
-        having = [name for name, cell in modes.items() if cell.get("figures")]
-        if not having:
+        with_figures = [name for name, cell in modes.items() if cell.get("figures")]
+        if not with_figures:
             continue
-        mode = mode or having[0]
-        cell = modes[having[0]]
+        mode = mode or with_figures[0]
+        cell = modes[with_figures[0]]
         intervals = cell.get("figure_intervals") or {}
-        found = {
+        figures = {
             name: {"value": value, **intervals.get(name, {})}
             for name, value in cell["figures"].items()
             if name not in shown
         }
-        if found:
-            rows.append((model, found))
-    names = list(dict.fromkeys(name for _, found in rows for name in found))
+        if figures:
+            rows.append((model, figures))
+    names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     return OwnFigures(
-        mode, names, [(model, {name: found.get(name, {"value": None}) for name in names}) for model, found in rows]
+        mode, names, [(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows]
     )
 
 
 def at_k(bench: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
     """Return the names of the figures of k samples (`figures.at_k`) and each model's values."""
-    found = [(model, row) for model, _, row in cells(bench, "at_k")]
+    rows = [(model, row) for model, _, row in cells(bench, "at_k")]
     kinds = ("mean@", "pass@", "maj@")
-    names = {name for _, row in found for name in row}
-    return sorted(names, key=lambda name: (kinds.index(name.split("@")[0] + "@"), int(name.split("@")[1]))), found
+    names = {name for _, row in rows for name in row}
+    return sorted(names, key=lambda name: (kinds.index(name.split("@")[0] + "@"), int(name.split("@")[1]))), rows
 
 
 def confidence(bench: Mapping[str, Any]) -> float:
@@ -132,18 +134,18 @@ def paired_csv(benchmarks: Mapping[str, Any]) -> str:
     for name, bench in benchmarks.items():
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
-            for mode, found in modes.items():
-                for figure, test, leads, row in _tests(found, str(bench.get("headline", "accuracy_strict"))):
+            for mode, tests in modes.items():
+                for figure, test, leads, row in _tests(tests, str(bench.get("headline", "accuracy_strict"))):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
                     writer.writerow({**row, **place, "figure": figure, "test": test, "leads": leads})
     return out.getvalue()
 
 
-def _tests(found: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
+def _tests(tests: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
     """Yield figure, test, whether it leads, and its numbers."""
-    if found is None:
+    if tests is None:
         return
-    figures = {headline: found, **{key: row for key, row in found.items() if key not in TESTS and _is_test(row)}}
+    figures = {headline: tests, **{key: row for key, row in tests.items() if key not in TESTS and _is_test(row)}}
     for figure, row in figures.items():
         several = [name for name in TESTS if row.get(name)]
         for name in several:

@@ -85,13 +85,13 @@ def figures(
     intervals: dict[str, dict[str, Any] | None] = {}
     leads = headline(rows)
     for figure in (*SHARES, *((leads,) if leads not in SHARES else ())):
-        found = accuracy(rows, figure, confidence, units)
+        share = accuracy(rows, figure, confidence, units)
         if figure.startswith("accuracy_"):
-            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = 0 if found is None else found["n"]
+            out[f"n_decided_{figure.removeprefix('accuracy_')}"] = 0 if share is None else share["n"]
         out[figure], intervals[figure] = None, None
-        if found is not None:
-            out[figure] = found["value"]
-            intervals[figure] = {key: found[key] for key in ("low", "high", "method")}
+        if share is not None:
+            out[figure] = share["value"]
+            intervals[figure] = {key: share[key] for key in ("low", "high", "method")}
     lengths: dict[str, list[int]] = {}
     for row in rows:
         if not row.failed:

@@ -66,8 +66,8 @@ class _Units(NamedTuple):
 def _units(design: Design | None, *columns_Q: Sequence[float]) -> _Units:
     """Sum the weighted columns per unit.
 
-    If a cluster lies in two strata, all units form one stratum. Strata of a single unit, which have no variance of
-    their own, are merged (collapsed strata: Cochran, Sampling Techniques, 1977, §5A.12).
+    If a cluster spans two strata, all units form one stratum. Strata of a single unit, whose
+    variance is undefined, are merged (collapsed strata: Cochran, Sampling Techniques, 1977, §5A.12).
     """
     columns = np.asarray(columns_Q, float)
     if design is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from finr1.answer.program import Table
@@ -98,8 +99,8 @@ class ConvFinQA(FileSource):
             return
         for split, groups in GROUPS.items():
             for group in groups:
-                found = (file for name in group for file in find(self.path, [f"**/{name}"]))
-                yield from ((split, file) for file in [next(found, None)] if file)
+                files = (file for name in group for file in find(self.path, [f"**/{name}"]))
+                yield from ((split, file) for file in islice(files, 1))
 
     def load(self) -> Iterator[Question]:
         rows = (row for file in find(self.path, ["**/convfinqa_dev.json"]) for row in read(file) if not row.fault)

@@ -19,7 +19,7 @@ UNKNOWN = "unknown"  # licence
 class FileSource(ABC):
     """A source that reads files in upstream's own layout.
 
-    A row that cannot be used is added to `set_aside`, with file, line and reason; each `load` starts that list anew.
+    A row that cannot be used is added to `set_aside`, with file, line and reason; each `load` clears that list.
 
     Args:
         path: folder of the data set, or `hub:<owner>/<name>`.

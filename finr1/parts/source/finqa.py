@@ -20,10 +20,10 @@ class FinQA(FileSource):
     """Questions with an executed answer.
 
     Args:
-        tolerance: relative difference at which an answer still counts as correct, since nobody writes the five decimals
-            of `exe_ans`. FinQA specifies none; 1% is that of the EnvCommons/FinQA environment.
+        tolerance: relative difference at which an answer still counts as correct, since answers rarely have the five
+            decimals of `exe_ans`. FinQA specifies none; 1% is that of the EnvCommons/FinQA environment.
         drop_doubtful: set rows aside whose executed answer, annotated answer and program disagree (`DISAGREE`);
-            otherwise `meta["doubt"]` says so.
+            otherwise they are marked in `meta["doubt"]`.
     """
 
     NAME, WORDING = "finqa", "finqa.v1"

@@ -90,8 +90,8 @@ def load_exported(module: GrpoModule, checkpoints: Checkpoints, which: str, note
 
     Args:
         module: holds the last weights.
-        checkpoints: of the first rank, which alone reads them.
-        which: `last`, or `best` by held-out accuracy; the last where the best checkpoint is gone or corrupt.
+        checkpoints: read by the first rank only.
+        which: `last`, or `best` by held-out accuracy; `last` if the best checkpoint is missing or corrupt.
         note: called with one line in that case.
     """
     import torch

@@ -164,7 +164,7 @@ async def _in_a_thread(work: Callable[[], Response]) -> Response:
             done = partial(result.set_result, response)
         except Exception as caught:
             done = partial(result.set_exception, caught)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for the result
+        with suppress(RuntimeError):  # the loop is closed, and the result not needed
             loop.call_soon_threadsafe(settle, done)
 
     threading.Thread(target=run, daemon=True).start()

@@ -144,7 +144,7 @@ class HttpEngine:
             f"engine.{name}",
             ceiling,
             f"{spent} are spent, and the next question may take {worst:,} more; completions so far are kept",
-            "raise it and start again to go on",
+            "raise it and start again to continue",
         )
 
     async def _complete(self, line: Line, request: Request, sampling: Sampling) -> list[Completion]:

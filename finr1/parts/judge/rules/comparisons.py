@@ -35,10 +35,10 @@ class Comparison(NamedTuple):
 
 def comparisons(text: str) -> list[Comparison]:
     """Every comparison of two numbers in a trace."""
-    found: list[Comparison] = []
+    result: list[Comparison] = []
     text = clean(text)
     if not _ANY_SIGN.search(text):  # most traces: the long pattern is slow
-        return found
+        return result
     for match in _COMPARISON.finditer(text):
         left, right, sign = _value(match["left"]), _value(match["right"]), match["sign"].lower()
         if left is None or right is None:
@@ -47,8 +47,8 @@ def comparisons(text: str) -> list[Comparison]:
             holds = left >= right if sign in (">=", "≥") else left <= right
         else:
             holds = left > right if sign in _ABOVE else left < right
-        found.append(Comparison(match.group().strip(), holds != bool(match["negated"]), left, right))
-    return found
+        result.append(Comparison(match.group().strip(), holds != bool(match["negated"]), left, right))
+    return result
 
 
 @lru_cache(1 << 12)

@@ -36,14 +36,14 @@ class Equation(NamedTuple):
 
 def equations(text: str) -> list[Equation]:
     """Every equation of a trace that can be computed, in order."""
-    found: list[Equation] = []
+    result: list[Equation] = []
     exact: dict[float, float] = {}  # a rounded result as shown -> the value before rounding, which may be carried on
     for number, line in enumerate(lines(text)):
         for equation in _equations_of(tokens_of(line), exact):
-            found.append(equation._replace(line=number))
+            result.append(equation._replace(line=number))
             if equation.holds and equation.left != equation.right:
                 exact[equation.results[0].value] = equation.left
-    return found
+    return result
 
 
 def lines(text: str) -> list[str]:
@@ -93,13 +93,13 @@ def _equations_of(tokens: Sequence[Token], exact: Mapping[float, float]) -> Iter
 
 
 def _inputs(tokens: Sequence[Token]) -> tuple[Token, ...]:
-    found = []
+    inputs = []
     by = False  # whether the previous token multiplies, divides or is a power
     for token in tokens:
         if token.kind == "number":
-            found.append(Token("by", token.text, token.value, token.half_unit, token.factor) if by else token)
+            inputs.append(Token("by", token.text, token.value, token.half_unit, token.factor) if by else token)
         by = token.kind == "op" and token.text not in "+-"
-    return tuple(found)
+    return tuple(inputs)
 
 
 def _computes(tokens: Sequence[Token]) -> bool:
