@@ -41,7 +41,7 @@ def collect(cfg: DictConfig) -> None:
     """Called by Hydra with each composed configuration: one, or one per job of a sweep."""
     job = sweep.job_of(HydraConfig.get())
     compose.without_leftovers(cfg, job.overrides)
-    if job.elsewhere:  # another launcher (submitit, ray) runs each job in a process of its own: this one
+    if job.elsewhere:  # another launcher (submitit, ray) runs each job in its own process, such as this one
         cfg.paths.runs, cfg.name = str(job.sweep_dir), sweep.folder_name(job.overrides)
         run(cfg)
     else:

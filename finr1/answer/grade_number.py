@@ -218,7 +218,7 @@ def _is_in_brackets(number: Number, text: str) -> bool:
 
 
 def _end_of_question(question: Question) -> str:
-    """The last 200 characters of the prompt, where the question itself stands."""
+    """The last 200 characters of the prompt, where the question itself usually is."""
     return question.prompt[-1]["content"][-200:] if question.prompt else ""
 
 

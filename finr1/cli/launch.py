@@ -1,6 +1,6 @@
 """Ranks: checks that a run can be split across them, and starts those of this machine with torchrun's launcher.
 
-Each rank is the same command in a process of its own.
+Each rank is the same command in its own process.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import dataclasses
 
 from finr1.settings.root import RootConfig
 
-# Sections of ours that peers' words are looked up in; below the others (`evaluate`, `engine`) they mean something else.
+# Our sections that peers' words are looked up in; in the others (`evaluate`, `engine`) they mean something else.
 _SECTIONS = ("sft", "grpo", "trainer", "model")
 
 _GRPO = {

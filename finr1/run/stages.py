@@ -126,7 +126,7 @@ WALKS: Mapping[str, tuple[str, ...]] = {  # stage=<name> runs these in order
 }
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("finr1.cli.serve.run", "serve a model of the run through vLLM's OpenAI-compatible server"),
-    "chat": Command("finr1.cli.chat.run", "chat with a server in the terminal, reasoning and answer shown apart"),
+    "chat": Command("finr1.cli.chat.run", "chat with a server in the terminal; shows reasoning and answer separately"),
 }
 TRAINING = tuple(stage.name for stage in STAGES.values() if stage.trains)
 

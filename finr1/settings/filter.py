@@ -10,7 +10,7 @@ from finr1.settings.bounds import check_bounds, least, share, within
 
 @dataclass
 class FilterSettings:
-    """What makes a trace good."""
+    """Criteria for a good trace."""
 
     scale_tolerant: bool = True  # accept a missing scale or percent sign: 11.8 for 11.8% or 0.118
     reasoning: bool = True  # judge the reasoning too; false: only the answer decides

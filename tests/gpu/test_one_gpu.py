@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped, and so far never run, where there is none."""
+"""Checks that need a GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = [RowGroup([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), RowGroup([7, 7], [[8, 9]],
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_log_probs_and_gradients_are_those_of_the_cpu(kind: str) -> None:
+def test_log_probs_and_gradients_equal_those_of_the_cpu(kind: str) -> None:
     models = tiny(kind), tiny(kind).cuda()
     found = []
     for model in models:
@@ -33,10 +33,10 @@ def test_log_probs_and_gradients_are_those_of_the_cpu(kind: str) -> None:
 
 @pytest.mark.parametrize("groups", [ROW, LONG], ids=["short", "long"])
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(9, 3, 64), (28, 4, 128), (4, 4, 16)])
-def test_flex_attention_and_its_gradients_are_those_of_padded_batches(
+def test_flex_attention_and_its_gradients_equal_those_of_padded_batches(
     groups: list[RowGroup], heads: int, key_heads: int, size: int
 ) -> None:
-    """9 and 3 heads are SmolLM2's, 28 and 4 those of Qwen2.5-7B."""
+    """SmolLM2 has 9 and 3 heads, Qwen2.5-7B 28 and 4."""
     device = torch.device("cuda")
     layout = make_row(groups).to(device).layout
     assert attention.kernel(device, size) == "flex"
@@ -71,7 +71,7 @@ def test_a_model_with_flex_attention_has_the_gradients_of_one_without(precision:
 
 
 @pytest.mark.slow
-def test_the_tiny_run_walks_to_its_report(tmp_path: Path) -> None:
+def test_the_tiny_run_finishes(tmp_path: Path) -> None:
     result = runner.run(tmp_path, "+experiment=tiny", "trainer=gpu1", "engine@engine.policy=vllm_gpu")
     assert result.returncode == 0, result.stderr[-3000:]
     summary = json.loads((tmp_path / "runs" / "tiny" / "7_report" / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""A tokenizer that needs no download: one token a byte, under any chat template."""
+"""A tokenizer that needs no download: one token per byte, under any chat template."""
 
 from __future__ import annotations
 

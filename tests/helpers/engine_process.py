@@ -1,4 +1,4 @@
-"""Run a program with the real engine in a process of its own: an engine leaves things behind."""
+"""Run a program with the real engine in a separate process, as an engine changes the state of its process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def result_of(program: str) -> dict[str, Any]:
-    """What the program prints as JSON after `RESULT`, in a line of its own."""
+    """Return the JSON that the program prints after `RESULT` on a line."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, env=environment, check=False

@@ -1,4 +1,4 @@
-"""A chat server on 127.0.0.1 that behaves as it is told to, badly for the most part; it notes every request."""
+"""A fault-injecting chat server on 127.0.0.1, which records every request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 
 class Seen(NamedTuple):
-    """One request: its number, when it came (`time.monotonic`), its JSON, its headers, how many were open with it."""
+    """A request: its number, arrival (`time.monotonic`), JSON, headers, and the number of requests open then."""
 
     number: int
     at: float
@@ -26,27 +26,27 @@ class Seen(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The user's words."""
+        """The last user message."""
         return str(next(m["content"] for m in reversed(self.body["messages"]) if m["role"] == "user"))
 
 
 @dataclass
 class Reply:
-    """What goes back: a body, or a fault on the wire."""
+    """A response: a body, or a network fault."""
 
     status: int = 200
     body: bytes | dict[str, Any] = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
-    cut_at: int | None = None  # so many bytes of the body, then the connection ends
-    reset: bool = False  # no answer at all: the connection is reset
+    cut_at: int | None = None  # close the connection after so many bytes of the body
+    reset: bool = False  # reset the connection without an answer
 
 
 Behave = Callable[[Seen], Reply]
 
 
 def chat(text: Any = "ok", n: int = 1, usage: tuple[int, int] | None = (10, 5), **more: Any) -> dict[str, Any]:
-    """The JSON of a good answer: `n` choices of `text`; `more` goes into each choice's message, but `finish_reason`."""
+    """Return the JSON of a valid answer: `n` choices of `text`; `more`: fields of each message, and `finish_reason`."""
     finish = more.pop("finish_reason", "stop")
     message = {"role": "assistant", "content": text, **more}
     choices = [{"index": i, "message": message, "finish_reason": finish} for i in range(n)]
@@ -55,7 +55,7 @@ def chat(text: Any = "ok", n: int = 1, usage: tuple[int, int] | None = (10, 5), 
 
 
 def solved(seen: Seen) -> dict[str, Any]:
-    """A good answer that depends on the question alone, as many choices as were asked for."""
+    """Return a valid answer that depends on the question only, with as many choices as requested."""
     size = sum(map(ord, seen.text)) % 1000
     text = f"<think>\nIt is {size}.\n</think>\n<answer>\n\\boxed{{{size}}}\n</answer>"
     n = seen.body.get("n", 1)
@@ -63,7 +63,7 @@ def solved(seen: Seen) -> dict[str, Any]:
 
 
 class Server:
-    """Answers in a thread of its own; `seen` grows by one a request, `answered` by one a good answer sent whole."""
+    """Answers in its own thread; `seen` has every request, `answered` counts the valid answers sent completely."""
 
     def __init__(self, behave: Behave) -> None:
         self.behave = behave
@@ -76,7 +76,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """For `base_url`."""
+        """The address for `base_url`."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,7 +124,7 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[Server]:
-        """Listen until the block ends."""
+        """Run the server until the block ends."""
         ready = threading.Event()
         thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         thread.start()
@@ -142,7 +142,7 @@ def serve(behave: Behave) -> contextlib.AbstractContextManager[Server]:
 
 
 def each(*replies: Reply | Behave) -> Behave:
-    """These replies in turn, then the last one for ever."""
+    """Send these replies in order, then the last one repeatedly."""
 
     def behave(seen: Seen) -> Reply:
         reply = replies[min(seen.number, len(replies) - 1)]
@@ -152,7 +152,7 @@ def each(*replies: Reply | Behave) -> Behave:
 
 
 def good(seen: Seen) -> Reply:
-    """Always a right answer."""
+    """Always send a valid answer."""
     return Reply(body=solved(seen))
 
 

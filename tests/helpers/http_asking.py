@@ -1,4 +1,4 @@
-"""Asking a made server through the http engine."""
+"""Query a fault-injecting server through the http engine."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def engine(server: Server, **settings: Any) -> HttpEngine:
 
 
 def ask(behave: Behave, n: int = 1, sampling: Sampling = ONE, **settings: Any) -> tuple[list[list[Completion]], Server]:
-    """Ask `n` questions of a server that behaves so."""
+    """Ask `n` questions of a server with this behaviour; returns the completions and the server."""
     with serve(behave) as server:
         return engine(server, **settings).generate(requests(n), sampling), server

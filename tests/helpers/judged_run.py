@@ -21,11 +21,11 @@ from tests.helpers.fault_server import Reply, Seen, chat, serve
 from tests.helpers.stages import question, stage_context
 
 MODELS = ("r1", "a_model_with_a_rather_long_name_behind_some_gateway")
-LONG = "".join("无空格的长句子" for _ in range(30)) + "x" * 300  # nothing to break a line at
+LONG = "".join("无空格的长句子" for _ in range(30)) + "x" * 300  # no place to break a line
 
 
 class Mixed:
-    """Numbers and words, in categories of long names: every third question has words for a gold."""
+    """Questions in categories with long names; the gold of every third one is text."""
 
     name = "mixed"
 
@@ -47,14 +47,14 @@ class Mixed:
 
 
 def answers(seen: Seen) -> Reply:
-    """A longer completion the higher the number; every fifth one is wrong, every eleventh ten times too large."""
+    """Longer completions for higher numbers; every fifth is wrong, every eleventh ten times too large."""
     i = int(seen.text.split()[1])
     given = i + 1 if i % 5 == 4 else f"{10 * i}%" if i % 11 == 10 else i
     return Reply(body=chat(render(f"{LONG} {'step ' * i}", f"\\boxed{{{given}}}"), usage=(40, 10 + 3 * i)))
 
 
 def judges(seen: Seen) -> Reply:
-    """Right, but for answers that hold a 3; about those that hold a 7 it may contradict itself; it fails on 31."""
+    """Judge answers right unless they contain a 3; inconsistent on answers with a 7; the call fails on 31."""
     answer = seen.body["messages"][0]["content"].split("Answer to be Scored: ")[1].split("\n")[0]
     if answer == "31":
         return Reply(500, b"boom")

@@ -46,11 +46,11 @@ from tests.helpers.tiny_model import VOCABULARY, tiny
 TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "devices": 1}
 QUESTIONS = [question(f"question {i}") for i in range(12)]
 STEPS, EVERY = 6, 2
-TIMES = ("_s", "tokens_per_s", "mfu", "memory_gib")  # endings of metrics that a clock or the machine decides
+TIMES = ("_s", "tokens_per_s", "mfu", "memory_gib")  # suffixes of metrics that depend on the clock or the machine
 
 
 class Chance:
-    """A reward that draws from Python's random numbers, as a user's may."""
+    """A reward that uses Python's random numbers, as a user's may."""
 
     name, weight = "chance", 1.0
 
@@ -74,7 +74,7 @@ def optimizer(parameters: Any, lr: float) -> torch.optim.Optimizer:
 
 
 def train(stage: str, folder: Path) -> None:
-    """Train the stage from what the folder holds; writes `weights.pt`."""
+    """Train the stage from the state in the folder; writes `weights.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
     random.seed()  # the initial random state must not matter
     torch.seed()
@@ -125,7 +125,7 @@ def kill_at(owner: Any, name: str, call: int, after: bool = False) -> None:
 
 
 def half_saved() -> None:
-    """SIGKILL when half of the second checkpoint is in its temporary file."""
+    """SIGKILL when half of the second checkpoint has been written to its temporary file."""
     plain, calls = torch.save, iter(range(10**6))
 
     def save(what: Any, file: Any) -> None:
@@ -158,7 +158,7 @@ POINTS: dict[str, tuple[str, Callable[[], None]]] = {
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Run it in a fork; returns the status as `os.waitpid` gives it."""
+    """Run a function in a forked process; returns the status of `os.waitpid`."""
     process = os.fork()
     if process == 0:
         try:
@@ -171,7 +171,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def left(stage: str, folder: Path) -> dict[str, Any]:
-    """What a run leaves: weights, rows, and the metrics that do not depend on the clock."""
+    """Return the results of a run: weights, rows, and the metrics that do not depend on the clock."""
     rows = read_metrics(folder, stage.removesuffix("_adapter"))
     metrics = [(step, {k: v for k, v in row.items() if not k.endswith(TIMES)}) for step, row in rows]
     samples = [list(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl")) if path.name != "metrics.jsonl"]

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and where things are."""
+"""Run the command line in a separate process; paths of the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(**env: str) -> dict[str, str]:
-    """The environment for a run: nothing of the user's settings, the repository on the path."""
+    """Return the environment for a run: without the user's settings, with the repository on the path."""
     kept = {k: v for k, v in os.environ.items() if k not in ("FINR1_DATA", "HYDRA_FULL_ERROR", "FINR1_DEBUG")}
     return {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **env}
 
@@ -30,7 +30,7 @@ LAUNCH = "import sys; from finr1.cli.launch import launch; sys.exit(launch(int(s
 
 
 def start(ranks: int, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python <arguments>` as so many ranks."""
+    """Return the command for `python <arguments>` as `n` ranks."""
     first = [sys.executable, "-c", LAUNCH, str(ranks)] if ranks > 1 else [sys.executable]
     env = environment(**{"HF_HUB_OFFLINE": "1", **env})
     return subprocess.run(
@@ -39,7 +39,7 @@ def start(ranks: int, *arguments: object, **env: str) -> subprocess.CompletedPro
 
 
 def start_one_and_two(folder: Path, *arguments: object) -> Path:
-    """The same as one rank and as two, into a folder, which is given back."""
+    """Run the same on one rank and on two, into a folder; returns the folder."""
     for ranks in (1, 2):
         done = start(ranks, *arguments, folder)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -47,7 +47,7 @@ def start_one_and_two(folder: Path, *arguments: object) -> Path:
 
 
 def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it in a folder and return what came of it."""
+    """Run a command in a folder and return the finished process."""
     return subprocess.run(
         command(*arguments),
         cwd=folder,

@@ -145,7 +145,7 @@ def whole(module: Any, part: torch.Tensor) -> torch.Tensor:
 
 
 def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
-    """Steps of four rows, of one row (a rank has none) and of three, with as many tokens as come."""
+    """Steps of four rows, one row (a rank has none) and three rows, of different lengths."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda n: torch.randint(1, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
     group = lambda i: RowGroup(draw(2 + i), [draw(9 - i)], [i])  # noqa: E731
@@ -158,7 +158,7 @@ def sft(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
 
 
 def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
-    """Whole steps: questions split across ranks, groups without spread, some undecided completions."""
+    """Complete steps: questions split across ranks, groups without spread, some undecided completions."""
     drawn, optimizer = settings.pop("drawn", False), settings.pop("optimizer", sgd)
     reward = Chance() if drawn or settings.pop("chance", False) else Odd()
     known = {"steps": STEPS, "questions_per_step": PER_STEP, "group_size": 4, "learning_rate": 0.2, "warmup_steps": 0}
@@ -184,7 +184,7 @@ def grpo(ranks: Ranks, folder: Path, settings: dict[str, Any]) -> Any:
 
 
 CLIPPED = {"max_grad_norm": 0.05}
-DRAWN = {"drawn": {"drawn": True}}  # dropout, and a reward that draws
+DRAWN = {"drawn": {"drawn": True}}  # dropout, and a reward that uses random numbers
 CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, dict[str, Any]]]] = {
     "sft": (sft, {"plain": {}}),
     "sft.drawn": (sft, DRAWN),
@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
         sft,
         {
             "plain": {"settings": CLIPPED},
-            "AdamW, tied": {  # sizes that two ranks cannot divide
+            "AdamW, tied": {  # sizes not divisible by two ranks
                 "settings": {**CLIPPED, "learning_rate": 0.01, "weight_decay": 0.1},
                 "optimizer": adamw,
                 "model": {"kind": "qwen2", "tie_word_embeddings": True, "vocab_size": 51, "intermediate_size": 49},
@@ -235,7 +235,7 @@ CASES: dict[str, tuple[Callable[[Ranks, Path, dict[str, Any]], Any], dict[str, d
 
 
 def train(case: str, ranks: Ranks, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train all steps; returns what must be equal on one rank and on several."""
+    """Train all steps; returns the results that must be equal on one rank and on several."""
     folder.mkdir(parents=True, exist_ok=True)
     module = CASES[case][0](ranks, folder, {name: value for name, value in settings.items() if name != "bf16"})
     if os.environ.get("KILL") == str(ranks.rank):
@@ -272,7 +272,7 @@ def main(cases: str, folder: Path) -> None:
         found = {name: train(case, ranks, own / str(i), settings) for i, (name, settings) in variants}
         if ranks.first:
             torch.save(found, folder / f"{case}.{ranks.world}.pt")
-    ranks.gather(None)  # nobody leaves before all are done
+    ranks.gather(None)  # wait until all ranks are done
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An answer judge that takes its time and notes whom it judges: for the tests that kill the filter."""
+"""A slow answer judge that logs the questions it judges, for tests that kill the filter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finr1.parts.judge.exact import Exact
 
 
 class SlowExact(Exact):
-    """`Exact` at 4 ms an item; `log` gets the question's id before its verdict is given."""
+    """`Exact` at 4 ms per item; writes the question's id to `log` before it returns the verdict."""
 
     def __init__(self, log: str, scale_tolerant: bool = True) -> None:
         super().__init__(scale_tolerant)

@@ -1,4 +1,4 @@
-"""A reward for tests: a number from 0 to 1 that hardly two texts have in common, so that every group has spread."""
+"""A reward for tests: a number from 0 to 1 that differs for nearly all texts, so that every group has spread."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Spread:
-    """See above."""
+    """Rewards a completion by the hash of its text."""
 
-    full = None  # a right answer earns what its length gives
+    full = None  # a correct answer has no fixed reward
 
     def __init__(self, weight: float = 1.0) -> None:
         self.name, self.weight = "spread", weight
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
-        """One verdict a completion."""
+        """Return one verdict per completion."""
         return [Verdict(int(digest(item.text), 16) % 1000 / 999) for item in items]

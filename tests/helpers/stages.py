@@ -1,4 +1,4 @@
-"""What the tests of single stages share: a context over a temporary run folder, and questions made by hand."""
+"""Helpers for tests of single stages: a context over a temporary run folder, and hand-made questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finr1.settings.root import RootConfig
 
 
 def question(text: str, gold: str | None = "1", **more: Any) -> Question:
-    """A question with defaults for all that a test does not care about."""
+    """Return a question with defaults for unspecified fields."""
     known: dict[str, Any] = {
         "source": "made",
         "document_id": f"made/{text}",
@@ -30,7 +30,7 @@ def question(text: str, gold: str | None = "1", **more: Any) -> Question:
 
 @contextmanager
 def stage_context(run_dir: Path, stage: str, **settings: Any) -> Iterator[Context]:
-    """The context that the pipeline would hand to this stage; `settings` are fields of RootConfig."""
+    """Return the context that the pipeline passes to this stage; `settings`: fields of RootConfig."""
     cfg = RootConfig(stage=stage, **settings)
     folder = run_dir / STAGES[stage].folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,6 @@ def stage_context(run_dir: Path, stage: str, **settings: Any) -> Iterator[Contex
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Write questions or traces as the stage before would have."""
+    """Write questions or traces as the previous stage does."""
     with JsonlWriter(path) as writer:
         writer.write(*(row.to_json() for row in rows))

@@ -1,4 +1,4 @@
-"""A policy engine over the tiny model: samples token by token, takes weights by name. Texts are the token ids."""
+"""A policy engine over the tiny model: samples token by token, loads weights by name. Texts are token ids."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.helpers.tiny_model import VOCABULARY, tiny
 
 
 class TinyEngine:
-    """Deterministic: what is sampled depends on the weights, the request and the sampling only.
+    """Deterministic: a sample depends on the weights, the request and the sampling only.
 
     Args:
-        short: questions (by text) whose completions are all one token, and the same one: groups without spread.
-        stale: weights are named as taken, but not taken.
-        lora_sync: `adapter` takes adapters apart from the weights below them.
-        lacks: layers (by the end of their name) whose adapters it leaves out.
+        short: questions (by text) whose completions are all the same single token: groups without spread.
+        stale: report weights as loaded without loading them.
+        lora_sync: `adapter` loads adapters separately from the base weights.
+        lacks: layers (by suffix of their name) whose adapters are not loaded.
     """
 
     name = "tiny"
@@ -40,8 +40,8 @@ class TinyEngine:
         self.lora_sync, self.lacks, self.base_version = lora_sync, lacks, ""
         self.adapter_layers: frozenset[str] = frozenset()
         self.base: dict[str, Tensor] = {}
-        self.loaded: list[str] = []  # versions of whole weights
-        self.asked: list[list[str]] = []  # the questions of each call
+        self.loaded: list[str] = []  # versions of the loaded weights
+        self.asked: list[list[str]] = []  # the questions by call
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
@@ -55,10 +55,10 @@ class TinyEngine:
         return answers
 
     def _complete(self, request: Request, sampling: Sampling, sample: int) -> Completion:
-        text, temperature = request.question.text, sampling.temperature or 1e-3  # as good as greedy
+        text, temperature = request.question.text, sampling.temperature or 1e-3  # nearly greedy
         prompt = [1 + int(digest([text, i]), 16) % (VOCABULARY - 1) for i in range(5)]
         generator = torch.Generator().manual_seed(int(digest([text, sample]), 16) % 2**63)
-        # Lengths of both parities in every group but the short ones.
+        # Lengths of both parities in every group except short ones.
         length = 1 if text in self.short else 2 + (sample + prompt[0]) % (sampling.max_new_tokens - 1)
         ids: list[int] = []
         for _ in range(length):
@@ -120,5 +120,5 @@ class TinyEngine:
 
 
 def weights(model: Any) -> dict[str, Tensor]:
-    """A copy of the weights."""
+    """Copy the weights."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

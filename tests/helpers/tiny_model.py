@@ -1,4 +1,4 @@
-"""A transformer of a few thousand seeded weights, for tests of what runs on models."""
+"""A transformer of a few thousand seeded weights, for tests that need a model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHAPES = {
 
 
 def tiny(kind: str = "llama", attention: str = "", **more: Any) -> Any:
-    """Always the same model of this kind; with our attention, or one that transformers names (`eager`).
+    """Return the same model each time; with our attention, or one that transformers names (`eager`).
 
-    `more` of its configuration replaces what is here.
+    `more` overrides values of its configuration.
     """
     torch.manual_seed(0)
     shape = {

@@ -1,4 +1,4 @@
-"""What an export counts, for its card and manifest."""
+"""Counts of an export, for its card and manifest."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _KEYS = ("question_id", "outcome", "answer", "answer_strict", "answer_scaled", "
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    """Write the shards and `README.md`; returns the counts. DataError where the filter's rows lack a trace."""
+    """Write the shards and `README.md`; returns the counts. DataError if the filter's rows lack a trace."""
     from finr1.data.export.card import write_card
 
     settings = ctx.cfg.export

@@ -99,7 +99,7 @@ class Judges:
 
 
 def _first(known: tuple[Verdict, str], given: Verdict | None, judge: str) -> tuple[Verdict, str]:
-    """The verdict that stands: the known one if it decides, else the one just given, with its judge if that decides."""
+    """Return the known verdict if it is decided, else the given one, with its judge if that is decided."""
     if known[0].value is not None or given is None:
         return known
     return given, "" if given.value is None else judge

@@ -69,7 +69,7 @@ class Judging:
 
 
 def majority(verdicts: Sequence[JudgeVerdict]) -> Verdict:
-    """Return the majority of the decided verdicts; None at a tie, and where none is decided."""
+    """Return the majority of the decided verdicts; None at a tie, or if none is decided."""
     votes = Counter(verdict.value for verdict in verdicts if verdict.value is not None)
     if not votes:
         return Verdict(None, why=verdicts[-1].why)

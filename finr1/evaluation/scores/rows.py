@@ -74,7 +74,7 @@ class ScoredCompletion:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """A row as read from JSON; keys that are no fields are ignored."""
+        """A row as read from JSON; unknown keys are ignored."""
         known = {name: row[name] for name in _NAMES if name in row}
         return cls(**known | {"judges": [JudgeVerdict(**verdict) for verdict in row.get("judges", ())]})
 
@@ -173,7 +173,7 @@ def score(
 
 
 def headline(rows: Sequence[ScoredCompletion]) -> str:
-    """The figure that stands for accuracy: the judge's where a judge model scored these rows, else strict."""
+    """Return the headline figure: the judged accuracy if a judge model scored the rows, else the strict one."""
     return "accuracy_judged" if any(row.judged_by for row in rows) else "accuracy_strict"
 
 

@@ -37,7 +37,7 @@ class HeldOut:
         name: of the benchmark; empty: the source's.
         stratify: keys that make up a row's category: keys of `Question.meta`, or kind, language, module, gold. A sample
             is proportional to the categories, with at least one row each; its rows have in `meta` their `stratum` and
-            their `weight`, the number of rows they stand for.
+            their `weight`, the number of rows they represent.
         share: use this share of the rows of every category, from both splits, instead of one split: the documents that
             a source with the same `test_share` holds out, up to rounding.
     """
@@ -153,7 +153,7 @@ def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
 def class_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Macro-F1 over the classes that occur as gold, with each class's recall and the majority baseline.
 
-    An answer that is none of the classes counts as a class of its own, always wrong: it lowers recall but no precision.
+    An answer outside the classes counts as an extra class, always wrong: it lowers recall, but no class's precision.
     `unparsed` is the share of such answers; failed calls are excluded. Sampled rows are weighted.
     """
     of_weights = _class_figures(outcomes)

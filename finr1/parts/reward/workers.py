@@ -101,7 +101,7 @@ class Workers:
         return [verdicts[i] for i in range(len(items))]
 
     def _try(self, key: str, items: Mapping[int, RewardItem]) -> dict[int, Verdict | str]:
-        """The verdicts that this pool gives; none for completions that it had not begun when it broke."""
+        """The verdicts that this pool gives; none for completions not started when it broke."""
         verdicts: dict[int, Verdict | str] = {}
         try:
             arguments = [(key, item, self.timeout_s) for item in items.values()]

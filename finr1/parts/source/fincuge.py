@@ -4,7 +4,7 @@ Upstream: GitHub ssymmetry/BBT-FinCUGE-Applications (no licence given); rows are
 task, `problem_list` rows are `{"id", "input"}` without gold: distilled, never scored. The instruction version (hub
 Maciel/FinCUGE-Instruction, from GitHub Macielyoung/FinCUGE_Instruction), which Fin-R1 used, has columns `instruction`,
 `input`, `output`, `task`. `eval` is held out. Prompts: per task one of the instruction version's, with its possible
-answers spelt out; FinNE (news emotion), which that version lacks, has a prompt of ours.
+answers spelt out; FinNE (news emotion), which that version lacks, has our own prompt.
 """
 
 from __future__ import annotations

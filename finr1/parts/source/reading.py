@@ -2,8 +2,8 @@
 
 A row that cannot be read is returned with its `fault`, so that the source can set it aside with file and line; a file
 that cannot be read at all raises one DataError. Lines are read one at a time, hub files as a stream. A JSON array is
-held as text and decoded row by row: ijson, which streams, refuses NaN, refuses the whole file for one byte of invalid
-UTF-8, and does not say on which line a row stands.
+held as text and decoded row by row: ijson, which streams, rejects NaN, rejects the whole file for one byte of invalid
+UTF-8, and does not report the line of a row.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def need(row: SourceRow, key: str) -> Any:
 
 
 def inside(row: SourceRow, key: str) -> SourceRow:
-    """The object in a field as a row of its own; RowError if it is not an object."""
+    """Return the object in a field as a separate row; RowError if it is not an object."""
     value = need(row, key)
     if not isinstance(value, Mapping):
         raise RowError(row.place, f"`{key}` is {_short(value)}, not an object")

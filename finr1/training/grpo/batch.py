@@ -31,11 +31,11 @@ class Batch(NamedTuple):
         return int(self.lengths_C.sum())
 
     def normaliser(self, rows: list[list[RowGroup]], kind: str) -> Count:
-        """What normalises the loss of one optimiser step (these rows).
+        """Return the normaliser of the loss of one optimiser step (these rows).
 
         Args:
             rows: one of `updates`.
-            kind: `entering` counts what is in the loss, `all` every completion (as TRL), but no masked one.
+            kind: `entering` counts what is in the loss, `all` every completion except masked ones (as TRL).
         """
         n = len(self.updates)
         if kind == "all":

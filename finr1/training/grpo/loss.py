@@ -78,7 +78,7 @@ class PolicyLoss(NamedTuple):
     mismatch: Tensor  # |log pi_old (trainer) - log pi_s (engine)|
     kl: Tensor  # k3 against the reference; 0 without one
     corrected: Tensor  # tokens whose importance weight was truncated or masked
-    entropy: Tensor  # nats; 0 where none was given
+    entropy: Tensor  # nats; 0 if not given
 
 
 def token_weights(lengths_C: Tensor, kind: str, count: Count, limit: int) -> Tensor:

@@ -20,7 +20,7 @@ SELECT_BATCH = 512  # questions sampled together; a killed run repeats at most t
 
 
 def load_candidates(ctx: Context) -> list[Question]:
-    """Load the RL questions that the filter wrote; DataError where there is none or a row is broken."""
+    """Load the RL questions that the filter wrote; DataError if there are none or a row is corrupt."""
     questions = ctx.questions()
     path = ctx.inputs["filter"] / "rl.jsonl"
     ids = [row["question_id"] for row in take_rows(path, ["question_id"])]
@@ -31,7 +31,7 @@ def load_candidates(ctx: Context) -> list[Question]:
 
 
 def select_questions(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:
-    """Keep questions whose pass rate under the initial policy is in [low, high]; DataError where none is.
+    """Keep questions whose pass rate under the initial policy is in [low, high]; DataError if none is.
 
     Writes every pass rate to disk, batch by batch, so that a killed run measures only the rest. Ranks split a batch.
     """
@@ -70,7 +70,7 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
 
 
 def pass_rate(question: Question, completions: Sequence[Completion]) -> float | None:
-    """Strict accuracy of the decided completions; None where none is decided."""
+    """Strict accuracy of the decided completions; None if none is decided."""
     verdicts = [grade(parse(c.text).answer, question).strict.value for c in completions if c.finish_reason != "error"]
     decided = [value for value in verdicts if value is not None]
     return sum(decided) / len(decided) if decided else None

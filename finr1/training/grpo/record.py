@@ -1,4 +1,4 @@
-"""What a GRPO step writes: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
+"""Record a GRPO step: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def update_metrics(stats: UpdateStats, settings: GrpoSettings) -> dict[str, floa
 
 
 def mean_reward(rollout: Rollout) -> float:
-    """Mean reward of the decided completions; NaN where there is none."""
+    """Mean reward of the decided completions; NaN if there are none."""
     return float(rollout.graded.rewards_PG.nanmean())
 
 

@@ -26,7 +26,7 @@ class Graded(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """All that one step sampled."""
+    """Everything sampled in one step."""
 
     graded: Graded
     advantages: Advantages

@@ -1,4 +1,4 @@
-"""What GRPO needs of the run around it."""
+"""Services of the run that GRPO uses."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ from finr1.training.rows.rows import RowGroup, make_row
 
 
 class Inference(NamedTuple):
-    """All that uses the inference engine."""
+    """The parts that use the inference engine."""
 
     sampler: Sampler
     canary: Canary | None = None

@@ -1,4 +1,4 @@
-"""The distil stage: nothing asked twice, nothing lost, reasoning and answer taken apart."""
+"""The distil stage: no sample is generated twice or lost; reasoning and answer are split."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _traces(run_dir: Path) -> list[Trace]:
     return [Trace.from_json(row) for row in read_jsonl(run_dir / "2_traces" / "traces.jsonl")]
 
 
-def test_every_question_gets_n_traces_with_their_lineage(tmp_path: Path) -> None:
+def test_every_question_gets_n_traces_with_provenance(tmp_path: Path) -> None:
     questions = _questions(tmp_path)
     settings = _settings(answers={questions[0].id: ["<think>a</think><answer>\\boxed{7}</answer>", "no tags"]})
     with stage_context(tmp_path, "distil", **settings) as ctx:
@@ -70,7 +70,7 @@ def test_the_teacher_sees_its_own_system_prompt(tmp_path: Path) -> None:
             assert [m["role"] for m in engine.asked[0].messages] == roles
 
 
-def test_resume_asks_only_what_is_missing(tmp_path: Path) -> None:
+def test_resume_generates_only_missing_samples(tmp_path: Path) -> None:
     questions = _questions(tmp_path)
     with stage_context(tmp_path, "distil", **_settings()) as ctx:
         run(ctx)
@@ -78,7 +78,7 @@ def test_resume_asks_only_what_is_missing(tmp_path: Path) -> None:
     rows = list(read_jsonl(path))
     path.unlink()
     with JsonlWriter(path) as writer:
-        writer.write(*rows[:9])  # four questions whole, one sample of the fifth
+        writer.write(*rows[:9])  # four complete questions, one sample of the fifth
     with stage_context(tmp_path, "distil", **_settings()) as ctx:
         engine = ctx.engines.get("teacher")
         assert isinstance(engine, ScriptedEngine)
@@ -101,7 +101,7 @@ with stage_context(Path(sys.argv[1]), "distil", **_settings(kill_after=7)) as ct
 """
 
 
-def test_sigkill_in_the_middle_loses_no_finished_question(tmp_path: Path) -> None:
+def test_sigkill_loses_no_finished_question(tmp_path: Path) -> None:
     questions = _questions(tmp_path)
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPO)}, check=False)
@@ -124,7 +124,7 @@ def test_failed_calls_are_rows(tmp_path: Path) -> None:
     assert {t.error for t in failed} == {"scripted failure"}
 
 
-def test_a_dead_teacher_stops_the_stage_and_its_calls_are_made_again(tmp_path: Path) -> None:
+def test_a_dead_teacher_stops_the_stage_and_its_calls_are_repeated(tmp_path: Path) -> None:
     questions = _questions(tmp_path)
     with (
         stage_context(tmp_path, "distil", **_settings(fail_every=1)) as ctx,
@@ -173,7 +173,7 @@ def test_split_text(text: str, reasoning: str | None, expected: tuple[str, str])
     assert split_text(Completion(text, reasoning=reasoning)) == expected
 
 
-def test_missing_names_the_samples_that_lack() -> None:
+def test_missing_samples() -> None:
     rows = [question("a"), question("b"), question("c")]
     have = {rows[0].id: {0, 1, 2}, rows[1].id: {1}}
     assert [(ask.question.id, ask.samples) for ask in missing(rows, have, 3)] == [
@@ -200,7 +200,7 @@ def test_messages_are_built_once_and_the_rows_read_once(tmp_path: Path, monkeypa
     assert len(built) == 10 and len(added) == 2 * 20, "what was there before, and while it is put in order"
 
 
-def test_a_row_of_an_unknown_question_is_one_line(tmp_path: Path) -> None:
+def test_a_row_of_an_unknown_question_is_reported_in_one_line(tmp_path: Path) -> None:
     _questions(tmp_path)
     write_rows(tmp_path / "2_traces" / "traces.jsonl", [Trace("elsewhere", 0, "t", "r", "a", "x")])
     with (

@@ -1,4 +1,4 @@
-"""The distil stage with engine=http: killed, stopped by a ceiling, refused; nothing is lost, nothing is paid twice."""
+"""The distil stage with engine=http: kills, spend ceilings, concurrent runs; no trace is lost or paid for twice."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def distil(run_dir: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def slow_for_some(seen: Seen) -> Reply:
-    """Answers that come back in another order than they were asked in."""
+    """Answers that arrive in another order than the requests."""
     return Reply(body=solved(seen), delay_s=random.random() / 50)
 
 
-def test_rows_stand_in_the_order_of_the_questions_whatever_came_first(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_the_questions_whatever_came_first(tmp_path: Path) -> None:
     made = questions(tmp_path, 60)
     with serve(slow_for_some) as server:
         counts = distil(tmp_path, settings(server, n=2))
@@ -72,7 +72,7 @@ def test_rows_stand_in_the_order_of_the_questions_whatever_came_first(tmp_path: 
     assert found[0]["teacher"] == "m" and found[0]["reasoning"].startswith("It is ") and found[0]["sampling"]["n"] == 2
 
 
-def test_the_boxed_instruction_in_the_questions_language_and_only_once() -> None:
+def test_the_boxed_instruction_is_in_the_questions_language_and_added_once() -> None:
     def asked(text: str, boxed: bool = True, **more: Any) -> str:
         return messages_of(question(text, **more), None, boxed)[-1]["content"]
 
@@ -83,7 +83,7 @@ def test_the_boxed_instruction_in_the_questions_language_and_only_once() -> None
     assert [m["role"] for m in with_system] == ["system", "user"] and "wrap the final" in with_system[1]["content"]
 
 
-def test_resume_asks_only_for_samples_that_lack(tmp_path: Path) -> None:
+def test_resume_requests_only_missing_samples(tmp_path: Path) -> None:
     made = questions(tmp_path, 10)
     with serve(good) as server:
         distil(tmp_path, settings(server, n=3))
@@ -99,7 +99,7 @@ def test_resume_asks_only_for_samples_that_lack(tmp_path: Path) -> None:
     assert kept == [{k: v for k, v in row.items() if k != "meta"} for row in whole]
 
 
-def test_failed_and_truncated_rows_stay_with_their_reason(tmp_path: Path) -> None:
+def test_failed_and_truncated_rows_are_kept_with_their_reason(tmp_path: Path) -> None:
     def behave(seen: Seen) -> Reply:
         if "question 3" in seen.text:
             return Reply(500, b"boom")
@@ -118,7 +118,7 @@ def test_failed_and_truncated_rows_stay_with_their_reason(tmp_path: Path) -> Non
     assert len(server.seen) == 9
 
 
-def test_a_teacher_that_dies_half_way_stops_the_stage_and_is_asked_again_later(tmp_path: Path) -> None:
+def test_a_teacher_that_dies_stops_the_stage_and_a_resume_repeats_its_calls(tmp_path: Path) -> None:
     def dies(seen: Seen) -> Reply:
         return Reply(body=solved(seen)) if seen.number < 10 else Reply(503, b"gone")
 
@@ -134,7 +134,7 @@ def test_a_teacher_that_dies_half_way_stops_the_stage_and_is_asked_again_later(t
     assert len(server.seen) == 90
 
 
-def test_a_ceiling_stops_cleanly_and_a_higher_one_goes_on_from_there(tmp_path: Path) -> None:
+def test_a_ceiling_stops_cleanly_and_a_higher_one_resumes(tmp_path: Path) -> None:
     questions(tmp_path, 30)
     reply = each(Reply(body=chat("\\boxed{1}", usage=(30, 50))))
     with serve(reply) as server:
@@ -146,7 +146,7 @@ def test_a_ceiling_stops_cleanly_and_a_higher_one_goes_on_from_there(tmp_path: P
     assert len(server.seen) == 30 and (counts["paid_prompt_tokens"], counts["paid_completion_tokens"]) == (900, 1500)
 
 
-def test_what_decides_nothing_does_not_make_the_stage_stale() -> None:
+def test_operational_settings_do_not_invalidate_the_stage() -> None:
     def key(*more: str) -> Any:
         values = plain(compose(["engine@engine.teacher=http", "engine.teacher.model=m", *more]))
         return deciding(values, "engine.teacher")
@@ -159,9 +159,9 @@ def test_what_decides_nothing_does_not_make_the_stage_stale() -> None:
     assert "base_url" not in before and before["_target_"] == HTTP
 
 
-def test_progress_says_rate_cost_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_rate_cost_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    clock = iter(range(0, 10**6, 40))  # every look at the clock is 40 s after the last
+    clock = iter(range(0, 10**6, 40))  # each reading of the clock is 40 s after the last
     monkeypatch.setattr(console, "print", lines.append)
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     bar = Bar("distil: questions", total=100, done=90)
@@ -195,14 +195,14 @@ def overrides(server: Server, name: str) -> list[str]:
 
 
 def ready(folder: Path, server: Server, *names: str) -> None:
-    """The questions stage, done in these runs."""
+    """Finish the questions stage of these runs."""
     for name in names:
         done = runner.run(folder, "stage=questions", *overrides(server, name))
         assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_folder_is_refused_and_no_file_has_the_key(tmp_path: Path) -> None:
     second_is_over = threading.Event()
 
     def behave(seen: Seen) -> Reply:
@@ -231,7 +231,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_key_is_nowhere(tmp_p
 
 
 def sometimes_bad(seen: Seen) -> Reply:
-    """Three requests of ten fail, whichever they are; the others take a moment."""
+    """Three of ten requests fail; the others are slow."""
     if random.random() < 0.3:
         return random.choice(WIRE_FAULTS)
     return Reply(body=solved(seen), delay_s=0.02 + random.random() / 20)
@@ -239,10 +239,10 @@ def sometimes_bad(seen: Seen) -> Reply:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("behave", "kills"), [(slow_for_some, 10), (sometimes_bad, 20)])
-def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(
+def test_sigkill_at_random_points_changes_no_row_and_repeats_no_request(
     tmp_path: Path, behave: Behave, kills: int
 ) -> None:
-    """From before the first request to after the last answer."""
+    """Kills from before the first request to after the last answer."""
     rng = random.Random(f"{behave.__name__}")
     random.seed(0)
     with serve(behave) as server:
@@ -251,7 +251,7 @@ def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(
         assert done.returncode == 0, done.stderr
         path = tmp_path / "runs" / "killed" / TRACES
         words = runner.command("stage=distil", *overrides(server, "killed"))
-        asked_with: list[tuple[set[str], int]] = []  # what was on disk after each kill, and how many requests had come
+        asked_with: list[tuple[set[str], int]] = []  # rows on disk after each kill, and requests received by then
         for _ in range(kills):
             begun, goal = len(server.seen), rng.randint(0, 140 // kills)
             process = subprocess.Popen(words, cwd=tmp_path, env=runner.environment(), stderr=subprocess.DEVNULL)
@@ -260,7 +260,7 @@ def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(
             time.sleep(rng.random() / 30)
             process.kill()
             assert process.wait(300) in (-signal.SIGKILL, 0)
-            time.sleep(0.15)  # what it had sent still arrives
+            time.sleep(0.15)  # requests already sent still arrive
             prompts = prompts_of(tmp_path / "runs" / "killed")
             on_disk = list(read_jsonl(path)) if path.exists() else []
             asked_with.append(({prompts[row["question_id"]] for row in on_disk}, len(server.seen)))
@@ -271,18 +271,18 @@ def test_sigkill_at_random_points_changes_nothing_and_asks_nothing_twice(
         again = [seen.text for seen in server.seen[count:] if any(seen.text.startswith(text) for text in have)]
         assert not again
     assert comparable(path) == comparable(tmp_path / "runs" / "whole" / TRACES)
-    if behave is slow_for_some:  # without faults there is no lost answer to pay for: equal to the last byte
+    if behave is slow_for_some:  # without faults no lost answer is charged: equal to the last byte
         assert path.read_bytes() == (tmp_path / "runs" / "whole" / TRACES).read_bytes()
 
 
 def prompts_of(run_dir: Path) -> dict[str, str]:
-    """The user's words of each question."""
+    """The user message of each question."""
     found = read_jsonl(run_dir / "1_questions" / "questions.jsonl")
     return {row["id"]: row["prompt"][-1]["content"] for row in found}
 
 
 def comparable(path: Path) -> list[dict[str, Any]]:
-    """The rows in their order, without what faults on the way have cost."""
+    """The rows in order, without the cost of faults."""
     found = list(read_jsonl(path))
     assert len(found) == 120
     for row in found:

@@ -1,4 +1,4 @@
-"""The cache of answers: what decides a hit, several threads and processes, kills, and the engine in front of it."""
+"""The completion cache: its key, threads, processes and kills; and the engine that reads it first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY = Key("p", "m", "s")
 
 
 class Counting:
-    """An engine that repeats the prompt, fails where it says "fail", and keeps what it was asked."""
+    """An engine that echoes the prompt, fails if it contains "fail", and records its requests."""
 
     name = "counting"
 
@@ -65,7 +65,7 @@ def engine_over(path: Path | None, engine: Counting, model: str = "m", **more: A
     return CachedEngine(lambda: engine, {"_target_": "x.Y", "model": model}, AnswerCache(path), **more)
 
 
-def test_an_answer_is_asked_for_once_and_found_again_by_another_process_s_cache(tmp_path: Path) -> None:
+def test_a_completion_is_requested_once_and_shared_between_caches(tmp_path: Path) -> None:
     path, first, second = tmp_path / "deep" / "c.sqlite", Counting(), Counting()
     engine = engine_over(path, first)
     texts = [c.text for [c] in engine.generate(requests("a", "b", "a"), GREEDY)]
@@ -77,7 +77,7 @@ def test_an_answer_is_asked_for_once_and_found_again_by_another_process_s_cache(
     assert second.asked == ["c"] and sorted(seen) == [0, 1, 2]
 
 
-def test_what_decides_the_answer_decides_the_hit(tmp_path: Path) -> None:
+def test_the_key_has_every_setting_that_affects_the_completion(tmp_path: Path) -> None:
     engine = Counting()
     cached = engine_over(tmp_path / "c", engine)
     cached.generate(requests("a"), GREEDY)
@@ -95,7 +95,7 @@ def test_what_decides_the_answer_decides_the_hit(tmp_path: Path) -> None:
         cached.generate(requests("a"), Sampling(n=2, temperature=1.0))
 
 
-def test_a_failed_call_is_no_answer_and_is_asked_again_but_its_cost_counts(tmp_path: Path) -> None:
+def test_a_failed_call_is_charged_but_not_cached(tmp_path: Path) -> None:
     engine = Counting()
     cached = engine_over(tmp_path / "c", engine, payer="run/filter/1")
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_failed_call_is_no_answer_and_is_asked_again_but_its_cost_counts(tmp_p
     assert cached.cache.account("another payer") == (0, 0, 0, 0)
 
 
-def test_what_the_payer_paid_before_counts_towards_the_ceiling(tmp_path: Path) -> None:
+def test_the_payer_s_earlier_cost_counts_towards_the_ceiling(tmp_path: Path) -> None:
     engine_over(tmp_path / "c", Counting(), payer="a").generate(requests("x", "y"), GREEDY)
     for payer, spent in (("a", 24), ("b", 0)):
         engine = Counting()
@@ -115,14 +115,14 @@ def test_what_the_payer_paid_before_counts_towards_the_ceiling(tmp_path: Path) -
         assert engine.spent.tokens == spent
 
 
-def test_calls_that_all_fail_end_it_and_one_that_works_starts_the_count_anew(tmp_path: Path) -> None:
+def test_consecutive_failures_stop_it_and_a_success_resets_the_count(tmp_path: Path) -> None:
     cached = engine_over(tmp_path / "c", Counting(), stop_after=3)
     cached.generate(requests("fail 1", "fail 2", "good", "fail 3", "fail 4"), GREEDY)
     with pytest.raises(Finr1Error, match=r"engine.judge=m: the last 3 calls all failed, the last with `down`; fix"):
         cached.generate(requests("fail 5", "more"), GREEDY)
 
 
-def test_the_first_answer_stays(tmp_path: Path) -> None:
+def test_the_first_completion_of_a_key_wins(tmp_path: Path) -> None:
     one, two = AnswerCache(tmp_path / "c"), AnswerCache(tmp_path / "c")
     assert one.put(KEY, Completion("first")).text == "first"
     assert two.put(KEY, Completion("second", "length")) == Completion("first") == two.get(KEY)
@@ -130,7 +130,7 @@ def test_the_first_answer_stays(tmp_path: Path) -> None:
     assert two.get(Key("odd", "m", "s")) == Completion("? 亿")
 
 
-def test_without_a_file_answers_live_as_long_as_the_process() -> None:
+def test_without_a_file_the_cache_is_in_memory() -> None:
     engine = Counting()
     cached = engine_over(None, engine)
     for _ in range(2):
@@ -138,20 +138,20 @@ def test_without_a_file_answers_live_as_long_as_the_process() -> None:
     assert engine.asked == ["a"]
 
 
-def test_prompts_differ_by_every_part_of_them() -> None:
+def test_the_prompt_hash_covers_roles_and_message_borders() -> None:
     chats = [[("user", "ab")], [("user", "a"), ("user", "b")], [("system", "ab")], [("user", "ab\ud800")]]
     hashes = {prompt_hash([{"role": r, "content": c} for r, c in chat]) for chat in chats}
     assert len(hashes) == 4
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but a text of some length" * 30, b"SQLite format 3\0 torn"])
-def test_a_file_that_is_no_cache_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_cache_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c").write_bytes(content)
     with pytest.raises(ConfigError, match=r"paths.judge_cache=.*not usable as a cache .*; give another file, or paths"):
         AnswerCache(tmp_path / "c")
 
 
-def test_a_cache_of_another_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_cache_of_another_version_is_rejected(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "c") as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigError, match="version 99, expected 1"):
@@ -197,7 +197,7 @@ def test_processes_share_one_cache(tmp_path: Path) -> None:
     assert len(cache) == 200 and cache.account("p").asked == 200
 
 
-def test_a_kill_loses_nothing_that_was_reported(tmp_path: Path) -> None:
+def test_a_kill_loses_no_reported_completion(tmp_path: Path) -> None:
     for attempt in range(3):
         process = writer(tmp_path / "c", str(attempt), 100_000)
         assert process.stdout

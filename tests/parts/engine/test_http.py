@@ -1,4 +1,4 @@
-"""The http engine against a real server that misbehaves: what is asked again, how fast, for how much, what is kept."""
+"""The http engine against a local server that misbehaves: retries, pacing, cost, and recorded errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHERS_SLOW = [pytest.param(name, marks=[] if name == "openai" else pytest.mark.
 
 @pytest.fixture(params=CLIENTS)
 def client(request: pytest.FixtureRequest) -> str:
-    """Each library that carries requests."""
+    """Each HTTP library."""
     return str(request.param)
 
 
@@ -74,7 +74,7 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, client: str) -> None:
         ("deepseek", {"prefix": True}, {}),
     ],
 )
-def test_a_forced_beginning(way: str, message: dict[str, Any], body: dict[str, Any]) -> None:
+def test_a_forced_lead_in(way: str, message: dict[str, Any], body: dict[str, Any]) -> None:
     results, server = ask(each(Reply(body=chat("a\n</think>\n\\boxed{1}"))), lead_in=way)
     sent = server.seen[0].body
     assert sent["messages"][-1] == {"role": "assistant", "content": "<think>\n", **message}
@@ -101,13 +101,13 @@ def test_a_forced_beginning(way: str, message: dict[str, Any], body: dict[str, A
         (chat("\\boxed{1}", finish_reason=None), ("", "\\boxed{1}"), "stop"),
     ],
 )
-def test_reasoning_apart_or_in_the_text(body: dict[str, Any], expected: tuple[str, str], finish: str) -> None:
+def test_reasoning_in_a_separate_field_or_in_the_text(body: dict[str, Any], expected: tuple[str, str], finish: str) -> None:
     ((completion,),), _ = ask(each(Reply(body=body)))
     assert (split_text(completion), completion.finish_reason) == (expected, finish)
 
 
 GOOD = Reply(body=chat("fine"))
-FAULTS = {  # one bad reply, and what is said of it when it stays
+FAULTS = {  # a bad reply, and the error recorded if it persists
     "500": (Reply(500, b'{"error": {"message": "boom"}}'), "HTTP 500: boom"),
     "503 of a proxy": (Reply(503, b"<html>busy</html>"), "HTTP 503: <html>busy</html>"),
     "429": (Reply(429, b'{"message": "slow down"}'), "HTTP 429: slow down"),
@@ -128,7 +128,7 @@ FAULTS = {  # one bad reply, and what is said of it when it stays
 }
 
 
-ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not UTF-8")  # what a client meets itself
+ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not UTF-8")  # raised by the client itself
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ ON_THE_WIRE = ("500", "503 of a proxy", "429", "timeout", "reset", "cut", "not U
         if client == "openai" or fault in ON_THE_WIRE
     ],
 )
-def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, client: str) -> None:
+def test_a_fault_is_retried_and_recorded_if_it_persists(name: str, client: str) -> None:
     bad, words = FAULTS[name]
     results, server = ask(each(bad, bad, GOOD), timeout_s=0.3, client=client)
     assert [c.text for c in results[0]] == ["fine"] and len(server.seen) == 3
@@ -160,12 +160,12 @@ def test_a_fault_is_asked_again_and_kept_with_its_reason_if_it_stays(name: str, 
         (Reply(429, b"quota", headers={"Retry-After": "86400"}), "the server asks to wait 86400 s; HTTP 429: quota"),
     ],
 )
-def test_what_would_not_change_is_asked_once(reply: Reply, words: str, client: str) -> None:
+def test_permanent_errors_are_not_retried(reply: Reply, words: str, client: str) -> None:
     results, server = ask(each(reply), client=client)
     assert (results[0][0].error, len(server.seen)) == (words.strip(), 1)
 
 
-def test_a_server_that_is_not_there_fails_each_call(client: str) -> None:
+def test_an_unreachable_server_fails_each_call(client: str) -> None:
     with serve(good) as server:
         pass
     http = engine(server, retries=1, client=client)
@@ -175,14 +175,14 @@ def test_a_server_that_is_not_there_fails_each_call(client: str) -> None:
 
 
 @pytest.mark.parametrize(("reply", "paid"), [(Reply(body=chat(), cut_at=40), True), (Reply(reset=True), False)])
-def test_an_answer_that_breaks_off_is_charged_for(reply: Reply, paid: bool, client: str) -> None:
+def test_an_interrupted_answer_is_charged(reply: Reply, paid: bool, client: str) -> None:
     with serve(each(reply)) as server:
         http = engine(server, retries=0, client=client)
         http.generate(requests(1), ONE)
     assert (http.spent.prompt_tokens > 0) == paid
 
 
-def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
+def test_a_wrong_key_or_model_stops_it_at_once_and_the_key_is_never_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
@@ -193,12 +193,12 @@ def test_a_wrong_key_and_a_wrong_model_end_it_at_once_and_the_key_is_never_said(
         ConfigError, match=r"engine.base_url=.*/chat/completions: the server says HTTP 404: no m; correct"
     ):
         ask(each(Reply(404, b'{"message": "no m"}')), n=100)
-    results, _ = ask(each(GOOD, refused), n=2, concurrency=1, api_key_env="TEACHER_KEY")  # a hiccup: it worked before
+    results, _ = ask(each(GOOD, refused), n=2, concurrency=1, api_key_env="TEACHER_KEY")  # temporary: it worked before
     assert [one[0].error for one in results] == ["", "HTTP 401: no such key …"]
 
 
 @pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
-def test_retry_after_is_honoured_by_all(form: str) -> None:
+def test_retry_after_of_a_rate_limit_delays_all_requests(form: str) -> None:
     def behave(seen: Seen) -> Reply:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # whole seconds: 1 to 2 from now
         after = "0.6" if form == "seconds" else date
@@ -244,7 +244,7 @@ def test_backoff_doubles_with_jitter() -> None:
 
 
 @pytest.mark.parametrize("n_in_one", [True, False])
-def test_missing_choices_are_asked_again(n_in_one: bool) -> None:
+def test_missing_choices_are_requested_again(n_in_one: bool) -> None:
     def ignores_n(seen: Seen) -> Reply:
         return Reply(body=chat(f"sample {seen.number}", usage=(10, 7)))
 
@@ -265,7 +265,7 @@ def test_too_many_choices_and_some_that_are_empty() -> None:
     assert [(c.text, c.error) for c in results[0]] == [("a", ""), *[("", "HTTP 500: (2 attempts)")] * 2]
 
 
-def test_tokens_are_shared_between_choices_and_guessed_where_the_server_is_silent() -> None:
+def test_tokens_are_divided_between_choices_and_estimated_without_usage() -> None:
     body = chat("", n=3, usage=(10, 100))
     for choice, size in zip(body["choices"], (30, 60, 90), strict=True):
         choice["message"] = {"content": "x" * size}
@@ -278,7 +278,7 @@ def test_tokens_are_shared_between_choices_and_guessed_where_the_server_is_silen
     assert ask(each(Reply(body=bad)))[0][0][0].meta["n_tokens"] == 10
 
 
-def test_text_that_no_file_could_hold_is_mended() -> None:
+def test_lone_surrogates_are_replaced() -> None:
     results, _ = ask(each(Reply(body=b'{"choices": [{"message": {"content": "a\\ud800b \\u6c49"}}]}')))
     assert results[0][0].text == "a?b 汉"
     json.dumps(results[0][0].text, ensure_ascii=False).encode()
@@ -302,7 +302,7 @@ def test_a_third_of_random_failures_loses_nothing(client: str) -> None:
     assert len(server.seen) > 480
 
 
-def test_an_error_of_the_listener_ends_the_stream(client: str) -> None:
+def test_an_exception_of_on_done_stops_the_stream(client: str) -> None:
     def stop(index: int, completions: object) -> None:
         raise RuntimeError("enough")
 
@@ -329,7 +329,7 @@ def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
     assert ask(good, client=client)[0][0][0].error == ""
 
 
-def test_a_netrc_takes_no_key_s_place(monkeypatch: pytest.MonkeyPatch, client: str, tmp_path: Path) -> None:
+def test_netrc_is_ignored(monkeypatch: pytest.MonkeyPatch, client: str, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("TEACHER_KEY", "secret-1")
@@ -354,13 +354,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("settings", "words"), MISTAKES, ids=[str(m[0]) for m in MISTAKES])
-def test_a_setting_that_cannot_work_is_one_line(settings: dict[str, Any], words: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_line(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         HttpEngine(**{"model": "m", **settings})
     assert str(caught.value).startswith(words) and "sk-abc" not in str(caught.value) and "pass" not in str(caught.value)
 
 
-def test_time_to_give_up_is_bounded(client: str) -> None:
+def test_the_time_until_it_gives_up_is_bounded(client: str) -> None:
     began = time.monotonic()
     ask(each(Reply(body=chat(), delay_s=30.0)), n=8, timeout_s=0.2, retries=1, client=client)
     assert time.monotonic() - began < 3

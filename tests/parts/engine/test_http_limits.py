@@ -1,4 +1,4 @@
-"""The http engine's limits: requests and tokens a minute, and ceilings of tokens and money."""
+"""The http engine's limits: requests and tokens per minute, and spend ceilings in tokens and money."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from tests.helpers.http_asking import ONE, ask, engine, requests
 
 
 def test_requests_per_minute() -> None:
-    results, server = ask(good, n=21, requests_per_minute=1800)  # one in 33 ms
+    results, server = ask(good, n=21, requests_per_minute=1800)  # one per 33 ms
     times = [seen.at for seen in server.seen]
     assert len(results) == 21 and times[-1] - times[0] >= 20 / 30 - 0.05
     for start in times:
-        assert sum(start <= at < start + 0.3 for at in times) <= 11  # 0.3 s hold nine, and jitter of the clock
+        assert sum(start <= at < start + 0.3 for at in times) <= 11  # nine per 0.3 s, plus clock jitter
 
 
 def test_tokens_per_minute() -> None:
-    # 160 tokens a second; an answer takes 10 + 10, but 18 are foreseen from its text and 64 at first.
+    # 160 tokens per second; an answer takes 10 + 10, but the estimate is 18 from its text, and 64 at first.
     _, server = ask(each(Reply(body=chat(usage=(10, 10)))), n=13, tokens_per_minute=9600, concurrency=1)
     times = [seen.at for seen in server.seen]
     assert 0.125 * 12 - 0.1 <= times[-1] - times[0] < 0.125 * 12 + 1.0
 
 
-def test_pace_by_hand() -> None:
+def test_pace_worked_by_hand() -> None:
     now = [100.0]
     pace = Pace(60, None, clock=lambda: now[0])
     assert [pace.take(5) for _ in range(3)] == [0.0, 1.0, 2.0]
     now[0] = 110.0
-    assert [pace.take(5) for _ in range(2)] == [0.0, 1.0]  # nothing is saved up
+    assert [pace.take(5) for _ in range(2)] == [0.0, 1.0]  # unused capacity is not saved
     pace.hold(30.0)
     assert pace.held and [pace.take(5) for _ in range(2)] == [30.0, 31.0]
     now[0] = 140.0
     assert not pace.held
     pace = Pace(None, 60, clock=lambda: now[0])
     assert pace.take(30) == 0.0
-    pace.correct(-10)  # 30 were foreseen, 20 used
+    pace.correct(-10)  # 30 were estimated, 20 used
     assert pace.take(10) == 20.0
     assert Pace(clock=lambda: now[0]).take(10**9) == 0.0
 
 
 @pytest.mark.parametrize("concurrency", [1, 64])
-def test_a_ceiling_of_tokens_is_never_passed_and_ends_cleanly(concurrency: int) -> None:
+def test_a_token_ceiling_is_never_exceeded_and_stops_cleanly(concurrency: int) -> None:
     kept: list[int] = []
     with serve(each(Reply(body=chat(usage=(20, 60)), delay_s=0.01))) as server:
         http = engine(server, max_spend_tokens=1000, concurrency=concurrency)
@@ -52,14 +52,14 @@ def test_a_ceiling_of_tokens_is_never_passed_and_ends_cleanly(concurrency: int) 
         )
         with pytest.raises(ConfigError, match=words):
             http.stream(requests(100), ONE, lambda index, completions: kept.append(index))
-    # A question may take 10 + 32 bytes or 11 + 32 and 64 tokens, so the last begins with at most 894 spent: 80 each.
+    # A question takes at most 11 + 32 bytes and 64 tokens, so the last one starts with at most 894 spent: 80 each.
     assert len(kept) == len(server.seen) == http.spent.tokens / 80 == 12
 
 
-def test_a_ceiling_of_money_counts_what_was_spent_before() -> None:
+def test_a_money_ceiling_includes_earlier_cost() -> None:
     settings = {"max_spend_money": 1.0, "price_in": 1000.0, "price_out": 5000.0}
     with serve(each(Reply(body=chat(usage=(20, 20))))) as server:
-        http = engine(server, **settings)  # 0.02 + 0.1 a question, 0.362 at worst
+        http = engine(server, **settings)  # 0.02 + 0.1 per question, 0.362 at worst
         with pytest.raises(ConfigError, match=r"max_spend_money=1.0: 240 tokens \(0.7200\) are spent"):
             http.generate(requests(100), ONE)
         http = engine(server, **settings)
@@ -69,19 +69,19 @@ def test_a_ceiling_of_money_counts_what_was_spent_before() -> None:
     assert len(server.seen) == 6
 
 
-def test_lost_answers_count_as_average_ones() -> None:
+def test_lost_answers_are_charged_at_the_average_cost() -> None:
     cut = Reply(body=chat("x"), cut_at=20)
     results, _ = ask(each(Reply(body=chat(usage=(30, 50))), cut, Reply(body=chat("fine"))), n=2, concurrency=1)
     assert [one[0].meta["paid"] for one in results] == [[30, 50], [11 + 10, 50 + 5]]
 
 
-def test_budget_by_hand() -> None:
+def test_budget_worked_by_hand() -> None:
     budget = Budget(max_tokens=100)
     first, second = budget.reserve(10, 40), budget.reserve(10, 40)
     assert first and second and budget.reserve(0, 1) is None and not budget.idle
     budget.release(first)
     budget.pay(10, 5, answers=1)
-    assert budget.reserve(10, 40) is None  # 15 spent, 50 under way
+    assert budget.reserve(10, 40) is None  # 15 spent, 50 in flight
     third = budget.reserve(5, 30)
     assert third and budget.expected(99) == 5 and Budget().expected(99) == 99
     budget.release(second), budget.release(third)

@@ -1,4 +1,4 @@
-"""The scripted engine says what it is told to, in order, and fails where it is told to."""
+"""The scripted engine: answers in order, and scripted failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _texts(engine: ScriptedEngine, requests: list[Request], n: int = 1) -> list[
     return [[c.text for c in completions] for completions in engine.generate(requests, Sampling(n=n))]
 
 
-def test_default_template_is_well_formed_and_holds_the_gold() -> None:
+def test_the_default_template_is_well_formed_and_contains_the_gold() -> None:
     engine = ScriptedEngine()
     assert isinstance(engine, Engine) and not isinstance(engine, PolicyEngine)
     for i, (text,) in enumerate(_texts(engine, _requests(3))):
@@ -70,6 +70,6 @@ def test_failures_and_on_done() -> None:
 
 
 @pytest.mark.parametrize("path", ["no_such_module.f", "finr1.core.types.no_such_name", "plain"])
-def test_a_wrong_path_is_one_line(path: Any) -> None:
+def test_a_wrong_path_is_reported_in_one_line(path: Any) -> None:
     with pytest.raises(ConfigError, match=f"engine.respond={path}: cannot be imported"):
         ScriptedEngine(respond=path)

@@ -1,4 +1,4 @@
-"""The in-process vLLM engine with real weights, in a process of its own: it leaves things behind."""
+"""The in-process vLLM engine with real weights, in a separate process, whose state it changes."""
 
 from __future__ import annotations
 
@@ -117,16 +117,16 @@ def result() -> dict[str, Any]:
 
 def test_engine_and_trainer_agree_after_a_sync(result: dict[str, Any]) -> None:
     assert result["gap_after_sync"] <= 1e-4  # fp32 on both sides
-    assert result["gap_before_sync"] > 1e-2  # the old samples are another model's: the bound above can fail
+    assert result["gap_before_sync"] > 1e-2  # the old samples are from another model: the bound above can fail
     assert result["version"] == "moved"
 
 
-def test_the_canary_tells_synced_weights_from_stale_ones(result: dict[str, Any]) -> None:
+def test_the_canary_distinguishes_synced_from_stale_weights(result: dict[str, Any]) -> None:
     synced, stale = result["canary"]
     assert synced <= 1e-4  # fp32 on both sides
     assert stale > 1e-2
     n_names, alike = result["names"]
-    assert n_names > 250 and alike  # the folder's names are the trainer's, the head's own one included
+    assert n_names > 250 and alike  # the folder has the trainer's names, including the head's
 
 
 def test_same_weights_and_requests_give_the_same_samples(result: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ def test_without_log_probs_the_samples_are_the_same(result: dict[str, Any]) -> N
     assert result["unread"] == [True, [0] * 6]
 
 
-def test_random_state_is_fenced(result: dict[str, Any]) -> None:
+def test_the_random_state_is_restored(result: dict[str, Any]) -> None:
     assert result["random_kept"]
 
 
@@ -146,7 +146,7 @@ def test_every_request_is_reported_once(result: dict[str, Any]) -> None:
     assert all(result["lengths"])
 
 
-def test_truncation_and_overlong_prompts_are_told(result: dict[str, Any]) -> None:
+def test_truncation_and_overlong_prompts_are_reported(result: dict[str, Any]) -> None:
     assert result["cut"] == ["length", 3]
     assert result["long"][0] == "error" and "model.max_model_len=256" in result["long"][1]
     assert result["beside_long"] == 4

@@ -1,4 +1,4 @@
-"""Adapters in the real engine, apart from the weights below them, in a process of its own: it leaves things behind."""
+"""Adapters in the real engine, loaded separately from the base weights; in a separate process, as in test_vllm."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def main():
 
     found = {"canary": {}, "stale": {}}
     def follow(name, model, version):
-        found["stale"][name] = canary.check(model, 0)  # of the weights that were in before
+        found["stale"][name] = canary.check(model, 0)  # against the weights loaded before
         sampler.load_weights(model, version)
         found["canary"][name] = canary.check(model, 0)
         return engine.weights_version
@@ -73,7 +73,7 @@ def main():
     follow("second", model, "step 2")
     found["base_stays"] = engine.base_version
 
-    # A sleeping engine has dropped its weights: as nothing here can sleep, others stand in its place.
+    # A sleeping engine drops its weights; sleep needs a GPU, so other weights are loaded instead.
     engine.load_weights(((n, torch.zeros_like(w)) for n, w in checkpoint_weights(model, "float32")), "")
     follow("slept", model, "step 3")
 
@@ -84,7 +84,7 @@ def main():
     torch.manual_seed(0)
     packed = load_trainable(folder, of("qlora"), register())
     for module in packed.modules():
-        if hasattr(module, "compute_dtype"):  # of the 4-bit layers: bf16 would hide small faults
+        if hasattr(module, "compute_dtype"):  # of the 4-bit layers: bf16 would hide small errors
             module.compute_dtype = torch.float32
     stir(packed, 3)
     follow("qlora", packed, "step 4")
@@ -110,15 +110,15 @@ def result() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_with_the_adapter_apart_engine_and_trainer_agree(result: dict[str, Any]) -> None:
-    """fp32 on both sides; rank 5 is padded to 8, the scale is rsLoRA's, 4-bit weights go in as what they stand for."""
+def test_with_a_separate_adapter_engine_and_trainer_agree(result: dict[str, Any]) -> None:
+    """In fp32 on both sides; rank 5 is padded to 8, the scale is rsLoRA's, and 4-bit weights are loaded dequantised."""
     assert result["canary"].keys() == {"first", "second", "slept", "qlora"}
     assert all(gap <= 1e-4 for gap in result["canary"].values())
-    assert all(gap > 1e-2 for gap in result["stale"].values())  # each sync changed something: the bound can fail
+    assert all(gap > 1e-2 for gap in result["stale"].values())  # each sync changed the weights: the bound can fail
 
 
 @pytest.mark.slow
-def test_names_are_compared_and_the_base_goes_in_once(result: dict[str, Any]) -> None:
+def test_names_are_compared_and_the_base_is_loaded_once(result: dict[str, Any]) -> None:
     n_names, alike, n_layers, base = result["names"]
     assert n_names > 250 and alike and n_layers == 30 * 7
     assert base == result["base_stays"] == "below step 1"
@@ -130,7 +130,7 @@ def test_a_model_folder_runs_without_the_adapter(result: dict[str, Any]) -> None
 
 
 @pytest.mark.slow
-def test_layers_that_vllm_does_not_take_end_in_one_line(result: dict[str, Any]) -> None:
+def test_layers_that_vllm_does_not_adapt_are_reported_in_one_line(result: dict[str, Any]) -> None:
     start = "engine.policy.lora_sync=adapter: "
     assert result["head"].startswith(
         f"{start}the engine lacks 1 of the trainer's 31 adapted layers (lm_head …) and would silently"
@@ -151,7 +151,7 @@ def test_layers_that_vllm_does_not_take_end_in_one_line(result: dict[str, Any]) 
         (["model.adapter=lora", "model.lora.r=513"], r"vLLM supports ranks up to 512, not model\.lora\.r=513"),
     ],
 )
-def test_what_cannot_be_synced_by_adapter_is_said_before_anything_starts(overrides: list[str], message: str) -> None:
+def test_adapters_that_cannot_be_synced_are_rejected_before_anything_starts(overrides: list[str], message: str) -> None:
     for sync in ("merged", "adapter"):
         values = compose.plain(compose.compose([*overrides, f"engine.policy.lora_sync={sync}"]))
         node = values["engine"]["policy"]
@@ -170,7 +170,7 @@ def test_an_engine_has_room_for_the_rank(rank: int, room: int) -> None:
 
 
 class Recorder:
-    """Stands in for `vllm.LLM`: notes what it is asked, in order."""
+    """Replaces `vllm.LLM`, and records the calls in order."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -197,7 +197,7 @@ class Recorder:
         return [frozenset({"model.layers.0.q_proj", "other"}), frozenset({"model.layers.0.q_proj"})]
 
 
-def test_an_engine_that_slept_gets_its_weights_before_the_adapter() -> None:
+def test_after_sleep_the_weights_are_loaded_before_the_adapter() -> None:
     engine, llm = VllmEngine(ModelSettings(adapter="lora"), sleep=True, lora_sync="adapter"), Recorder()
     engine._llm = llm
     pair = {f"base_model.model.model.layers.0.q_proj.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
@@ -213,5 +213,5 @@ def test_an_engine_that_slept_gets_its_weights_before_the_adapter() -> None:
         forget = ("reset_prefix_cache",)
         assert llm.calls == [*asleep, forget, ("add_lora", step, *files), forget]
         assert (engine.base_version, engine.weights_version) == ("below", f"step {step}")
-        assert engine.adapter_layers == adapter.layers  # those that every worker took
+        assert engine.adapter_layers == adapter.layers  # those that every worker accepted
         llm.calls.clear()

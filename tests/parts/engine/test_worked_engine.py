@@ -1,4 +1,4 @@
-"""The worked teacher: every clean trace is true line by line, every planted fault is there, all of it is repeatable."""
+"""The worked teacher: clean traces are true line by line, planted faults are present, and traces are reproducible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EQUATION = re.compile(r"([-\d.%()+*/ ]*\d%?\)*) = (-?[\d.]+%?)(?![\d%])")
 
 
 def reckon(text: str) -> float:
-    """The value of an expression such as `(100 - 80) / 80` or `5%`."""
+    """Return the value of an expression such as `(100 - 80) / 80` or `5%`."""
 
     def walk(node: ast.expr) -> float:
         match node:
@@ -73,7 +73,7 @@ def test_clean_traces_are_true_and_end_in_the_gold(questions: list[Question], st
         assert false_equations(c.reasoning) == []
         assert " = " in c.reasoning
         shown = (q.gold or "").removesuffix("%")
-        assert shown in lines[-1]  # the last line leads to the answer
+        assert shown in lines[-1]  # the last line has the answer
 
 
 def test_styles_differ_from_the_first_word_on(questions: list[Question]) -> None:
@@ -105,7 +105,7 @@ def test_a_trace_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_planted_fault_is_there(questions: list[Question], fault: str) -> None:
+def test_every_planted_fault_is_present(questions: list[Question], fault: str) -> None:
     engine = WorkedEngine(1.0, faults={fault: 1})
     for q, c in zip(questions, generate(engine, questions), strict=True):
         assert c.finish_reason == "stop", c.error
@@ -115,7 +115,7 @@ def test_every_planted_fault_is_there(questions: list[Question], fault: str) -> 
         answer = final_answer(parse(c.text).answer or "")
         clean = write(Solution.of(q), c.meta["style"]).lines
         if fault == "slipped_number":
-            # a carried slip is rounded where it is divided on, so it may make more than one equation false
+            # a carried wrong number is rounded when divided further, so that more than one equation may be false
             assert false_equations(c.reasoning)
             assert len(lines) >= 3
         elif fault == "wrong_answer":
@@ -180,7 +180,7 @@ def test_a_question_without_program_is_an_error_completion() -> None:
         ({"styles": {"brief": 0}}, "all weights are zero"),
     ],
 )
-def test_bad_settings_end_in_one_line(settings: dict[str, object], part: str) -> None:
+def test_invalid_settings_are_reported_in_one_line(settings: dict[str, object], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         WorkedEngine(**settings)  # type: ignore[arg-type]
 

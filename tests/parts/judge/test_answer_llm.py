@@ -1,4 +1,4 @@
-r"""The model judge of answers: the prompt that arrives, strict reading of `\boxed{}`, retries, failures."""
+r"""The model judge of answers: the prompt sent, strict parsing of `\boxed{}`, retries, failures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Output example: \boxed{1} or \boxed{0}"""  # noqa: E501
 
 
 def engine(server: Server, cache: Path | None = None, **more: object) -> CachedEngine:
-    """The judge's engine as the run builds it."""
+    """The judge's engine, built as in a run."""
     settings = {"model": "m", "base_url": server.url, "backoff_s": 0.001, "retries": 1, **more}
     return CachedEngine(lambda: HttpEngine(**settings), settings, AnswerCache(cache))  # type: ignore[arg-type]
 
@@ -53,7 +53,7 @@ def text() -> Question:
 
 
 def judged(behave: Behave, of: Question, *answers: str, **settings: object) -> Iterator[object]:
-    """Verdict of each answer, then the requests that came."""
+    """Return the verdict of each answer, and the requests received."""
     with serve(behave) as server:
         judge = AnswerLlm(**settings)  # type: ignore[arg-type]
         judge.ask_through(engine(server))

@@ -1,4 +1,4 @@
-"""Finding and recomputing the equations of a trace."""
+"""Find and recompute the equations of a trace."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The rule judge of answers, alone and at the head of the cascade."""
+"""The rule-based answer judge, alone and as the first of a cascade."""
 
 from finr1.core.types import Question, Verdict
 from finr1.parts.judge.base import JudgeItem, cascade

@@ -1,4 +1,4 @@
-"""The figures that the reasoning rules read in a text."""
+"""The numbers that the reasoning rules read in a text."""
 
 import pytest
 

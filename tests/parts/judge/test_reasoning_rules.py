@@ -175,7 +175,7 @@ def test_no_reasoning_at_all() -> None:
 
 @pytest.mark.parametrize("difficulty", [1, 2, 3])
 def test_the_planted_faults_of_the_worked_teacher(difficulty: int) -> None:
-    """Every faultless trace holds all seven; nearly every planted fault fails one (a skipped step can be no fault)."""
+    """Every clean trace satisfies all seven; nearly every planted fault fails one (a skipped step may be harmless)."""
     asked = list(Worked(n_train=300, n_test=0, seed=17, difficulty=difficulty, chinese_share=0.3).load())
     engine = WorkedEngine(fault_rate=0.5, seed=17)
     completions = [cs[0] for cs in engine.generate([Request(q.prompt, q) for q in asked], Sampling())]

@@ -1,4 +1,4 @@
-"""The fast paths of grading give what the slow ones give, on any text."""
+"""The fast paths of grading agree with the slow ones, on any text."""
 
 from hypothesis import given
 from hypothesis import strategies as st

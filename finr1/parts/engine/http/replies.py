@@ -46,7 +46,7 @@ class Reply(NamedTuple):
 
 
 def read_reply(raw: bytes, led_in: bool = False) -> Reply:
-    """Parse a reply; Fault where it is not a chat completion."""
+    """Parse a reply; Fault if it is not a chat completion."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def _usage(usage: object) -> tuple[int, int] | None:
 
 
 def read_choice(choice: object, led_in: bool = False) -> Completion:
-    """Parse one choice; reasoning may be in a field of its own (`reasoning_content`, `reasoning`). Fault if empty."""
+    """Parse one choice; reasoning may be in a separate field (`reasoning_content`, `reasoning`). Fault if empty."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Fault("a choice without a message")

@@ -324,7 +324,7 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         raise ConfigError("model", folder, "no safetensors in this folder", "give a model saved as safetensors")
     for file in files:
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+            for name in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
                 yield name, tensors.get_tensor(name)
 
 

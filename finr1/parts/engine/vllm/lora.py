@@ -69,7 +69,7 @@ def taken(model: Module) -> frozenset[str]:
     names: list[str] = []
     for name, layer in model.named_modules():
         stacked = getattr(layer, "lora_a_stacked", None)
-        if isinstance(layer, BaseLayerWithLoRA) and isinstance(stacked, tuple):  # the head's is no tuple
+        if isinstance(layer, BaseLayerWithLoRA) and isinstance(stacked, tuple):  # the head's is not a tuple
             owner, _, last = name.rpartition(".")
             parts = zip(fused.get(last, [last]), stacked, strict=True)
             names += [f"{owner}.{part}" for part, matrices in parts if matrices[0].any()]

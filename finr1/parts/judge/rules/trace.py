@@ -1,4 +1,4 @@
-"""What the reasoning rules need to know of a question and of a trace, computed on first use."""
+"""Facts of a question and a trace that the reasoning rules use, computed on first use."""
 
 from __future__ import annotations
 
