@@ -252,7 +252,7 @@ def _is_range(numbers: Sequence[Number], text: str) -> bool:
 def _is_hedge(numbers: Sequence[Number], text: str) -> bool:
     """Whether an answer leaves open which of its numbers is meant: `24% or 25%`, `12, 13或14`, `5%-7%`.
 
-    `$5 million or 25%` may say one thing twice, and `from 20% to 25%` is a change: neither is a hedge.
+    `$5 million or 25%` may give one value twice, and `from 20% to 25%` is a change: neither is a hedge.
     """
     if len({number.factor < 1 for number in numbers}) > 1 or not _HEDGE_END.fullmatch(text, numbers[-1].end):
         return False
@@ -277,7 +277,7 @@ def candidates(text: str) -> tuple[str, list[Number]]:
     return part, list(numbers)
 
 
-@lru_cache(maxsize=4096)  # the filter asks again about every correct answer
+@lru_cache(maxsize=4096)  # the filter grades every correct answer again
 def _candidates(text: str) -> tuple[str, Sequence[Number]]:
     text = clean(text).strip()
     for part in _likeliest_parts(text):

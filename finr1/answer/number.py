@@ -14,7 +14,7 @@ r"""Read the numbers of a text, in the notations of English and Chinese reports.
     5-7% [0.05, 0.07]
 
 A `Number` keeps its value, half of the last digit shown, and the factor of its unit, so that comparison can respect the
-precision shown and tell `25%` from a bare `25`. Patterns have no nested repetition: reading is linear in the text.
+precision shown and separate `25%` from a bare `25`. Patterns have no nested repetition: reading is linear in the text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`dry_run=true`: build everything of a run but weights, tokenizer and data, and say where those would come from."""
+"""`dry_run=true`: build a run except for its weights, tokenizer and data, and show where those would come from."""
 
 from __future__ import annotations
 

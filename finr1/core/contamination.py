@@ -1,4 +1,4 @@
-"""Guards against training on benchmark questions, and tells whether an evaluated model may have seen them."""
+"""Prevent training on benchmark questions; report whether an evaluated model may have seen them."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
 def outside_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any]) -> dict[str, str]:
     """Fingerprints of what the stage reads from outside the run, by config key: data files and weights.
 
-    ConfigError for a file or for rows of another run that are missing: a pipeline says so before its first stage.
+    ConfigError for a missing file or missing rows of another run: a pipeline reports it before its first stage.
     """
     others = [entry for entry in inputs_of(stage, cfg, Path()).values() if entry.key]
     for entry in others:

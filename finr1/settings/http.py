@@ -81,5 +81,3 @@ class HttpSettings:
                 refuse(name, "no request could be sent", "use null for no limit")
         if self.max_spend_money is not None and not (self.price_in or self.price_out):
             refuse("max_spend_money", "it needs prices", f"set {key}.price_in and {key}.price_out")
-
-

@@ -68,7 +68,7 @@ def check_traces(path: Path, questions: QuestionIndex) -> int:
         raise DataError(path, "no trace", "run stage=distil again")
     if (duplicate := repeated(id_numbers)) is not None:
         trace_id = next(trace.id for trace in _traces(path) if number_of(trace.id) == duplicate)
-        raise DataError(path, f"trace {trace_id} is there more than once", "delete the repeated lines")
+        raise DataError(path, f"trace {trace_id} occurs more than once", "delete the repeated lines")
     return len(id_numbers)
 
 

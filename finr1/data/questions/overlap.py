@@ -247,7 +247,7 @@ class _NgramIndex:
         self.owners: list[int] = row_of_ngram[first].tolist()
 
     def _is_short(self, runs: Sequence[Tokens]) -> bool:
-        """Whether the first run is English, shorter than an n-gram, long enough to tell, and the others are not."""
+        """Whether the first run is English, of `SHORT` words or more but below an n-gram, and the others shorter."""
         if not runs or not SHORT <= len(runs[0]) < self.words or (runs[0] >= _CHINESE_BIT).any():
             return False
         return all(len(run) < SHORT for run in runs[1:])

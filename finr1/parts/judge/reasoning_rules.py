@@ -1,7 +1,7 @@
 """Fin-R1's seven criteria of good reasoning (arXiv 2503.16252 v5, App. B.3), each as a check that needs no model.
 
 Fin-R1 asks Qwen2.5-72B; these rules are ours. They find faults that can be recomputed or counted, and `Verdict.why`
-names the fault; they do not tell whether an argument convinces. In the paper's order, with a fault that each finds:
+names the fault; they do not check whether an argument convinces. In the paper's order, with a fault that each finds:
 
 | Fin-R1's criterion | here | a fault |
 |---|---|---|
@@ -11,7 +11,7 @@ names the fault; they do not tell whether an argument convinces. In the paper's 
 | logical consistency | `logical_consistency` | the last result is 7.5%, the answer 6.76%; an input without a source |
 | content diversity | `diversity` | the same line three times |
 | relevance to the task domain | `domain_relevance` | "Penguins swim faster than most people can run." |
-| consistency with the task instruction | `instruction_following` | no `\\boxed{}` though one is asked for |
+| consistency with the task instruction | `instruction_following` | no `\\boxed{}` though one is requested |
 """
 
 from __future__ import annotations

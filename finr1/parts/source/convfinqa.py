@@ -1,6 +1,6 @@
 """ConvFinQA, FinQA's questions as conversations: one question per turn, with the earlier turns in its prompt.
 
-Upstream: GitHub czyssrs/ConvFinQA (MIT), `data.zip`. Four layouts, told apart by the keys of each row:
+Upstream: GitHub czyssrs/ConvFinQA (MIT), `data.zip`. Four layouts, distinguished by the keys of each row:
 
 - native: `train.json`, `dev.json`, `test_private.json` (no gold), one conversation per row (`annotation.exe_ans_list`);
 - turn files: `train_turn.json`, `dev_turn.json`, `test_turn_private.json`, one turn per row (`cur_dial`, `turn_ind`);

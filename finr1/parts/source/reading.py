@@ -48,7 +48,7 @@ class DataFile(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    """One row: an object, or a list in some JSON arrays; `fault` says why it could not be read."""
+    """One row: an object, or a list in some JSON arrays; `fault`: why it could not be read."""
 
     place: str  # for error messages: file and line
     origin: str  # for lineage: folder, file and row number

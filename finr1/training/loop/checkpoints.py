@@ -34,11 +34,11 @@ class Checkpoints:
     Args:
         folder: the stage folder.
         rule: which checkpoints are kept.
-        say: called with one-line messages for the user.
+        note: called with one-line messages for the user.
     """
 
-    def __init__(self, folder: Path, rule: CheckpointSettings, say: Callable[[str], None]) -> None:
-        self.folder, self.rule, self.say = folder / FOLDER, rule, say
+    def __init__(self, folder: Path, rule: CheckpointSettings, note: Callable[[str], None]) -> None:
+        self.folder, self.rule, self.note = folder / FOLDER, rule, note
         self._over_budget = False
 
     def path(self, steps_done: int) -> Path:
@@ -62,7 +62,7 @@ class Checkpoints:
             path.unlink()
             rest = self.steps()
             where = f"step {rest[-1]}" if rest else "the first step"
-            self.say(f"{path.name} is corrupt ({fault}) and was deleted; training resumes from {where}")
+            self.note(f"{path.name} is corrupt ({fault}) and was deleted; training resumes from {where}")
         return None
 
     def make_room(self, best: int | None) -> None:
@@ -100,7 +100,7 @@ class Checkpoints:
             self._over_budget = True
             needed = (sum(sizes.values()) + extra) / GIB
             why = "a new checkpoint beside the last one" if extra else "the newest checkpoint"
-            self.say(f"checkpoint.disk_gib={self.rule.disk_gib:g}: {why} takes {needed:.2g} GiB; increase it")
+            self.note(f"checkpoint.disk_gib={self.rule.disk_gib:g}: {why} takes {needed:.2g} GiB; increase it")
 
     def clear(self) -> None:
         """Delete all checkpoints: the stage is done."""

@@ -2,7 +2,7 @@
 
 Faster than torch's flash kernel on such rows, above all in the backward pass (`experiments/benchmarks/attention.py`).
 Tiles of similar size are computed as one batch, so that a product occupies several threads and a layer needs few calls.
-Index tensors, computed once per row, say which tokens a batch reads and where its results go.
+Index tensors, computed once per row, map the tokens that a batch reads and the places of its results.
 
 Shape letters: B tiles of a batch, N queries and X keys of its largest tile, J key heads, R query heads per key head,
 H = J R query heads, T tokens, D head size. Index tensors number (token, head) pairs as `token * heads + head`, the

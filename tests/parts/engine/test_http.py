@@ -101,7 +101,9 @@ def test_a_forced_lead_in(way: str, message: dict[str, Any], body: dict[str, Any
         (chat("\\boxed{1}", finish_reason=None), ("", "\\boxed{1}"), "stop"),
     ],
 )
-def test_reasoning_in_a_separate_field_or_in_the_text(body: dict[str, Any], expected: tuple[str, str], finish: str) -> None:
+def test_reasoning_in_its_own_field_or_in_the_text(
+    body: dict[str, Any], expected: tuple[str, str], finish: str
+) -> None:
     ((completion,),), _ = ask(each(Reply(body=body)))
     assert (split_text(completion), completion.finish_reason) == (expected, finish)
 

@@ -51,7 +51,7 @@ class Worked:
         self.licence = licence
         for key, value in (("n_train", n_train), ("n_test", n_test)):
             if value < 0:
-                raise ConfigError(f"source.worked.{key}", value, "a count cannot be negative", "use 0 or more")
+                raise ConfigError(f"source.worked.{key}", value, "must be at least 0", "use 0 or more")
         if difficulty not in LIMITS:
             raise ConfigError("source.worked.difficulty", difficulty, "no such difficulty", "use 0, 1, 2 or 3")
         if not 0 <= chinese_share <= 1:
