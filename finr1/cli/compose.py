@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import finr1
+from finr1.core.cpu import has_bf16
 from finr1.core.errors import ConfigError
 from finr1.settings.root import RootConfig
 
@@ -27,8 +28,9 @@ _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 
 @functools.cache  # building the schema takes a sixth of a composition
 def register() -> None:
-    """Register the schema `root_schema` that conf/config.yaml names, once per process."""
+    """Register the schema `root_schema` that conf/config.yaml names and the resolver `cpu_bf16`, once per process."""
     ConfigStore.instance().store(name="root_schema", node=RootConfig)
+    OmegaConf.register_new_resolver("cpu_bf16", lambda native, other: native if has_bf16() else other, replace=True)
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:

@@ -56,8 +56,8 @@ def line(name: str, curve: Sequence[Point], share: bool = False) -> Markup:
         return Markup('<p class="none">no values logged</p>')
     steps, values = [p[0] for p in points], [p[1] for p in points]
     marks = ticks(min(values), max(values))
-    if share:
-        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
+    if share:  # a value above 1 (utilisation against a peak measured on a busy machine) keeps its axis
+        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9] or marks
     bottom, top = min(marks[0], *values), max(marks[-1], *values)
     first, last = min(steps), max(steps)
 

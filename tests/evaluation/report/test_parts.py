@@ -34,6 +34,12 @@ def test_a_gap_in_a_curve_is_not_drawn_over() -> None:
     assert "no value" in charts.line("loss", [[0, None]])
 
 
+def test_a_share_above_1_is_drawn_too() -> None:
+    """Utilisation against a peak that was measured while the machine was busy."""
+    svg = charts.line("mfu", [[0, 2.3], [1, 2.1]], share=True)
+    assert "from 2.3 at step 0 to 2.1 at step 1" in svg
+
+
 def test_a_long_curve_is_thinned_to_means() -> None:
     thin = gather.thin([[i, float(i % 2)] for i in range(1000)], 100)
     assert len(thin) == 100 and thin[-1] == [999, 0.5]
