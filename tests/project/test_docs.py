@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING are executed: their commands compose, their files exist, their example of a part works."""
+"""The documents are executed: their commands compose, the files they name exist, their example of a part works."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from finr1.run.stages import COMMANDS, chosen
 from tests.helpers.runner import REPO
 
 ROOT = REPO
-DOCS = ("README.md", "CONTRIBUTING.md")
+ROOMS = (
+    *("conf/README.md", "finr1/parts/README.md", "finr1/training/README.md", "finr1/evaluation/README.md"),
+    *("finr1/cli/README.md", "experiments/README.md", "notebooks/README.md", "tests/README.md"),
+)
+STUDIES = tuple(sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/README.md")))
+DOCS = ("README.md", "CONTRIBUTING.md", *ROOMS, *STUDIES)
+MAX_LINES = {"README.md": 130, "CONTRIBUTING.md": 200}  # 150 for the others
+TOP = ("conf/", "finr1/", "experiments/", "notebooks/", "tests/", ".ci/")
+FILES = ("Makefile", "LICENSE", "constraints.txt", "pyproject.toml")
 OPTIONS = {"--help": 0, "--multirun": 0, "-m": 0, "--cfg": 1}  # option -> number of values
 
 
@@ -34,6 +42,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def words_after_finr1(line: str) -> list[str] | None:
     """What a shell line gives to finr1; None for a line that runs something else."""
+    if "finr1" not in line:
+        return None
     words = shlex.split(line, comments=True)
     for i, word in enumerate(words):
         if word == "finr1" and (i == 0 or words[i - 1] == "-m" or "=" in words[i - 1]):
@@ -41,16 +51,18 @@ def words_after_finr1(line: str) -> list[str] | None:
     return None
 
 
+def lines_of_code(text: str) -> list[str]:
+    """The lines of bash blocks and the inline code of a document, without code that has placeholders."""
+    lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if "…" not in code and "<" not in code]
+    return [line.strip() for line in lines]
+
+
 def commands() -> list[tuple[str, str]]:
-    """Every finr1 command of the documents: whole lines of bash blocks, and `python -m finr1 …` in running text."""
-    found = []
-    for name in DOCS:
-        text = read(name)
-        lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
-        prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-        lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if "…" not in code and "<" not in code]
-        found += [(name, line.strip()) for line in lines if words_after_finr1(line) is not None]
-    return list(dict.fromkeys(found))
+    """Every finr1 command of the documents, with its document."""
+    pairs = [(name, line) for name in DOCS for line in lines_of_code(read(name))]
+    return list(dict.fromkeys(pair for pair in pairs if words_after_finr1(pair[1]) is not None))
 
 
 def jobs(words: list[str]) -> Iterator[list[str]]:
@@ -104,38 +116,64 @@ def test_a_wrong_command_would_be_noticed() -> None:
     assert words_after_finr1("pip install finr1-extra") is None
 
 
+def in_this_repository(document: str, name: str) -> bool:
+    """Whether a named file exists: seen from the root, from the document, or anywhere below the document's folder."""
+    folder = (ROOT / document).parent
+    return any((base / name).exists() for base in (ROOT, folder)) or name in TREE[str(folder.relative_to(ROOT))]
+
+
+def tree(folder: str) -> set[str]:
+    """The paths below a folder, each also by its last parts alone (`loss.py`, `grpo/loss.py`)."""
+    paths = [path for top in TOP for path in (ROOT / top).rglob("*.*") if path.is_relative_to(ROOT / folder)]
+    parts = [path.relative_to(ROOT).parts for path in paths]
+    return {"/".join(path[i:]) for path in parts for i in range(len(path))}
+
+
+TREE = {folder: tree(folder) for folder in {str((ROOT / name).parent.relative_to(ROOT)) for name in DOCS}}
+
+
 @pytest.mark.parametrize("document", DOCS)
 def test_named_files_exist(document: str) -> None:
+    """Paths from the root, Python files, notebooks and documents in code; whatever a link leads to."""
     text = read(document)
-    named = set(re.findall(r"`([\w./-]+)`", text)) | set(re.findall(r"\]\((?!http)([^)#]+)", text))
-    top = ("conf/", "finr1/", "experiments/", "notebooks/", "tests/", ".ci/")
-    wanted = {
-        n for n in named if n.startswith(top) or n in {"Makefile", "LICENSE", "constraints.txt"} or n.endswith(".md")
-    }
+    words = {word.strip("'\"") for line in lines_of_code(text) for word in line.split()}
+    paths = {word for word in words if re.fullmatch(r"[\w./-]+", word) and word.startswith((*TOP, *FILES))}
+    named = paths | {word for word in words if re.fullmatch(r"[\w/]+\.(py|md|ipynb)", word)}
+    assert not [name for name in sorted(named) if not in_this_repository(document, name)]
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert not [link for link in links if not ((ROOT / document).parent / link).exists()]
     if document == "README.md":
-        assert wanted >= {"CONTRIBUTING.md", "LICENSE", "conf/config.yaml", "notebooks/01_a_run_step_by_step.ipynb"}
-    assert not [name for name in sorted(wanted) if not (ROOT / name).exists()]
+        assert set(links) >= {*ROOMS, "CONTRIBUTING.md"}
 
 
-def test_layout_in_contributing_is_the_tree() -> None:
-    block = next(b for b in blocks(read("CONTRIBUTING.md"), "") if b.startswith("conf/ "))
-    named: set[str] = set()
-    for line in block.splitlines():
-        indent, parts = line.startswith("  "), re.split(r"\s{2,}", line.strip())
-        named |= {("finr1/" if indent else "") + word for word in parts[0].split()}
-    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
-    package = {
-        f"finr1/{p.name}{'/' if p.is_dir() else ''}" for p in (ROOT / "finr1").iterdir() if p.name[0] not in "._"
-    }
-    assert package - {"finr1/__pycache__/"} - named <= {"finr1/__init__.py"}
+@pytest.mark.parametrize("document", DOCS)
+def test_documents_stay_short(document: str) -> None:
+    assert len(read(document).splitlines()) <= MAX_LINES.get(document, 150)
+
+
+def test_the_rooms_in_readme_are_the_tree() -> None:
+    table = next(part for part in read("README.md").split("\n## ") if part.startswith("The code\n"))
+    named = set(re.findall(r"`(?:finr1/)?(\w+)/?`", table))
+    rooms = {path.name for path in (ROOT / "finr1").iterdir() if path.is_dir() and path.name[0] not in "._"}
+    others = {path.parent.name for path in map(ROOT.joinpath, ROOMS) if path.parent.parent == ROOT}
+    assert named == rooms | others
+
+
+def test_every_benchmark_is_in_the_table() -> None:
+    folder = ROOT / "experiments" / "benchmarks"
+    table = read("experiments/README.md").split("\n## Benchmarks\n")[1]
+    shared = {"figures", "served"}  # modules of the others
+    for path in folder.iterdir():
+        if path.suffix == ".py" and path.stem not in shared:
+            assert f"`{path.name}`" in table, path.name
 
 
 def test_example_of_a_part_works() -> None:
-    """The reward that CONTRIBUTING shows, built from the yaml that it shows."""
-    text = read("CONTRIBUTING.md")
+    """The reward that finr1/parts/README.md shows, built from the yaml that it shows."""
+    text = read("finr1/parts/README.md")
     code, node = blocks(text, "python")[0], yaml.safe_load(blocks(text, "yaml")[0])["brevity"]
     space: dict[str, type] = {}
-    exec(compile(code, "CONTRIBUTING.md", "exec"), space)
+    exec(compile(code, "finr1/parts/README.md", "exec"), space)
     target = node.pop("_target_")
     assert target == "finr1.parts.reward.brevity.Brevity"
     reward = space["Brevity"](**node)
@@ -147,10 +185,10 @@ def test_example_of_a_part_works() -> None:
     assert [v.value for v in verdicts] == [1.0, 0.0] and reward.weight == 0.2
 
 
-def test_error_line_in_readme_is_what_is_said() -> None:
+def test_the_error_line_in_the_cli_readme_is_what_is_said() -> None:
     from finr1.cli.explain import explain
 
-    shown = re.search(r"^error: (grpo\.stpes.*)$", read("README.md"), re.MULTILINE)
+    shown = re.search(r"^error: (grpo\.stpes.*)$", read("finr1/cli/README.md"), re.MULTILINE)
     assert shown
     with pytest.raises(Exception) as caught:
         compose(["grpo.stpes=10"])
