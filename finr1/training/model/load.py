@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finr1.core.cpu import has_bf16
 from finr1.core.errors import ConfigError
 from finr1.parts.model.folder import quiet
 from finr1.settings.model import ModelSettings
@@ -18,8 +19,9 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     """Load the model for training: fp32 weights (autocast decides the compute dtype), key-value cache off.
 
     `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters are trained;
-    with `qlora` the linear layers below them, except the head, are stored in 4 bits and computed in bf16 (NF4 with
-    double quantisation: QLoRA, arXiv 2305.14314 §3). ConfigError for sliding-window attention.
+    with `qlora` the linear layers below them, except the head, are stored in 4 bits (NF4 with double quantisation:
+    QLoRA, arXiv 2305.14314 §3) and computed in bf16, or in fp32 on a CPU without bf16 instructions. ConfigError for
+    sliding-window attention.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -75,7 +77,7 @@ def _nf4() -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() or has_bf16() else torch.float32,
     )
 
 
