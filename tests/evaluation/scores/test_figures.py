@@ -9,7 +9,7 @@ import pytest
 from finr1.core.types import Completion, Question
 from finr1.evaluation.scores.figures import Unit, at_k, compare, correct_for_many, majority
 from finr1.evaluation.scores.figures import figures as figures_of
-from finr1.evaluation.scores.rows import grade_completion
+from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion
 from tests.helpers.scored import scored
 
 
