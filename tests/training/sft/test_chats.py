@@ -274,7 +274,7 @@ def test_the_command_trains_a_small_qwen2_on_a_file_of_chats(tmp_path: Path) -> 
     refused = runner.run(tmp_path, *common, *rest)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith(
-        "error: sft.allow_unchecked=false: the chats of chats.jsonl were not checked against any benchmark; say "
+        "error: sft.allow_unchecked=false: the chats in chats.jsonl were not checked against any benchmark; set "
     )
     losses = {}
     for turns in ("last", "all"):
