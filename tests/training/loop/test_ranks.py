@@ -153,7 +153,7 @@ def test_a_rank_that_fails_ends_all_in_one_line(tmp_path: Path) -> None:
 def test_ranks_that_lose_each_other_do_not_end_in_silence() -> None:
     done = start(2, "-c", FAILS.replace("together.rank == 1", "True").replace("ConfigError(", "ranks.LostRank("))
     assert done.returncode == LOST
-    assert done.stderr.strip() == "error: the ranks have lost each other, and none says why; look at what connects them"
+    assert done.stderr.strip() == "error: the ranks lost contact, and none reports why; check the network between them"
 
 
 ENDS = """
