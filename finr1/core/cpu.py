@@ -13,6 +13,6 @@ _FLAGS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")  # x86 with AVX-512 or A
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the CPU has instructions for bf16 products, as far as Linux tells.
 
-    Without them torch emulates bf16: on an AVX2-only EPYC a matrix product ran at 0.02 to 0.06 of the fp32 speed.
+    Without them torch emulates bf16, many times slower than fp32.
     """
     return cpuinfo.is_file() and bool(_FLAGS.search(cpuinfo.read_text(encoding="utf-8", errors="replace")))

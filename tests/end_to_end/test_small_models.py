@@ -97,7 +97,7 @@ def test_two_ranks_with_sharded_weights_and_an_engine_each(run: Path, tmp_path: 
 
 
 BF16 = pytest.mark.skipif(
-    not has_bf16(), reason="this CPU has no bf16 instructions: it emulates them at 0.02 to 0.06 of the fp32 speed"
+    not has_bf16(), reason="this CPU has no bf16 instructions: torch emulates them, many times slower"
 )
 
 

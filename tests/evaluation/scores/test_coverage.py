@@ -54,12 +54,12 @@ def test_samples_of_a_question_cover_as_they_say(p: float) -> None:
 
 
 # Shares of the questions that model a gets right, that b mends of the wrong ones, and that b spoils of the right ones.
-@pytest.mark.parametrize(("right", "mended", "spoilt"), [(0.5, 0.2, 0.1), (0.9, 0.3, 0.05)])
+@pytest.mark.parametrize(("right", "improved", "worsened"), [(0.5, 0.2, 0.1), (0.9, 0.3, 0.05)])
 @pytest.mark.slow
-def test_the_difference_of_two_models_is_covered_as_it_says(right: float, mended: float, spoilt: float) -> None:
-    rng, truth = np.random.default_rng(15), (1 - right) * mended - right * spoilt
+def test_the_difference_of_two_models_is_covered_as_it_says(right: float, improved: float, worsened: float) -> None:
+    rng, truth = np.random.default_rng(15), (1 - right) * improved - right * worsened
     a = rng.random((TRIALS, 200)) < right
-    b = np.where(a, rng.random((TRIALS, 200)) >= spoilt, rng.random((TRIALS, 200)) < mended)
+    b = np.where(a, rng.random((TRIALS, 200)) >= worsened, rng.random((TRIALS, 200)) < improved)
     pairs = list(zip(a.astype(float).tolist(), b.astype(float).tolist(), strict=True))
     exact = [stats.mcnemar(*pair) for pair in pairs]
     drawn = [stats.paired_means(*pair, 500, 0) for pair in pairs[:FEWER]]
