@@ -84,6 +84,8 @@ class Client:
 
     def stream(self, messages: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
         """Yield the reply piece by piece. Reasoning that the server sends in its own field is thinking."""
+        import openai
+
         settings, splitter = self.settings, Splitter()
         with self._one_line_errors():
             events: Any = self._client.chat.completions.create(
@@ -92,7 +94,7 @@ class Client:
                 stream=True,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                max_tokens=settings.max_new_tokens,
+                max_tokens=openai.omit if settings.max_new_tokens is None else settings.max_new_tokens,
                 extra_headers=self._headers,
             )
             for delta in (choice.delta for event in events for choice in event.choices or ()):

