@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from finr1.answer.program import ProgramError, Value, short, step_values
@@ -84,23 +84,26 @@ class Draw:
 _AMOUNTS = (20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 160, 180, 200, 240, 250, 300, 400, 500, 600, 800, 900)
 
 
-@dataclass(frozen=True)
 class Text:
     """A template's text in one language; `{name}` stands for a parameter, `{table}` for the rendered table.
 
-    Attributes:
-        ask: alternative wordings of the question.
+    Args:
         facts: the given values.
         labels: what each operation computes; the last one is the answer.
+        ask: alternative wordings of the question.
         table: rows of cells, header first.
         choices: label to meaning, in the order result < 0, = 0, > 0 (or < 0, > 0).
     """
 
-    ask: tuple[str, ...]
-    facts: str
-    labels: tuple[str, ...]
-    table: tuple[tuple[str, ...], ...] = ()
-    choices: Mapping[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        facts: str,
+        labels: Sequence[str],
+        *ask: str,
+        table: Sequence[Sequence[str]] = (),
+        choices: Mapping[str, str] | None = None,
+    ) -> None:
+        self.facts, self.labels, self.ask, self.table, self.choices = facts, labels, ask, table, choices or {}
 
 
 @dataclass(frozen=True)
