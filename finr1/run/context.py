@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json
-from finr1.core.jsonl import take_rows
+from finr1.core.jsonl import read_jsonl
 from finr1.core.ranks import ALONE, Ranks
 from finr1.core.stage_folder import BEGUN
 from finr1.core.tracking import Tracker
@@ -96,7 +96,7 @@ class Context:
 
     def questions(self) -> dict[str, Question]:
         """The run's questions by id, in file order; DataError names the line of a row that lacks a field."""
-        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        rows = read_jsonl(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
         return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:

@@ -9,7 +9,7 @@ from finr1.answer.grade import grade
 from finr1.answer.tags import parse
 from finr1.core.errors import DataError
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, check_known, take_rows, write_jsonl
+from finr1.core.jsonl import JsonlWriter, check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import PolicyEngine, Request
@@ -23,7 +23,7 @@ def load_candidates(ctx: Context) -> list[Question]:
     """Load the RL questions that the filter wrote; DataError if there are none or a row is corrupt."""
     questions = ctx.questions()
     path = ctx.inputs["filter"] / "rl.jsonl"
-    ids = [row["question_id"] for row in take_rows(path, ["question_id"])]
+    ids = [row["question_id"] for row in read_jsonl(path, ["question_id"])]
     if not ids:
         raise DataError(path, "no question for GRPO: every one has a good trace", "add questions to source=[...]")
     check_known(path, ids, questions)
@@ -41,7 +41,7 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
         write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": None} for q in candidates])
         return list(candidates)
     path = ctx.folder / PASS_RATES
-    on_disk = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
+    on_disk = list(read_jsonl(path, ["question_id", "pass_rate"])) if path.exists() else []
     rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.broadcast(on_disk)}
     batches = [candidates[i : i + SELECT_BATCH] for i in range(0, len(candidates), SELECT_BATCH)]
     # Whole batches only: completions depend on the batch they are in, and a resumed run must select the same questions.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from finr1.core.jsonl import JsonlWriter, take_rows, write_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from finr1.settings.grpo import GrpoSettings
 from finr1.training.grpo.rollout import Rollout
 from finr1.training.grpo.samples import SAMPLES, sample_rows, table
@@ -40,7 +40,7 @@ class Recorder:
     def resume(self, steps_done: int) -> None:
         """Drop the samples of steps that will be repeated; show the finished ones on the bar."""
         if self.samples_path.exists():
-            rows = [row for row in take_rows(self.samples_path, ["step"]) if row["step"] < steps_done]
+            rows = [row for row in read_jsonl(self.samples_path, ["step"]) if row["step"] < steps_done]
             write_jsonl(self.samples_path, rows)
         self.services.bar.advance(steps_done)
 

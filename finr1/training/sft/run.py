@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.answer.tags import render
 from finr1.core.build import build
 from finr1.core.errors import ConfigError, DataError
-from finr1.core.jsonl import check_known, take_rows, write_jsonl
+from finr1.core.jsonl import check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Message, Trace
 from finr1.run.context import Context
@@ -91,7 +91,7 @@ def _traces(ctx: Context) -> Examples:
     """The good traces of this run, or of the run that `sft.rows` names."""
     wanted, questions = ctx.cfg.sft.sources, ctx.questions()
     path = ctx.inputs["filter"] / "good.jsonl"
-    traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
+    traces = [Trace.from_json(row["trace"]) for row in read_jsonl(path, Trace.needed("trace."))]
     check_known(path, (trace.question_id for trace in traces), questions)
     if not traces:
         raise DataError(path, "no good trace to train on", "inspect 3_filtered/bad.jsonl, or loosen the filter")
