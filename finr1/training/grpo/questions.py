@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from finr1.answer.grade import grade
 from finr1.answer.tags import parse
 from finr1.core.errors import DataError
@@ -14,6 +16,7 @@ from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import PolicyEngine, Request
 from finr1.run.context import Context
+from finr1.training.loop.schedule import shuffled
 
 PASS_RATES = "pass_rates.jsonl"
 SELECT_BATCH = 512  # questions sampled together; a killed run repeats at most this many
@@ -95,8 +98,6 @@ class Plan:
 
         So a resumed run samples the same refills, and refills never change the plan of later steps.
         """
-        import torch
-
         generator = torch.Generator().manual_seed(int(digest([self.seed, "spare", step]), 16) % 2**63)
         planned = {question.id for question in self[step]}
         order = torch.randperm(len(self.questions), generator=generator).tolist()
@@ -105,8 +106,6 @@ class Plan:
 
 def make_plan(questions: Sequence[Question], steps: int, per_step: int, seed: int) -> Plan:
     """Assign questions to steps: seeded shuffles of all questions, one epoch after the other."""
-    from finr1.training.loop.schedule import shuffled
-
     epochs = -(-steps * per_step // len(questions))
     order = [i for epoch in shuffled(len(questions), epochs, seed + 2) for i in epoch]
     planned = [[questions[i] for i in order[s * per_step : (s + 1) * per_step]] for s in range(steps)]

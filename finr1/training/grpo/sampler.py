@@ -30,10 +30,6 @@ class Sampler:
         self.engine, self.sampling, self.system, self.dtype = engine, sampling, system, dtype
         self._base: str | None = None  # the engine's version of the base weights, under the adapter
 
-    def sleep(self) -> bool:
-        """Free the engine's memory for the trainer; True if weights must be loaded before it samples again."""
-        return self.engine.sleep()
-
     def sample(self, questions: Sequence[Question]) -> list[Group]:
         """Sample G completions per question; RuntimeError where a prompt does not fit the model."""
         with torch.autocast("cpu", enabled=False), torch.no_grad():

@@ -42,12 +42,11 @@ from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.loss import PolicyLoss, Tokens, policy_loss, token_weights
 from finr1.training.grpo.questions import Plan
-from finr1.training.grpo.record import Recorder, UpdateStats, mean_reward
+from finr1.training.grpo.record import Recorder, Services, UpdateStats, mean_reward
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.rollout import Graded, Rollout, combine_rewards, concatenate, grade_groups, refill_questions
 from finr1.training.grpo.rollout_log import RolloutLog, Round
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.services import Services
 from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.checkpoints import seed_random
 from finr1.training.loop.meter import Meter, work_of
@@ -96,7 +95,7 @@ class GrpoModule(StepModule):
         self.meter.prepare()
         timer = StepTimer()
         rollout = self.rollout(step, timer)  # q, o_i ~ pi_old(. | q), r_i, A_i
-        asleep = self.sampler.sleep()
+        asleep = self.sampler.engine.sleep()
         seed = self.seed_update(step)
         batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed)
         stats = self.update(step, batch)  # theta <- theta - eta grad L(theta)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from finr1.core.errors import ConfigError, DataError, RowError
 from finr1.core.prompt import load
@@ -12,9 +14,6 @@ from finr1.core.types import Message
 from finr1.parts.model.tokens import completion_ids, prompt_ids
 from finr1.parts.source.reading import SourceRow, find, need, read
 from finr1.settings.sft import CHAT_FILES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "user", "assistant")
 
