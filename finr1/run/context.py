@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,8 +103,6 @@ class Context:
         self.notes.append(text)
         console.print(f"  {self.stage}: {text}")
 
-    @contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; a plain line every 30 seconds elsewhere."""
-        with Bar(f"{self.stage}: {what}", total, done) as bar:
-            yield bar
+    def progress(self, what: str, total: int, done: int = 0) -> Bar:
+        """The stage's progress bar, a context manager."""
+        return Bar(f"{self.stage}: {what}", total, done)
