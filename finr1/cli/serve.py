@@ -93,7 +93,6 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
 
 
 def has_template(folder: Path) -> bool:
-    """Whether a model folder has a chat template."""
     if (folder / "chat_template.jinja").is_file():
         return True
     path = folder / "tokenizer_config.json"

@@ -80,7 +80,6 @@ def partial_name(path: Path) -> Path:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file atomically."""
     with replacing(path) as file:
         file.write(text.encode())
 

@@ -42,10 +42,7 @@ class LostRank(Finr1Error):
 class Ranks:
     """This process and the ranks it trains with. With one rank nothing is sent; every method returns its input.
 
-    Args:
-        rank: number of this process, from 0.
-        world: number of ranks.
-        group: process group of torch.distributed between CPUs; None with one rank.
+    `rank` counts from 0; `group` is torch.distributed's process group between CPUs, None with one rank.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, group: Any = None) -> None:
@@ -194,7 +191,6 @@ def world() -> int:
 
 
 def number() -> int:
-    """Number of this rank."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 

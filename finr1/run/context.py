@@ -104,5 +104,4 @@ class Context:
         console.print(f"  {self.stage}: {text}")
 
     def progress(self, what: str, total: int, done: int = 0) -> Bar:
-        """The stage's progress bar, a context manager."""
         return Bar(f"{self.stage}: {what}", total, done)

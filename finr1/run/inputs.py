@@ -28,12 +28,10 @@ class Input(NamedTuple):
 
     @property
     def ready(self) -> bool:
-        """Whether it can be read."""
         return self.folder.exists() if self.bare else is_done(self.folder)
 
     @property
     def problem(self) -> str:
-        """Why it is not ready."""
         return "is not finished" if self.folder.is_dir() else "does not exist"
 
 

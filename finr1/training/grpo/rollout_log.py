@@ -50,7 +50,6 @@ class RolloutLog:
         return Round(groups, row["failures"], row["seconds"])
 
     def put(self, step: int, round: int, version: str, graded: Round) -> None:
-        """Write a round to disk."""
         row = {
             **_key(step, round, version, [group.question for group in graded.groups]),
             "failures": graded.failures,
@@ -67,7 +66,6 @@ class RolloutLog:
                 path.unlink()
 
     def clear(self) -> None:
-        """Delete all rounds when the stage is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -86,11 +86,7 @@ def run(ctx: Context) -> dict[str, Any]:
 def load_exported(module: GrpoModule, checkpoints: Checkpoints, which: str, note: Callable[[str], None]) -> int:
     """Load the weights to export into the module's model; returns their steps done. Every rank calls this.
 
-    Args:
-        module: holds the last weights.
-        checkpoints: read by the first rank only.
-        which: `last`, or `best` by held-out accuracy; `last` if the best checkpoint is missing or corrupt.
-        note: called with one line in that case.
+    `which`: `last`, or `best` by held-out accuracy; `last`, with a line to `note`, if that checkpoint is unusable.
     """
     best, last = module.best_steps, module.steps_done
     if which == "last" or best is None or best == last:

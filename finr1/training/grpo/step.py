@@ -186,11 +186,8 @@ class GrpoModule(StepModule):
     ) -> Iterator[Tensor]:
         """Yield the loss of each of this rank's rows of one optimiser step, normalised over all ranks.
 
-        Args:
-            batch: of the whole step.
-            rows: of this optimiser step, on all ranks.
-            old: log pi_old by completion number, where the trainer has computed them.
-            sums: each figure of `PolicyLoss` by name; every row adds its own.
+        `rows` are those of all ranks. `old`: log pi_old by completion number, where the trainer has computed them.
+        Every row adds its figures of `PolicyLoss` to `sums`.
         """
         s, temperature = self.settings, self.settings.sampling.temperature
         count = batch.normaliser(rows, s.loss.normaliser)
@@ -258,7 +255,6 @@ class GrpoModule(StepModule):
         checkpoint["weights_version"] = self.sampler.engine.weights_version
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See StepModule."""
         super().on_load_checkpoint(checkpoint)
         self.version = checkpoint["weights_version"]
         if self.held_out and checkpoint["held_out"]:

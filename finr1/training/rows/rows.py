@@ -34,7 +34,6 @@ class RowGroup(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in a row."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
@@ -56,7 +55,6 @@ class Row:
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in the row."""
         return len(self.ids_T)
 
     def to(self, device: torch.device) -> Row:

@@ -36,10 +36,7 @@ class Encoded(NamedTuple):
 def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple[list[Chat], list[RowError]]:
     """Read the chats of a file or folder in order, and the rows that are unusable; DataError where no row is usable.
 
-    Args:
-        place: JSONL, JSON or Parquet.
-        system: name of the system prompt for chats without a system message.
-        sources: use only rows whose `source` is one of these; empty: all.
+    `system` names the prompt for chats without a system message. Only rows of these `sources` are used; empty: all.
     """
     chats: list[Chat] = []
     unusable: list[RowError] = []

@@ -47,7 +47,6 @@ class Draw:
         self.unit = rng.choice((1, 10, 100, 1000))
 
     def pick(self, *values: float) -> float:
-        """One of the values."""
         return self.rng.choice(values)
 
     def _by(self, easy: Sequence[float], middle: range, hard: range, unit: float = 1) -> float:
@@ -56,7 +55,6 @@ class Draw:
         return self.rng.choice(middle) if self.difficulty == 2 else round(self.rng.choice(hard) * unit, 6)
 
     def amount(self) -> float:
-        """An amount of money."""
         easy = _AMOUNTS if self.difficulty else range(2 * self.unit, 10 * self.unit, self.unit)
         return self._by(easy, range(20, 1000, 5), range(1000, 10_000, 25))
 
@@ -125,7 +123,6 @@ class Template:
     in_percent: bool = False
 
     def text(self, language: Language) -> Text | None:
-        """The text in this language, if any."""
         return self.en if language == "en" else self.zh
 
 
