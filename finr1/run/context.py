@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json
-from finr1.core.jsonl import take_rows
+from finr1.core.jsonl import read_jsonl
 from finr1.core.ranks import ALONE, Ranks
 from finr1.core.stage_folder import BEGUN
 from finr1.core.tracking import Tracker
@@ -96,7 +95,7 @@ class Context:
 
     def questions(self) -> dict[str, Question]:
         """The run's questions by id, in file order; DataError names the line of a row that lacks a field."""
-        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        rows = read_jsonl(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
         return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:
@@ -104,8 +103,5 @@ class Context:
         self.notes.append(text)
         console.print(f"  {self.stage}: {text}")
 
-    @contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; a plain line every 30 seconds elsewhere."""
-        with Bar(f"{self.stage}: {what}", total, done) as bar:
-            yield bar
+    def progress(self, what: str, total: int, done: int = 0) -> Bar:
+        return Bar(f"{self.stage}: {what}", total, done)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import scenarios
-from finr1.settings.bounds import above, check_bounds, least
+from finr1.settings.bounds import Bounded, above, least
 
 
 @dataclass
-class ChatSettings:
+class ChatSettings(Bounded, key="chat"):
     """Which server to chat with, and how."""
 
     base_url: str = "http://127.0.0.1:8000/v1"
@@ -24,7 +24,7 @@ class ChatSettings:
     timeout_s: float = above(600.0, 0)
 
     def __post_init__(self) -> None:
-        check_bounds("chat", self)
+        super().__post_init__()
         if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
             why = "not an address, or it contains a secret"
             raise ConfigError("chat.base_url", "…", why, "give one like https://host/v1")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from finr1.settings.bounds import above, check_bounds, least
+from finr1.settings.bounds import Bounded, above, least
 
 
 @dataclass
-class ServeSettings:
+class ServeSettings(Bounded, key="serve"):
     """Which model to serve, and how."""
 
     model: str | None = None  # base, sft, grpo or a model folder; null: the run's last trained model
@@ -22,6 +22,3 @@ class ServeSettings:
     chat_template: str | None = None  # a file, for a model folder without one
     reasoning_parser: str | None = None  # a parser of vLLM, such as deepseek_r1; null: tags stay in the text
     extra: list[str] = field(default_factory=list)  # more arguments for vLLM's server
-
-    def __post_init__(self) -> None:
-        check_bounds("serve", self)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from finr1.answer.tags import parse
 from finr1.core.errors import DataError, Finr1Error
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, each_row, sort_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl
 from finr1.core.prompt import chat, load, text_hash
 from finr1.core.types import Completion, Message, Question, Trace
 from finr1.parts.engine.base import Engine, PolicyEngine, Request, StreamEngine
@@ -60,7 +60,7 @@ class Tally:
 def tally_of(path: Path, known: Container[str]) -> Tally:
     """Count the rows of an earlier attempt; DataError for a row whose question is not `known`."""
     tally = Tally()
-    for number, row in enumerate(each_row(path, Trace.needed()) if path.exists() else (), 1):
+    for number, row in enumerate(read_jsonl(path, Trace.needed()) if path.exists() else (), 1):
         if row["question_id"] not in known:
             why = f"line {number} has an unknown question {row['question_id']}"
             raise DataError(path, why, "delete that line, or start a new run with name=<other>")
