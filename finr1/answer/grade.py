@@ -43,15 +43,18 @@ Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of t
 - a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
   number.
 
-Only the last `\boxed{}` is read, if there is one; and of more than `LONGEST_ANSWER` characters only the end.
+Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
+between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
+`LONGEST_ANSWER` characters only the end is read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from finr1.answer.boxes import read_boxes
 from finr1.answer.choices import (
     LETTERS,
     NEGATION,
@@ -65,11 +68,11 @@ from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
 from finr1.answer.grade_number import grade_number, is_number, same_number
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
-from finr1.answer.tags import last_box
 from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
+HEDGE = "a hedge between several boxes"
 
 
 class Grade(NamedTuple):
@@ -93,8 +96,10 @@ def grade(answer: str | None, question: Question) -> Grade:
         return _both(None, None, "the question has no gold answer")
     if answer is None or not answer.strip():
         return _both(0.0, None, "no answer")
-    box = last_box(answer)
-    text = answer.strip() if box is None else box
+    boxes = read_boxes(answer)
+    if boxes is not None and boxes.either:
+        return _either([grade(f"\\boxed{{{content}}}", question) for content in boxes.either])
+    text = answer.strip() if boxes is None else boxes.text
     if not text:
         return _both(0.0, None, "empty box")
     text = text[-LONGEST_ANSWER:]
@@ -105,7 +110,19 @@ def grade(answer: str | None, question: Question) -> Grade:
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
     grader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
-    return _both(*grader(text, box is not None, question))
+    return _both(*grader(text, boxes is not None, question))
+
+
+def _either(grades: Sequence[Grade]) -> Grade:
+    """The verdicts on a hedge between boxes: decided where the same holds of each."""
+    out = []
+    for verdicts in zip(*grades, strict=True):
+        values = {verdict.value for verdict in verdicts}
+        answer = " or ".join(verdict.answer or "" for verdict in verdicts)
+        out.append(
+            Verdict(values.pop(), answer, verdicts[-1].why) if len(values) == 1 else Verdict(None, answer, HEDGE)
+        )
+    return Grade(*out)
 
 
 def _both(value: float | None, answer: str | None, why: str) -> Grade:

@@ -20,7 +20,7 @@ class EvaluateSettings(Bounded, key="evaluate"):
     samples: dict[str, int] = field(default_factory=dict)  # model -> its `n` when sampled; sampling.n for the others
     scorer: str = one_of("rules", "llm", "rules_then_llm")  # llm: the model judges of judge.answer
     judge_repeats: int = least(1, 1)  # times that a model judges each answer: the majority counts
-    box_anywhere: bool = False  # read the last \\boxed{} of a completion without answer block, as Fin-R1's judge would
+    reading: str = one_of("content", "strict")  # strict: an answer outside the answer block counts as none
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = least(10_000, 1)
 

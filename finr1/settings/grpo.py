@@ -129,6 +129,7 @@ class GrpoSettings(Bounded, key="grpo"):
     questions_per_step: int = least(8, 1)  # global, split across ranks
     group_size: int = least(8, 2, why="a group of one has no advantage")  # completions per question
     refill_rounds: int = least(0, 0)  # at most this many extra rounds to replace groups without spread (DAPO); 0: off
+    reading: str = one_of("strict", "content")  # content: rewards also read an answer outside the answer block
     sampling: Sampling = field(default_factory=Sampling)
     learning_rate: float = above(2e-5, 0)
     warmup_steps: int = least(2, 0)

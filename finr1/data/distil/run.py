@@ -14,7 +14,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.tags import parse
+from finr1.answer.tags import parse, split_thinking
 from finr1.core.errors import DataError, Finr1Error
 from finr1.core.files import digest
 from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl
@@ -124,20 +124,12 @@ def messages_of(question: Question, system: str | None, boxed: bool) -> list[Mes
 def split_text(completion: Completion) -> tuple[str, str]:
     """Split a teacher's completion into its reasoning and its final answer.
 
-    Handles reasoning in a separate field, this run's tags, a missing opening tag (DeepSeek-R1's template writes it into
-    the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
+    Handles reasoning in a separate field or twice, this run's tags, a missing opening tag (DeepSeek-R1's template
+    writes it into the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
     """
-    if completion.reasoning is not None:
-        answer = parse(completion.text).answer
-        return completion.reasoning.strip(), (completion.text if answer is None else answer).strip()
-    head, closed, rest = completion.text.partition("</think>")
-    if closed:
-        answer = parse(rest).answer
-        return head.strip().removeprefix("<think>").strip(), (rest if answer is None else answer).strip()
-    if "<think>" in head:
-        return head.strip().removeprefix("<think>").strip(), ""
-    answer = parse(head).answer
-    return "", (head if answer is None else answer).strip()
+    reasoning, reply = split_thinking(completion.text, completion.reasoning)
+    answer = parse(reply).answer
+    return reasoning, (reply if answer is None else answer).strip()
 
 
 class _Generation:

@@ -123,7 +123,7 @@ class PreviousCompletions:
             for file, key in read_json(old).items():
                 self._files_of.setdefault(key, []).append(old.parent / file)
 
-    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, boxed: bool) -> Rows:
+    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, reading: str) -> Rows:
         """Return the cached completions of these questions, `n` each, graded by the current rules."""
         if not wanted:
             return []
@@ -134,7 +134,7 @@ class PreviousCompletions:
                     cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:
-            again += [regrade(question, row, boxed) for row in cached.get(chat_key(question, system), ())]
+            again += [regrade(question, row, reading) for row in cached.get(chat_key(question, system), ())]
         return again
 
 
@@ -171,7 +171,7 @@ class Asker:
                 self.bar.advance(1, " ".join(self.cell))
 
             sampling = settings.modes(self.cell.model)[self.cell.mode]
-            score(engine, missing, self.ctx.cfg.prompt.system, sampling, keep, settings.box_anywhere)
+            score(engine, missing, self.ctx.cfg.prompt.system, sampling, keep, settings.reading)
             if not self.worked:
                 self._stop()
             self._write(writer, rows)

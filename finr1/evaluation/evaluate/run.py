@@ -135,7 +135,7 @@ def _complete(
             f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were scored already, "
             "the rest is generated in other batches"
         )
-    again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
+    again = earlier.rows(cell, missing, system, n, settings.reading)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
             writer.write(*(row.to_json() for row in again))

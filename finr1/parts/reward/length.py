@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer.grade import grade
-from finr1.answer.tags import parse
 from finr1.core.types import Verdict
-from finr1.parts.reward.base import RewardItem
+from finr1.parts.reward.base import RewardItem, verdict_by_rules
 
 
 class Length:
@@ -26,7 +24,7 @@ class Length:
         return [self._one(item) for item in items]
 
     def _one(self, item: RewardItem) -> Verdict:
-        correct = grade(parse(item.text).answer, item.question).strict
+        correct = verdict_by_rules(item)
         if not correct.value:
             return correct
         share = (self.limit - len(item.text)) / (self.limit - self.target)

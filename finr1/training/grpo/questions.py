@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from finr1.answer.grade import grade
-from finr1.answer.tags import parse
 from finr1.core.errors import DataError
 from finr1.core.files import digest
 from finr1.core.jsonl import JsonlWriter, check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import PolicyEngine, Request
+from finr1.parts.reward.base import RewardItem, verdict_by_rules
 from finr1.run.context import Context
 from finr1.training.loop.schedule import shuffled
 
@@ -56,7 +55,9 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
             own = ctx.ranks.shard(batch)
             requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in own]
             answers = engine.generate(requests, sampling, lambda *_: bar.advance())
-            measured = ctx.ranks.unshard([pass_rate(q, cs) for q, cs in zip(own, answers, strict=True)])
+            measured = ctx.ranks.unshard(
+                [pass_rate(q, cs, ctx.cfg.grpo.reading) for q, cs in zip(own, answers, strict=True)]
+            )
             rows = [{"question_id": q.id, "pass_rate": rate} for q, rate in zip(batch, measured, strict=True)]
             writer.write(*rows)
             rates |= {row["question_id"]: row["pass_rate"] for row in rows}
@@ -72,9 +73,13 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
     return chosen
 
 
-def pass_rate(question: Question, completions: Sequence[Completion]) -> float | None:
+def pass_rate(question: Question, completions: Sequence[Completion], reading: str) -> float | None:
     """Strict accuracy of the decided completions; None if none is decided."""
-    verdicts = [grade(parse(c.text).answer, question).strict.value for c in completions if c.finish_reason != "error"]
+    verdicts = [
+        verdict_by_rules(RewardItem(question, c.text, c.finish_reason == "length", reading)).value
+        for c in completions
+        if c.finish_reason != "error"
+    ]
     decided = [value for value in verdicts if value is not None]
     return sum(decided) / len(decided) if decided else None
 

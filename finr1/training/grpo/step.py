@@ -133,7 +133,7 @@ class GrpoModule(StepModule):
         timer, before = StepTimer(), count_failures(self.rewards)
         groups = self.sampler.sample(self.ranks.shard(questions))
         timer.lap("sample_s")
-        groups = self.ranks.unshard(grade_groups(groups, self.rewards))
+        groups = self.ranks.unshard(grade_groups(groups, self.rewards, self.settings.reading))
         lost = sum(self.ranks.gather(count_failures(self.rewards) - before))
         timer.lap("grade_s")
         sampled = Round(groups, lost, timer.seconds)
