@@ -1,4 +1,4 @@
-"""Which option letters, labels, or yes/no an answer gives; and the normal form of free text.
+"""Which option letters or labels an answer gives; and the normal form of free text.
 
 >>> options = {"A": "bonds", "B": "stocks", "C": "cash"}
 >>> texts = ("B", "stocks", "The answer is (C).", "故选AC", "C: cash", "not A but B")
@@ -6,8 +6,6 @@
 [['B'], ['B'], ['C'], ['A', 'C'], ['C'], ['B']]
 >>> labels_named("Outlook: positive", {"0": "Bearish", "1": "Bullish"})[0]
 {'1'}
->>> polarity("Yes, because it is not correct that costs rose"), polarity("yes or no"), yes_or_no("有")
-('yes', None, 'yes')
 """
 
 from __future__ import annotations
@@ -19,17 +17,10 @@ from typing import NamedTuple
 
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
-from finr1.answer.units import Number, starts_with_any
+from finr1.answer.units import Number
+from finr1.answer.words import last_match
 
 LETTERS = "ABCDEFGH"
-ANSWER_IS = re.compile(
-    r"(?:answer|result|choice)\s?(?:is|:|=|would be|should be|equals)|####"
-    r"|(?:答案|结果|結果)\s?(?:应该是|应该为|应是|应为|是|为|為|:)",
-    re.IGNORECASE,
-)
-NEGATION = re.compile(
-    r"\b(?:not|neither|nor|no|never|cannot)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无", re.IGNORECASE
-)
 _FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic
 
 
@@ -46,14 +37,6 @@ def normalise(text: str) -> str:
 
 _PUNCTUATION = re.compile(r"[^\w%+\-.√×]|_")
 _ASCII_PUNCTUATION = {code: None for code in range(128) if _PUNCTUATION.match(chr(code))}
-
-
-def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """The last match of a pattern; None without any."""
-    last = None
-    for match in pattern.finditer(text):
-        last = match
-    return last
 
 
 _Options = tuple[tuple[str, str], ...]  # letter and text
@@ -267,70 +250,3 @@ def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
         return set(), text
     text = clean(text).casefold()
     return {names[match.group()] for match in pattern.finditer(text)}, pattern.sub(" ", text)
-
-
-_YES = (
-    "yes", "true", "correct", "right", "yeah", "yep", "是", "是的", "对", "对的", "正确", "真", "√", "会", "属于",
-    "合规", "可以", "符合",
-)  # fmt: skip
-_NO = (
-    "no", "false", "incorrect", "not correct", "not true", "untrue", "not right", "wrong", "isn't true",
-    "isn't correct", "nope", "not", "否", "不是", "错", "错误", "不对", "不正确", "假", "×", "不会", "不属于", "不合规",
-    "不可以", "不符合", "并非", "没有", "不能",
-)  # fmt: skip
-_POLARITY_OF = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
-_NOT_FOLLOWED_BY = {
-    "会": "(?![计計议議员費费])",
-    "对": "(?![于应象外方手比冲价公私账])",
-    "真": "(?![实正])",
-    "是": "(?!非)",
-}
-_WHOLE_ANSWERS = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
-
-_WHOLE_ANSWERS |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
-
-_POLAR = re.compile(
-    starts_with_any(_POLARITY_OF)
-    + "(?:"
-    + "|".join(
-        rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _NOT_FOLLOWED_BY.get(name, "")
-        for name in sorted(_POLARITY_OF, key=len, reverse=True)
-    )
-    + ")"
-)
-_QUESTION_WORDS = re.compile(
-    r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
-    r"|whether\b|yes/no|yes or no|true or false|true/false"
-)
-_DOUBLE_NEGATION = re.compile(r"不是(?:错|假|不|否)|并非(?:错|假|不|否)|not (?:false|wrong|incorrect|untrue)")
-_REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
-_MAX_POLAR_WORDS = 50
-
-
-def yes_or_no(text: str) -> str | None:
-    """As `polarity`, and also what means yes or no only as a whole answer to a yes/no question: Y, 有, 无."""
-    return polarity(text) or _WHOLE_ANSWERS.get(clean(text).casefold().strip(" \n.。!,\"'()[]*$"))
-
-
-def polarity(text: str) -> str | None:
-    """ "yes" or "no" if the text says exactly one, at its start, at its end or after "answer is"; else None."""
-    text = clean(text).casefold().strip(" \n.。!,;:\"'()[]*$")
-    if _QUESTION_WORDS.fullmatch(text):
-        return None
-    text = _QUESTION_WORDS.sub(" ", text).strip(" :,")
-    if _DOUBLE_NEGATION.search(text):
-        return None
-    words: list[tuple[int, int, str]] = []  # start, end, yes or no
-    for match in _POLAR.finditer(text):
-        words.append((match.start(), match.end(), _POLARITY_OF[match.group()]))
-        if len(words) > _MAX_POLAR_WORDS:
-            return None
-    if not words:
-        return None
-    (start, end, first), last = words[0], words[-1]
-    if len({word for _, _, word in words}) == 1:
-        is_answer = start == 0 or last[1] == len(text) or ANSWER_IS.search(text[:start]) is not None
-        return first if is_answer else None
-    # "Yes, because it is not correct that …" says yes; "yes/no", "yes or no" and "yes, no" say nothing
-    says_first = start == 0 and _REASON.match(text, end) and words[1][0] - end > 8
-    return first if says_first else None

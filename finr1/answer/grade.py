@@ -54,12 +54,10 @@ from typing import NamedTuple
 
 from finr1.answer.choices import (
     LETTERS,
-    NEGATION,
     labels_named,
     letters_named,
     letters_standing,
     normalise,
-    yes_or_no,
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
@@ -67,6 +65,8 @@ from finr1.answer.grade_number import grade_number, is_number, same_number
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.tags import last_box
 from finr1.answer.units import Number
+from finr1.answer.words import NEGATION
+from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000

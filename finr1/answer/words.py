@@ -1,0 +1,22 @@
+"""Words by their role in an answer, in English and Chinese."""
+
+from __future__ import annotations
+
+import re
+
+ANSWER_IS = re.compile(
+    r"(?:answer|result|choice)\s?(?:is|:|=|would be|should be|equals)|####"
+    r"|(?:答案|结果|結果)\s?(?:应该是|应该为|应是|应为|是|为|為|:)",
+    re.IGNORECASE,
+)
+NEGATION = re.compile(
+    r"\b(?:not|neither|nor|no|never|cannot)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无", re.IGNORECASE
+)
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match of a pattern; None without any."""
+    last = None
+    for match in pattern.finditer(text):
+        last = match
+    return last
