@@ -1,6 +1,6 @@
 """Whether a text says yes or no.
 
->>> texts = ("Yes, because it is not correct that costs rose", "该说法是错误的", "没错", "不完全正确", "yes or no", "由证监会")
+>>> texts = ("Yes, as it is not correct that it rose", "说法是错误的", "没错", "不完全正确", "yes or no", "由证监会")
 >>> [polarity(text) for text in texts]
 ['yes', 'no', 'yes', 'no', None, None]
 >>> polarity("有"), yes_or_no("有")
@@ -19,7 +19,7 @@ _YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
 _NO = r"no(?:pe)?|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
 _YES_HAN = r"正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
 _NO_HAN = r"错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
-# one character is part of most words that it ends or begins (由证监会, 反对, 传真, 但是, 对于): it counts only on its own
+# one character counts only on its own: it ends or begins many other words (由证监会, 反对, 传真, 但是, 对于)
 _ALONE = rf"(?<![{_HAN}])|(?<=[为為是选填案果均都得])"
 _ENDS = rf"(?![{_HAN}a-z])"
 _STARTS = (

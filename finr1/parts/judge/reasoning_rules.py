@@ -20,9 +20,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from finr1.answer.choices import labels_named, letters_named, normalise
+from finr1.answer.choices import letters_named, normalise
 from finr1.answer.clean import clean
 from finr1.answer.grade_number import same_number
+from finr1.answer.labels import labels_named
 from finr1.answer.number import read_numbers
 from finr1.answer.tags import last_box
 from finr1.answer.units import Number
