@@ -10,8 +10,9 @@ ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 NEGATION = re.compile(
-    r"\b(?:not|neither|nor|no|non|anti|never|cannot|hardly|anything but|far from|un|less than|wrong|incorrect|except\w*|exclud\w*)\b"
-    r"|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无|错误|除[了外]|排除|难[言说谓称以]|缺[乏少]|谈何|何来",
+    r"\b(?:not|neither|nor|no|non|anti|un|never|cannot|hardly|anything but|far from|less than|wrong|incorrect"
+    r"|except\w*|exclud\w*)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无|错误|除[了外]|排除"
+    r"|难[言说谓称以]|缺[乏少]|谈何|何来",
     re.IGNORECASE,
 )
 
