@@ -57,18 +57,19 @@ from typing import NamedTuple
 from finr1.answer.boxes import read_boxes
 from finr1.answer.choices import (
     LETTERS,
-    NEGATION,
-    labels_named,
+    key_of_meaning,
     letters_named,
     letters_standing,
     normalise,
-    yes_or_no,
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
 from finr1.answer.grade_number import grade_number, is_number, same_number
+from finr1.answer.labels import labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.units import Number
+from finr1.answer.words import NEGATION
+from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
@@ -169,11 +170,12 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
         return None, text, f"the gold {question.gold!r} is not an option"
     if letter := _whole_option(text, question.choices):
         return _compare_sets({letter}, gold, True)
-    answer, is_list = letters_named(text, letters, question.choices)
+    answer, manner = letters_named(text, letters, question.choices)
+    if manner == "hedge":
+        return 0.0, text, "a hedge: leaves open which option it is"
     if answer:
-        is_hedge = len(answer) > len(gold) and _LETTER_OR_LETTER.fullmatch(clean(text)) is not None
-        return _compare_sets(answer, gold, is_list or is_hedge or (boxed and answer <= letters_standing(text)))
-    if NEGATION.search(text):
+        return _compare_sets(answer, gold, manner == "list" or (boxed and answer <= letters_standing(text)))
+    if manner == "denial" or NEGATION.search(text):
         return None, text, "says only what the answer is not"
     plain = normalise(text)
     options = [normalise(option) for option in question.choices.values()]
@@ -183,7 +185,7 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
     return 0.0, text, "not one of the options"
 
 
-_LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])\s?[.,:;、)\]]\s?(.+)", re.DOTALL)
+_LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])(?:\s?[.,:;、)\]]\s?|\s)(.+)", re.DOTALL)
 
 
 def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
@@ -194,24 +196,25 @@ def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
     return letter if same else None
 
 
-_LETTER_OR_LETTER = re.compile(  # "maybe B or C"
-    r"\W*+(?:(?:either|the|option|answer|choice|is|maybe|perhaps|probably|选项?|答案|应该?|可能|是|为)\W*)*+[A-H]\W{0,3}"
-    r"(?:(?:,|、)\s?[A-H]\W{0,3})*(?:\bor\b|或者?|还是)\W*(?:option\s|choice\s|选项?)?[A-H]\W*",
-    re.IGNORECASE,
-)
+def _same_words(text: str, gold: str) -> bool:
+    """Whether two texts have the same words but for case, punctuation and LaTeX."""
+    plain, wanted = (normalise(clean(whole) if "\\" in whole else whole) for whole in (text, gold))
+    return plain == wanted != ""
 
 
 def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     if not question.choices:
-        if normalise(text) == normalise(question.gold or "") != "":
+        if _same_words(text, question.gold or ""):
             return 1.0, text, "the same words"
         return (0.0 if len(text.split()) <= 3 or is_only_numbers(text) else None), text, "other words"
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} is not a label"
+    if key := key_of_meaning(clean(text), tuple(question.choices.items())):
+        return _compare_sets({key}, gold, True)
     answer, rest = labels_named(text, question.choices)
     if not answer:
-        return 0.0, text, "not one of the labels"
+        return (None if mentions_id(text, question.choices) else 0.0), text, "not one of the labels"
     if NEGATION.search(rest):
         return None, ",".join(sorted(answer)), "the answer holds a negation"
     is_list = boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是")
@@ -252,7 +255,7 @@ _LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
 
 def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold = question.gold or ""
-    if normalise(text) == normalise(gold) != "":
+    if _same_words(text, gold):
         return 1.0, text, "the same words"
     date = _dates(text, gold)
     if date is not None:

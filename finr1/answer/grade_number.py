@@ -16,11 +16,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from finr1.answer import number_words
-from finr1.answer.choices import ANSWER_IS, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.number import read_numbers, single_number, unit_factor
 from finr1.answer.units import Number
+from finr1.answer.words import ANSWER_IS, last_match
 from finr1.core.types import Question, Verdict
 
 SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
