@@ -15,4 +15,4 @@ class DistilSettings(Bounded, key="distil"):
     sampling: Sampling = field(default_factory=lambda: Sampling(n=1, temperature=0.6, max_new_tokens=512))
     boxed: bool = True  # request \boxed{} in the question's language unless its text does (Fin-R1, README)
     chunk: int = least(64, 1)  # questions per call of an engine without streaming
-    stop_after_failed_chunks: int = least(2, 0)  # stop after so many consecutive chunks of failed calls; 0: never
+    stop_after_failed_calls: int = least(128, 0)  # consecutive failed calls of engine.teacher end the stage; 0: never

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError
@@ -124,7 +123,7 @@ def _complete(
 ) -> int:
     """Complete `rows` and the file: rescore cached completions, generate the rest. Returns the number rescored."""
     from finr1.core.jsonl import JsonlWriter
-    from finr1.evaluation.evaluate.completions import Asker
+    from finr1.evaluation.evaluate.completions import generate
 
     settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
     n = settings.modes(cell.model)[cell.mode].n
@@ -144,18 +143,11 @@ def _complete(
         bar.advance(len(there), " ".join(cell))
         missing = [question for question in missing if question.id not in there]
     if missing:
-        needs_base = model.role == "policy" and model.folder is None
-        Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
+        generate(ctx, cell, model, missing, rows, bar)
     # Questions finish in any order; sorted, the seeded bootstrap is reproducible.
     place = {question.id: i for i, question in enumerate(questions)}
     rows.sort(key=lambda row: (place[row.question_id], row.sample))
     return len(again)
-
-
-def _base(ctx: Context) -> Path:
-    from finr1.parts.model.folder import resolve
-
-    return resolve(ctx.cfg.model)
 
 
 def _scores(

@@ -129,16 +129,16 @@ def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path:
 def test_a_server_that_goes_away_stops_the_stage_and_the_same_command_goes_on(tmp_path: Path) -> None:
     with serve(each(*[good] * 7, Reply(503, b"gone"))) as server:
         values = settings(server, retries=0, concurrency=1)
-        values["benchmark"]["sizes"]["n"] = 100
-        with pytest.raises(Finr1Error, match=r"engine\.r1=r1: 64 questions in a row failed, .* `HTTP 503: gone`"):
+        values["benchmark"]["sizes"]["n"] = 200
+        with pytest.raises(Finr1Error, match=r"engine\.r1=m: the last 128 calls all failed, .* `HTTP 503: gone`"):
             run(tmp_path, values)
     assert len(rows(tmp_path)) == 7  # what failed is asked again
     with serve(good) as server:
         values["engine"]["r1"]["base_url"] = server.url
         run(tmp_path, values)
-        assert len(server.seen) == 93
+        assert len(server.seen) == 193
     assert scores(tmp_path)["errors"] == 0
-    with serve(each(Reply(503, b"never"))) as server, pytest.raises(Finr1Error, match="12 questions in a row failed"):
+    with serve(each(Reply(503, b"never"))) as server, pytest.raises(Finr1Error, match="the last 12 calls all failed"):
         run(tmp_path / "other", settings(server, retries=0))
 
 
