@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from finr1.core.errors import ConfigError
 from finr1.core.stage_folder import is_done
 from finr1.parts.engine.roles import is_role
-from finr1.parts.source.reading import HUB
+from finr1.parts.source.hub import HUB
 
 if TYPE_CHECKING:
     from finr1.settings.grpo import GrpoSettings

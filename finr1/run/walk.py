@@ -18,7 +18,7 @@ from finr1.core.clock import Clock
 from finr1.core.files import read_json, write_atomic
 from finr1.core.lock import RunLock
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import MANIFEST, Spent, begin, finish
+from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish
 from finr1.core.tracking import Tracker
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.roles import Engines
@@ -111,6 +111,8 @@ class _Run:
         why = "resumes" if state == "resume" else f"runs again, changed: {changed}" if changed else ""
         console.print(f"[bold]{stage.name:<10}[/] {why}".rstrip(), soft_wrap=True)
         inputs = {name: entry.folder for name, entry in inputs_of(stage, self.cfg, self.run_dir).items()}
+        for entry in inputs.values():
+            check_rows_whole(entry)
         self._on_all_ranks = self.ranks.world > 1 and stage.trains
         ranks = self.ranks if self._on_all_ranks else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)

@@ -70,12 +70,14 @@ def run(ctx: Context) -> dict[str, Any]:
             if state == "shares documents":
                 ctx.note(f"{name}, {label}: {note}")
     write_json(ctx.folder / "scores.json", scores)
+    left_out = {name: dict(left) for name, b in benchmarks.items() if (left := getattr(b, "left_out", None))}
     _log(ctx, scores)
     return {
         "models": len(models),
         "questions": {name: len(of_benchmark) for name, of_benchmark in questions.items()},
         "completions": sum(map(len, rows.values())),
         "tokens": sum(row.n_tokens for cell_rows in rows.values() for row in cell_rows),
+        **({"left_out": left_out} if left_out else {}),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
         **({"rescored": rescored} if rescored else {}),
         **ctx.count_judge(),
@@ -109,6 +111,9 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
         )
     if len(questions) < len(loaded):
         ctx.note(f"{name}: {len(loaded) - len(questions)} questions without a gold answer or duplicated are left out")
+    if left_out := getattr(benchmark, "left_out", None):
+        reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in left_out.items())
+        ctx.note(f"{name}: {len(questions):,} questions; rows of its source left out: {reasons}")
     return questions
 
 

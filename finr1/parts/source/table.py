@@ -13,7 +13,8 @@ from finr1.answer.choices import letters_named
 from finr1.core.errors import ConfigError, RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import HUB, DataFile, SourceRow, need, text_of
+from finr1.parts.source.hub import HUB
+from finr1.parts.source.reading import DataFile, SourceRow, need, text_of
 from finr1.parts.source.rules import Rule
 
 _SPECIAL = ("gold", "choices", "document")
