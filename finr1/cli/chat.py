@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
+from typing import Any, Literal, NamedTuple, TextIO, cast
 
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.prompt import load
 from finr1.settings.chat import ChatSettings
 from finr1.settings.http import api_key
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 Part = Literal["thinking", "answer", "text"]
 _TAGS: Mapping[str, Part] = {"<think>": "thinking", "</think>": "text", "<answer>": "answer", "</answer>": "text"}

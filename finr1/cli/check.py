@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.cli.launch import check_ranks
 from finr1.cli.nodes import check_engine, check_nodes, close_match, resolve_target
@@ -16,9 +16,7 @@ from finr1.core.errors import ConfigError
 from finr1.parts.engine.roles import in_process
 from finr1.run.fingerprints import outside_of, settings_of, subtree
 from finr1.run.stages import TRAINING, Stage
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 NEEDS = (  # stage, part, how to choose one
     ("questions", "source", "source=[worked]"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import finr1
 from finr1.core import contamination
@@ -19,9 +19,7 @@ from finr1.core.stage_folder import MANIFEST, StageKey
 from finr1.parts.engine.roles import identity
 from finr1.run.inputs import data_paths
 from finr1.run.stages import Stage, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 ROOT = Path(finr1.__file__).parents[1]
 
