@@ -19,6 +19,7 @@ from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.cached import CachedEngine
 from finr1.parts.engine.roles import Engines, in_process
 from finr1.parts.judge.base import AsksModel
+from finr1.parts.model.folder import resolve
 from finr1.run.progress import Bar, console
 from finr1.settings.root import RootConfig
 
@@ -70,8 +71,6 @@ class Context:
     def _start_judge(self) -> Engine:
         engine = self.engines.get("judge")
         if isinstance(engine, PolicyEngine):
-            from finr1.parts.model.folder import resolve
-
             engine.load_folder(resolve(self.cfg.model))
         return engine
 
