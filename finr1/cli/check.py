@@ -40,7 +40,11 @@ class Rule(NamedTuple):
     remedy: str
 
 
-def _no_room(stage: str, broken: Callable[[RootConfig], bool]) -> Rule:
+def _no_room(stage: str) -> Rule:
+    def broken(cfg: RootConfig) -> bool:
+        ours = stage != "distil" or in_process(cfg.engine.get("teacher"))  # a server has a limit of its own
+        return ours and getattr(cfg, stage).sampling.max_new_tokens >= cfg.model.max_model_len
+
     why = "with model.max_model_len={cfg.model.max_model_len} it leaves no room for a prompt"
     return Rule(stage, f"{stage}.sampling.max_new_tokens", broken, why, "lower it, or raise max_model_len")
 
@@ -69,14 +73,7 @@ RULES = (
         "the policy gradient would be biased: log-probs are of the whole distribution",
         "use 1",
     ),
-    _no_room("grpo", lambda cfg: cfg.grpo.sampling.max_new_tokens >= cfg.model.max_model_len),
-    _no_room("evaluate", lambda cfg: cfg.evaluate.sampling.max_new_tokens >= cfg.model.max_model_len),
-    _no_room(
-        "distil",
-        lambda cfg: (
-            in_process(cfg.engine.get("teacher")) and cfg.distil.sampling.max_new_tokens >= cfg.model.max_model_len
-        ),
-    ),
+    *map(_no_room, ("grpo", "evaluate", "distil")),
 )
 
 

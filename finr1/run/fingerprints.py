@@ -78,7 +78,9 @@ def _check_rows(stage: Stage, cfg: RootConfig, run_dir: Path) -> None:
     if stage.trains and not getattr(cfg, stage.name).allow_unchecked:
         inputs = inputs_of(stage, cfg, run_dir)
         if "chats" in inputs:
-            contamination.refuse_chats(inputs["chats"].folder)
+            why = f"the chats in {inputs['chats'].folder} were not checked against any benchmark"
+            remedy = "set sft.allow_unchecked=true, and do not trust scores on rows that may be among them"
+            raise ConfigError("sft.allow_unchecked", "false", why, remedy)
         contamination.check_rows(stage.name, cfg.benchmark, inputs["questions"].folder)
 
 
