@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
+from typing import Any, Literal, NamedTuple, TextIO, cast
+
+import httpx2
+import openai
 
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.prompt import load
 from finr1.settings.chat import ChatSettings
 from finr1.settings.http import api_key
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 Part = Literal["thinking", "answer", "text"]
 _TAGS: Mapping[str, Part] = {"<think>": "thinking", "</think>": "text", "<answer>": "answer", "</answer>": "text"}
@@ -64,8 +65,6 @@ class Client:
     """Streams chat completions of one server; the key is read from the environment and sent in the header alone."""
 
     def __init__(self, settings: ChatSettings) -> None:
-        import openai
-
         self.settings = settings
         self.url = settings.base_url.rstrip("/")
         self._key = api_key(settings.api_key_env, "chat.api_key_env")
@@ -111,9 +110,6 @@ class Client:
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
         """Turn the client's errors into one line without the key."""
-        import httpx2
-        import openai
-
         try:
             yield
         except openai.APIStatusError as error:

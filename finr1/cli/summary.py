@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,9 +13,7 @@ from rich.table import Table
 from finr1.core.files import read_json
 from finr1.core.stage_folder import Spent
 from finr1.run.stages import STAGES
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 _COLUMNS = {  # figure -> heading; short, so that the table fits into 80 characters
     "format": "format",

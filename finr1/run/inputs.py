@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.core.stage_folder import is_done
 from finr1.parts.engine.roles import is_role
 from finr1.parts.source.hub import HUB
-
-if TYPE_CHECKING:
-    from finr1.settings.grpo import GrpoSettings
-    from finr1.settings.root import RootConfig
-    from finr1.settings.sft import SftSettings
+from finr1.settings.grpo import GrpoSettings
+from finr1.settings.root import RootConfig
+from finr1.settings.sft import SftSettings
 
 
 class Input(NamedTuple):
@@ -35,9 +33,9 @@ class Input(NamedTuple):
         return "is not finished" if self.folder.is_dir() else "does not exist"
 
 
-Inputs = Callable[[dict[str, Input], "RootConfig"], dict[str, Input]]  # folders of this run by stage -> those read
-Outside = Callable[["RootConfig"], dict[str, Path]]  # -> config key: folder or file
-MoreSettings = Callable[["RootConfig"], tuple[str, ...]]  # -> config keys
+Inputs = Callable[[dict[str, Input], RootConfig], dict[str, Input]]  # folders of this run by stage -> those read
+Outside = Callable[[RootConfig], dict[str, Path]]  # -> config key: folder or file
+MoreSettings = Callable[[RootConfig], tuple[str, ...]]  # -> config keys
 
 
 def finished(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:

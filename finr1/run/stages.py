@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.run import inputs as hooks
+from finr1.run.context import Context
 from finr1.run.inputs import Input
-
-if TYPE_CHECKING:
-    from finr1.run.context import Context
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Stage(NamedTuple):

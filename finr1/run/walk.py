@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
@@ -26,9 +26,7 @@ from finr1.run.context import Context
 from finr1.run.fingerprints import key_of, versions
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, Stage, chosen, function_of, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Train(NamedTuple):

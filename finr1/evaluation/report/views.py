@@ -136,18 +136,14 @@ def _tests(tests: Mapping[str, Any] | None, leading: str) -> Iterator[tuple[str,
     """Yield figure, test, whether it leads, and its numbers."""
     if tests is None:
         return
-    figures = {leading: tests, **{key: row for key, row in tests.items() if key not in TESTS and _is_test(row)}}
-    for figure, row in figures.items():
+    others = {key: row for key, row in tests.items() if key not in TESTS and isinstance(row, Mapping) and "diff" in row}
+    for figure, row in {leading: tests, **others}.items():
         several = [name for name in TESTS if row.get(name)]
         for name in several:
             leads = row[name]["method"] == row["method"]
             yield figure, name, leads, {**row[name], **({"p_holm": row.get("p_holm")} if leads else {})}
         if not several:
             yield figure, "mcnemar" if "McNemar" in row["method"] else "bootstrap", True, row
-
-
-def _is_test(row: Any) -> bool:
-    return isinstance(row, Mapping) and "diff" in row
 
 
 def _lines(bench: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:

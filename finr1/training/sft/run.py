@@ -16,7 +16,7 @@ from finr1.parts.model.tokens import load_tokenizer
 from finr1.run.context import Context
 from finr1.training.loop.checkpoints import Checkpoints, seed_random
 from finr1.training.loop.fit import fit
-from finr1.training.loop.schedule import batches, shuffled
+from finr1.training.loop.schedule import shuffled
 from finr1.training.model.load import load_trainable
 from finr1.training.model.weights import export
 from finr1.training.rows.attention import register
@@ -129,5 +129,6 @@ def make_plan(
         # Packing sorts by length: shuffle the rows, so that long texts are spread over the steps.
         rows = pack([groups[i] for i in order], row_tokens)
         (mixed,) = shuffled(len(rows), 1, seed + 1000 + epoch)
-        plan += [[rows[i] for i in step] for step in batches(mixed, rows_per_step)]
+        rows = [rows[i] for i in mixed]
+        plan += [rows[start : start + rows_per_step] for start in range(0, len(rows), rows_per_step)]
     return plan

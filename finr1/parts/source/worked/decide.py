@@ -27,11 +27,6 @@ def _budget(draw: Draw) -> Params:
     return {"a": a, "b": b, "limit": round((a + b) * draw.pick(0.5, 0.8, 0.9, 1.2, 1.25, 1.5), 4)}
 
 
-def _rates(draw: Draw) -> Params:
-    market = draw.rate()
-    return {"c": max(1, market + draw.pick(-3, -2, -1, 0, 1, 2, 3)), "y": market}
-
-
 def _trend(draw: Draw) -> Params:
     old = draw.amount()
     return {"old": old, "new": draw.pick(old, draw.amount(), draw.amount(), draw.amount())}
@@ -98,7 +93,8 @@ TEMPLATES = (
         ),
     ),
     Template(
-        "bond_price_label", LABEL, _rates, "subtract({c}%, {y}%)", "label",
+        "bond_price_label", LABEL, lambda d: {"y": (y := d.rate()), "c": max(1, y + d.pick(-3, -2, -1, 0, 1, 2, 3))},
+        "subtract({c}%, {y}%)", "label",
         Text(
             "coupon rate {c}%, market yield {y}%", ("coupon less yield",),
             "A bond has a coupon rate of {c}%, the market yield is {y}%. Is its price at a discount, par or premium? "
