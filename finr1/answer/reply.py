@@ -20,6 +20,7 @@ All functions take time linear in the reply.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -32,7 +33,6 @@ from finr1.answer.grade_number import candidates, is_number
 from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
 from finr1.answer.tags import parse, split_thinking
-from finr1.answer.words import last_match
 from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
@@ -75,7 +75,7 @@ def grade_reply(
             return GradedReply(answer, abstention, abstention, True, True)
         if is_open or strict.why == HEDGE:
             return GradedReply(answer, strict, scaled, False, True)
-    if not stated.clear and _kind(question) == "number":
+    if not stated.clear and 0 in (strict.value, scaled.value) and _kind(question) == "number":
         whole = grade(split_thinking(text, reasoning)[1], question)
         strict, scaled = (_unless_said(part, of_whole) for part, of_whole in zip((strict, scaled), whole, strict=True))
     return GradedReply(answer, strict, scaled)
@@ -119,12 +119,10 @@ def _statements(reply: str, question: Question) -> Iterator[_Stated]:
     lines = [line for line in map(str.strip, reply[-_LONGEST_REPLY:].splitlines()) if line]
     plain = [_MARKS.sub("", line).strip() for line in lines]
     first, last = plain[0], plain[-1]
-    for i in range(len(plain) - 1, -1, -1):
-        mark = last_match(_ANSWER, plain[i])
-        stated = plain[i][mark.end() :].strip(" :：") if mark else ""
-        if mark and not stated and i + 1 < len(plain):
-            stated = plain[i + 1]
-        if mark and stated and (_says(stated, question) or _declines(stated, question)):
+    joined = "\n".join(plain)
+    for mark in reversed(deque(_ANSWER.finditer(joined), _MOST_STATED)):
+        stated = joined[mark.end() : mark.end() + _LONGEST_STATED].lstrip(" :：\n").partition("\n")[0]
+        if stated and (_says(stated, question) or _declines(stated, question)):
             yield _Stated(f"{mark.group()} {stated}" if kind == "choice" else stated, True)
     if kind == "text":
         yield _Stated(reply, True)
@@ -141,16 +139,17 @@ def _statements(reply: str, question: Question) -> Iterator[_Stated]:
     yield _Stated(reply, False)
 
 
-_LONGEST_REPLY = 20_000  # characters, from the end
+_LONGEST_REPLY, _LONGEST_STATED = 20_000, 1_000  # characters: from the end; after "the answer is"
+_MOST_STATED = 8  # answers that are looked at, from the last
 _LAST_LINES = 4
-_MARKS = re.compile(r"\*\*|__|^#{1,6}\s|^[-*•>]\s|\$")
+_MARKS = re.compile(r"\*\*|__|^#{1,6}\s|^[-*•>]\s|\$\$")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*(?!\s*[:：])")
 _ANSWER = re.compile(
     r"(?<![A-Za-z])(?:answer|result|choice|option|prediction|sentiment|label|classification|stance)"
     r"(?:\s(?:to|for|of|in)\s[^.:;\n]{1,80}?)?\s?(?:(?:is|would be|should be|must be)(?![A-Za-z])|[:=：→])(?!\s?not\b)"
-    r"|####|(?:答案|选项|结果|结论|判断|情感(?:倾向)?|情绪|类别|分类|标签)(?:应该?)?(?:就?是|为|选|[:：])(?!不是)"
+    r"|####|^(?:the\s)?(?:final\s)?(?:answer|答案|结论)[.。]?$|(?:答案|选项|结果|结论|判断|情感(?:倾向)?|情绪|类别|分类|标签)(?:应该?)?(?:就?是|为|选|[:：])(?!不是)"
     r"|(?:故|因此|所以|应该?|正确)选择?(?:项|的是)?[是为:：]?|选择?[:：]?(?=\s?[(（]?[A-H](?![A-Za-z]))",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _CONCLUDES = re.compile(
     r"(?:(?:therefore|thus|hence|so|consequently|overall|in (?:conclusion|summary|short)|to sum up)\b"
@@ -201,6 +200,8 @@ _OPTION = re.compile(r"(?:选项|option\s)?\(?[A-H]\s?(?:[.、:：)]|项|选项)
 
 def _declines(answer: str, question: Question) -> bool:
     """Whether an answer declines to answer, and says nothing of the kind that is asked for."""
+    if not _WORD.search(answer):
+        return False
     text, kind = clean(answer[:_LONGEST_REFUSAL]), _kind(question)
     if not (_CANNOT.search(text) or (_VAGUE.search(text) and (kind != "text" or len(text) <= _LONGEST_VAGUE))):
         return False
@@ -209,6 +210,7 @@ def _declines(answer: str, question: Question) -> bool:
     return not _says(_YEAR.sub(" ", answer) if kind == "number" else answer, question)
 
 
+_WORD = re.compile(r"[^\W\d_]{2}")
 _LONGEST_REFUSAL, _LONGEST_VAGUE = 300, 20  # characters
 _CANNOT = re.compile(
     r"(?<![A-Za-z])(?:(?:can ?not|can['’]t|could not|couldn['’]t|not able to|unable to|do not|don['’]t"
