@@ -63,11 +63,12 @@ from finr1.answer.choices import (
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
-from finr1.answer.grade_number import grade_number, is_number, same_number
+from finr1.answer.grade_number import grade_number, is_number
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
+from finr1.answer.precision import precise, same_number
 from finr1.answer.tags import last_box
 from finr1.answer.units import Number
-from finr1.core.types import Question, Verdict
+from finr1.core.types import Kind, Question, Verdict
 
 LONGEST_ANSWER = 5_000
 
@@ -98,14 +99,58 @@ def grade(answer: str | None, question: Question) -> Grade:
     if not text:
         return _both(0.0, None, "empty box")
     text = text[-LONGEST_ANSWER:]
+    found = _grade(text, box is not None, question)
+    if found.strict.value != 1.0 and question.kind != "code" and _same_text(text, question.gold):
+        return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
+    return found
+
+
+def _same_text(first: str, second: str) -> bool:
+    return clean(first).strip(_ENDS).casefold() == clean(second).strip(_ENDS).casefold()
+
+
+_ENDS = " .。\n"
+
+
+def _grade(text: str, boxed: bool, question: Question) -> Grade:
+    gold = question.gold or ""
     if question.kind == "number":
-        if is_number(question.gold):
+        if is_number(gold):
             return Grade(*grade_number(text, question))
-        return _both(*(_dates(text, question.gold) or (None, text, f"the gold {question.gold!r} is not one number")))
+        return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
     grader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
-    return _both(*grader(text, box is not None, question))
+    return _both(*grader(text, boxed, question))
+
+
+def same_gold(first: Question, second: Question) -> bool:
+    """Whether two questions do not contradict each other: each gold is right for the other (`12.5%` and `0.125`).
+
+    Golds that are missing, free text or code cannot be compared, and contradict none.
+    """
+    if first.gold is None or second.gold is None or not {first.kind, second.kind}.isdisjoint(("text", "code")):
+        return True
+    return all(grade(q.gold, other).strict.value == 1.0 for q, other in ((first, second), (second, first)))
+
+
+def kind_of(gold: str, choices: Mapping[str, str]) -> Kind:
+    """The kind of a question by its gold and its options.
+
+    >>> [kind_of(gold, {}) for gold in ("True", "12.5%", "$3.4 million", "2019-12-31", "rates rose 5%")]
+    ['yes_no', 'number', 'number', 'text', 'text']
+    >>> kind_of("bonds", {"A": "stocks", "B": "bonds"}), kind_of("7", {"A": "5", "B": "6"})
+    ('choice', 'number')
+    """
+    if choices and letters_named(gold, "".join(choices), choices)[0]:
+        return "choice"
+    if _IS_YES_OR_NO.fullmatch(clean(gold)):
+        return "yes_no"
+    number = is_number(gold) and (is_only_numbers(gold) or _only_number(clean(gold).strip(" .。")) is not None)
+    return "number" if number else "text"
+
+
+_IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 
 
 def _both(value: float | None, answer: str | None, why: str) -> Grade:
@@ -243,17 +288,21 @@ def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold_items, answer_items = ({normalise(item) for item in _LIST.split(whole)} - {""} for whole in (gold, text))
     if len(gold_items) > 1 and gold_items == answer_items:
         return 1.0, text, "the same list"
-    return _numbers_in_text(text, gold) or (None, text, "other words: a judge must decide")
+    return _numbers_in_text(text, gold, question.meta.get("tolerance")) or (
+        None,
+        text,
+        "other words: a judge must decide",
+    )
 
 
-def _numbers_in_text(text: str, gold: str) -> _Outcome | None:
+def _numbers_in_text(text: str, gold: str, tolerance: object) -> _Outcome | None:
     """The verdict where gold and answer are each one number and nothing else."""
     if len(text) > 60 or len(gold) > 60:
         return None
     answer_number, gold_number = (_only_number(clean(whole).strip(" .。")) for whole in (text, gold))
     if answer_number is None or gold_number is None:
         return None
-    strict, scaled = same_number(answer_number, gold_number)
+    strict, scaled = same_number(answer_number, precise(gold_number, tolerance))
     if strict != scaled:
         return None
     return float(strict), text, f"{'' if strict else 'not '}the same number"

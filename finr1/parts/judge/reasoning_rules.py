@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 
 from finr1.answer.choices import labels_named, letters_named, normalise, polarity
 from finr1.answer.clean import clean
-from finr1.answer.grade_number import same_number
 from finr1.answer.number import read_numbers
+from finr1.answer.precision import same_number
 from finr1.answer.tags import last_box
 from finr1.answer.units import Number
 from finr1.core.errors import ConfigError
