@@ -16,9 +16,9 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from finr1.answer.choices import last_match
 from finr1.answer.clean import clean
 from finr1.answer.units import SCALE, one_of
+from finr1.answer.words import last_match
 from finr1.core.types import Question
 
 NEAR = 500  # characters at the start and at the end of a prompt that are read

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from finr1.answer import number_words
 from finr1.answer.asked import Asked, asked_of
-from finr1.answer.choices import ANSWER_IS, last_match
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.number import read_numbers, single_number, unit_factor
 from finr1.answer.precision import TWO_DIGITS, precise, same_number
 from finr1.answer.units import Number
+from finr1.answer.words import ANSWER_IS, last_match
 from finr1.core.types import Question, Verdict
 
 MAX_NUMBERS = 40  # more than these are not compared

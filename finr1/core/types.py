@@ -55,7 +55,7 @@ class _Json:
     """Conversion of a dataclass to a plain dictionary and back, without loss."""
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -64,7 +64,7 @@ class _Json:
 
     @classmethod
     def needed(cls, prefix: str = "") -> list[str]:
-        """The keys that a row must have (fields without a default), each after this prefix; for `each_row`."""
+        """The keys that a row must have (fields without a default), each after this prefix; for `read_jsonl`."""
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         return [prefix + f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
 

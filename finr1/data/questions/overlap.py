@@ -18,7 +18,7 @@ from zlib import crc32
 
 import numpy as np
 
-from finr1.answer.grade import same_gold
+from finr1.answer.golds import same_gold
 from finr1.core.prompt import unfill
 from finr1.core.types import Question, stable_id
 

@@ -121,11 +121,13 @@ class ConvFinQA(FileSource):
         document = row.values.get("filename") or (page[1] if page else None)
         if not isinstance(document, str):
             raise RowError(row.place, f"no report page in its id {row_id[:60]!r}")
+        if not talk.questions:
+            raise RowError(row.place, "no question in its conversation")
         for turn in talk.turns or range(len(talk.questions)):
             try:
                 yield self._question(row, split, talk, turn, row_id, document)
             except RowError as error:  # sets one turn aside, not the conversation
-                self.put_aside(error)
+                self.put_aside(error, split)
 
     def _question(
         self, row: SourceRow, split: Split, talk: _Conversation, turn: int, row_id: str, document: str

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finr1.answer.choices import letters_named
-from finr1.answer.grade import kind_of
+from finr1.answer.golds import kind_of
 from finr1.core.errors import ConfigError, RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import HUB, DataFile, SourceRow, need, text_of
+from finr1.parts.source.hub import HUB
+from finr1.parts.source.reading import DataFile, SourceRow, need, text_of
 from finr1.parts.source.rules import AUTO, Rule
 
 _SPECIAL = ("gold", "choices", "document")
