@@ -52,6 +52,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from finr1.answer.boxes import read_boxes
@@ -106,16 +107,16 @@ def grade(answer: str | None, question: Question) -> Grade:
         return _both(0.0, None, "empty box")
     text = text[-LONGEST_ANSWER:]
     found = _grade(text, boxes is not None, question)
-    if found.strict.value != 1.0 and question.kind != "code" and _same_text(text, question.gold):
+    if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
         return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
     return found
 
 
-def _same_text(first: str, second: str) -> bool:
-    return clean(first).strip(_ENDS).casefold() == clean(second).strip(_ENDS).casefold()
+def _plain(text: str) -> str:
+    return clean(text).strip(" .。\n").casefold()
 
 
-_ENDS = " .。\n"
+_plain_gold = lru_cache(maxsize=8192)(_plain)
 
 
 def _grade(text: str, boxed: bool, question: Question) -> Grade:

@@ -162,7 +162,9 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
 
 def _matches(number: Number, gold: _Gold) -> tuple[bool, bool]:
     target = gold.numbers[0]
-    figure = target._replace(value=target.figure, half_unit=target.half_unit / target.factor, factor=1.0)
+    figure = target
+    if gold.figures or gold.by_value:
+        figure = target._replace(value=target.figure, half_unit=target.half_unit / target.factor, factor=1.0)
     if gold.figures and number.bare:
         return same_number(number, figure, 1.0, gold.tolerance)
     strict, scaled = same_number(number, target, gold.unit, gold.tolerance)
