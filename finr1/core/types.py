@@ -76,7 +76,9 @@ class Question(_Json):
     `document_id` names the unit that train and test must not share (a report page, a generated table). `prompt` holds
     the user messages only: the system prompt belongs to the run. `gold` is None where the source hides it; such rows
     are never scored. `choices` maps letter to text for `kind="choice"`, and label to its meaning for `kind="label"`.
-    `meta` carries what a source adds (for `worked`: `program` in FinQA's DSL, `facts`, `template`).
+    `meta` carries what a source adds (for `worked`: `program` in FinQA's DSL, `facts`, `template`). Two keys say how a
+    number is graded: `tolerance`, the precision of the gold (`exact`; `shown`, half of the last digit shown; a relative
+    difference; left out: an integer is exact, another number as shown), and `unit`, that of a bare figure.
     """
 
     source: str

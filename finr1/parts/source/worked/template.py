@@ -186,12 +186,13 @@ def make(template: Template, language: Language, rng: random.Random, difficulty:
     prompt = ask.format_map(names | {"table": "\n".join(" | ".join(row) for row in rows)})
     if template.final == "choice":
         prompt += "\n" + " ".join(f"{letter}: {option}" for letter, option in choices.items())
+    is_number = KINDS[template.final] == "number"
     meta: dict[str, Any] = {
         "program": program,
         "template": template.name,
         "group": template.group,
         "final": template.final,
-        **({"unit": "%"} if template.final == "percent" else {}),
+        **({"unit": "%" if template.final == "percent" else "", "tolerance": "exact"} if is_number else {}),
         "facts": text.facts.format_map(names),
         "labels": [label.format_map(names) for label in text.labels],
         "in_percent": template.in_percent,
