@@ -95,7 +95,6 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         first_with_length=views.first_with_length,
         has=views.has,
         confidence=views.confidence,
-        leads=tables.headline,
         bins_chart=charts.bins,
         funnel=funnel(summary),
         stages=STAGES,
@@ -121,7 +120,7 @@ def embed(value: object) -> Markup:
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
     """Figure -> label of a benchmark's score table; judged accuracy first, where a judge model scores."""
-    return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
+    return {**JUDGED, **FIGURES} if benchmark["headline"] in JUDGED else FIGURES
 
 
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -146,7 +145,7 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     A change counts as improved or worsened if its interval excludes 0 and p < 0.05 (Holm-corrected where available).
     """
     out, benchmarks = [], summary.get("benchmarks", {})
-    leads = tables.headline(next(iter(benchmarks.values()), {}))
+    leads = next(iter(benchmarks.values()))["headline"] if benchmarks else ""
     where = f"{next(iter(benchmarks))}, " if len(benchmarks) > 1 else ""
     for a, b in pairwise(summary["scores"]):
         tests = summary["paired"].get(f"{b}_vs_{a}") or {}

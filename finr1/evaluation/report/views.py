@@ -135,7 +135,7 @@ def paired_csv(benchmarks: Mapping[str, Any]) -> str:
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
             for mode, tests in modes.items():
-                for figure, test, leads, row in _tests(tests, str(bench.get("headline", "accuracy_strict"))):
+                for figure, test, leads, row in _tests(tests, bench["headline"]):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
                     writer.writerow({**row, **place, "figure": figure, "test": test, "leads": leads})
     return out.getvalue()
