@@ -13,6 +13,7 @@ from typing import Any
 
 from finr1.core.files import read_json
 from finr1.core.jsonl import count_lines, read_jsonl
+from finr1.core.scores import Pair, Score
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.tracking import read_metrics
 from finr1.evaluation.report.agreement import agreement
@@ -68,8 +69,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
     manifests = {
         stage: read_json(folder / MANIFEST) for stage, folder in folders.items() if (folder / MANIFEST).exists()
     }
-    evaluated = folders.get("evaluate", Path("none")) / "scores.json"
-    benchmarks = read_json(evaluated) if evaluated.exists() else {}
+    benchmarks = benchmarks_of(folders.get("evaluate", Path("none")))
     first: Mapping[str, Any] = next(iter(benchmarks.values()), {})
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -102,6 +102,20 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
         }
     )
     return summary
+
+
+def benchmarks_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return benchmark -> its scores by model and mode, and its tests by pair and mode, as the page shows them."""
+    out: dict[str, dict[str, Any]] = {}
+    for score in Score.read(folder / "scores.json"):
+        new = {"questions": score.questions, "headline": score.headline}
+        table = out.setdefault(score.benchmark, new | {"scores": {}, "paired": {}, "training_rows": {}})
+        table["scores"].setdefault(score.model, {})[score.mode] = score.values
+        table["training_rows"][score.model] = score.training_rows
+    for pair in Pair.read(folder / "paired.json"):
+        tests = out[pair.benchmark]["paired"].setdefault(f"{pair.model}_vs_{pair.against}", {})
+        tests[pair.mode] = pair.values or None
+    return out
 
 
 def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:

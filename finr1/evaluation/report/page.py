@@ -105,7 +105,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
     """Figure -> label of a benchmark's score table; judged accuracy first, where a judge model scores."""
-    return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
+    return {**JUDGED, **FIGURES} if benchmark["headline"] in JUDGED else FIGURES
 
 
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     A change counts as improved or worsened if its interval excludes 0 and p < 0.05 (Holm-corrected where available).
     """
     out, benchmarks = [], summary.get("benchmarks", {})
-    leads = tables.headline(next(iter(benchmarks.values()), {}))
+    leads = next(iter(benchmarks.values()))["headline"] if benchmarks else ""
     where = f"{next(iter(benchmarks))}, " if len(benchmarks) > 1 else ""
     for a, b in pairwise(summary["scores"]):
         tests = summary["paired"].get(f"{b}_vs_{a}") or {}

@@ -76,7 +76,7 @@ def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
     cell = table["scores"].get(model, {}).get(mode, {})
     known = (table.get("training_rows") or {}).get(model) or {}
     leaked = known.get("state") == "shares documents"
-    return Entry(cell.get(headline(table)), cell.get("low"), cell.get("high"), leaked)
+    return Entry(cell.get(table["headline"]), cell.get("low"), cell.get("high"), leaked)
 
 
 def _mean(row: Sequence[Entry]) -> Entry:
@@ -95,11 +95,6 @@ def _mean(row: Sequence[Entry]) -> Entry:
     return Entry(mean, mean - below, mean + above)
 
 
-def headline(benchmark: Mapping[str, Any]) -> str:
-    """Return the figure that counts as accuracy; `low` and `high` are its interval."""
-    return str(benchmark.get("headline", "accuracy_strict"))
-
-
 def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     """Return one table per mode, from the summary's `benchmarks`."""
     models = list(dict.fromkeys(model for table in benchmarks.values() for model in table["scores"]))
@@ -111,7 +106,7 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     out = []
     for mode in modes:
         ours = {model: [_entry(table, model, mode) for table in benchmarks.values()] for model in models}
-        what = WORDS[next(map(headline, benchmarks.values()))]
+        what = WORDS[next(iter(benchmarks.values()))["headline"]]
         out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
     return out
 
@@ -123,8 +118,9 @@ def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
         for model, modes in table["scores"].items():
             leak = (table.get("training_rows") or {}).get(model) or {}
             for mode, cells in modes.items():
-                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours", "headline": headline(table)}
-                more |= {"training_rows": leak.get("state"), **_judged(cells.get("judge"))}
+                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours"}
+                more |= {"headline": table["headline"], "training_rows": leak.get("state")}
+                more |= _judged(cells.get("judge"))
                 spent = {key: value for key, value in cells.get("cost", {}).items() if key in COLUMNS}
                 rows.append({**{c: cells.get(c) for c in COLUMNS}, **spent, **more})
         for model, scores in published.SCORES.items():

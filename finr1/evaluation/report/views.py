@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from finr1.evaluation.report.tables import csv_of, headline
+from finr1.evaluation.report.tables import csv_of
 
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
@@ -126,7 +126,7 @@ def paired_csv(benchmarks: Mapping[str, Any]) -> str:
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
             for mode, tests in modes.items():
-                for figure, test, leads, row in _tests(tests, headline(bench)):
+                for figure, test, leads, row in _tests(tests, bench["headline"]):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
                     rows.append({**row, **place, "figure": figure, "test": test, "leads": leads})
     return csv_of(PAIRED, rows)
