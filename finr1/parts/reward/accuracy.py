@@ -25,9 +25,6 @@ class Accuracy:
         self.weight, self.scale_tolerant = weight, scale_tolerant
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
-        return [self._one(item) for item in items]
-
-    def _one(self, item: RewardItem) -> Verdict:
-        verdicts = grade(parse(item.text).answer, item.question)
-        verdict = verdicts.scaled if self.scale_tolerant else verdicts.strict
-        return verdict._replace(value=0.0) if verdict.value is None and verdict.why == TOO_MANY else verdict
+        graded = [grade(parse(item.text).answer, item.question) for item in items]
+        verdicts = [both.scaled if self.scale_tolerant else both.strict for both in graded]
+        return [v._replace(value=0.0) if v.value is None and v.why == TOO_MANY else v for v in verdicts]
