@@ -42,12 +42,11 @@ from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.loss import PolicyLoss, Tokens, policy_loss, token_weights
 from finr1.training.grpo.questions import Plan
-from finr1.training.grpo.record import Recorder, Services, UpdateStats, mean_reward
+from finr1.training.grpo.record import Recorder, Services, StepTimer, UpdateStats, mean_reward
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.rollout import Graded, Rollout, combine_rewards, concatenate, grade_groups, refill_questions
 from finr1.training.grpo.rollout_log import RolloutLog, Round
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.checkpoints import seed_random
 from finr1.training.loop.meter import Meter, work_of
 from finr1.training.loop.schedule import learning_rate

@@ -11,8 +11,8 @@ P the longest prompt, L the longest completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -57,11 +57,11 @@ class Row:
     def n_tokens(self) -> int:
         return len(self.ids_T)
 
-    def to(self, device: torch.device) -> Row:
+    def to(self, device: torch.device) -> Self:
         """The row on this device; itself if it is there already."""
         if self.ids_T.device == device:
             return self
-        return Row(**{name: part.to(device) for name, part in vars(self).items()})
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items()})
 
 
 def make_row(groups: Sequence[RowGroup]) -> Row:
