@@ -26,12 +26,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from finr1.answer.boxes import final_answer, read_boxes
-from finr1.answer.choices import LETTERS, labels_named, letters_named, yes_or_no
+from finr1.answer.choices import LETTERS, letters_named
 from finr1.answer.clean import clean
 from finr1.answer.grade import HEDGE, grade
 from finr1.answer.grade_number import candidates, is_number
+from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
 from finr1.answer.tags import parse, split_thinking
+from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
 

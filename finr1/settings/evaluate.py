@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import check_bounds, least, one_of
+from finr1.settings.bounds import Bounded, least, one_of
 from finr1.settings.sampling import Sampling
 
 
 @dataclass
-class EvaluateSettings:
+class EvaluateSettings(Bounded, key="evaluate"):
     """Which models are scored, and how completions are sampled."""
 
     models: list[str] = field(default_factory=lambda: ["base", "sft", "grpo"])  # also model folders, engine roles
@@ -25,7 +25,7 @@ class EvaluateSettings:
     bootstrap_samples: int = least(10_000, 1)
 
     def __post_init__(self) -> None:
-        check_bounds("evaluate", self)
+        super().__post_init__()
         if not self.models:
             raise ConfigError("evaluate.models", "[]", "no model to score", "name base, sft, grpo or a folder")
         if not (self.greedy or self.sampled):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finr1.core.types import CRITERIA
-from finr1.settings.bounds import check_bounds, least, one_of, share, within
+from finr1.settings.bounds import Bounded, least, one_of, share, within
 
 
 @dataclass
-class FilterSettings:
+class FilterSettings(Bounded, key="filter"):
     """Criteria for a good trace."""
 
     reading: str = one_of("strict", "content")  # strict: the answer part as a whole; content: what it states as answer
@@ -19,6 +19,3 @@ class FilterSettings:
     chunk: int = least(1024, 1)  # traces per call of the judges
     audit_share: float = share(0.0, of="the traces")  # judged by every answer judge, for the agreement table
     audit_seed: int = 0  # selects the audited traces
-
-    def __post_init__(self) -> None:
-        check_bounds("filter", self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -164,32 +164,26 @@ def regrade(question: Question, row: ScoredCompletion, reading: str) -> ScoredCo
     return replace(grade_completion(question, row.sample, completion, reading, row.prompt_hash), paid=row.paid)
 
 
+def requests_of(questions: Sequence[Question], system: str | None) -> list[Request]:
+    """The requests of these questions, one each."""
+    return [Request(chat(question, system), question, logprobs=False) for question in questions]
+
+
+def grade_all(request: Request, completions: Sequence[Completion], reading: str = "content") -> list[ScoredCompletion]:
+    """Grade the completions of one request: its samples in order."""
+    prompt_hash = digest(request.messages)
+    return [
+        grade_completion(request.question, i, completion, reading, prompt_hash)
+        for i, completion in enumerate(completions)
+    ]
+
+
 def score(
-    engine: Engine,
-    questions: Sequence[Question],
-    system: str | None,
-    sampling: Sampling,
-    on_rows: Callable[[list[ScoredCompletion]], None] | None = None,
-    reading: str = "content",
+    engine: Engine, questions: Sequence[Question], system: str | None, sampling: Sampling
 ) -> list[list[ScoredCompletion]]:
-    """Generate and grade `sampling.n` completions per question; returns the rows per question, in the given order.
-
-    `on_rows` gets the rows of each question as soon as it is finished.
-    """
-    graded: dict[int, list[ScoredCompletion]] = {}
-
-    def done(index: int, completions: Sequence[Completion]) -> None:
-        prompt_hash = digest(requests[index].messages)
-        graded[index] = [
-            grade_completion(questions[index], i, completion, reading, prompt_hash)
-            for i, completion in enumerate(completions)
-        ]
-        if on_rows:
-            on_rows(graded[index])
-
-    requests = [Request(chat(question, system), question, logprobs=False) for question in questions]
-    engine.generate(requests, sampling, done)
-    return [graded[index] for index in range(len(questions))]
+    """Generate and grade `sampling.n` completions per question; returns the rows per question, in the given order."""
+    requests = requests_of(questions, system)
+    return list(map(grade_all, requests, engine.generate(requests, sampling)))
 
 
 def headline(rows: Sequence[ScoredCompletion]) -> str:

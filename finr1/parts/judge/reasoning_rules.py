@@ -21,11 +21,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from finr1.answer.boxes import read_boxes
-from finr1.answer.choices import labels_named, letters_named, normalise, polarity
+from finr1.answer.choices import letters_named, normalise
 from finr1.answer.clean import clean
-from finr1.answer.grade_number import same_number
+from finr1.answer.labels import labels_named
 from finr1.answer.number import read_numbers
+from finr1.answer.precision import same_number
 from finr1.answer.units import Number
+from finr1.answer.yes_no import polarity
 from finr1.core.errors import ConfigError
 from finr1.core.types import CRITERIA, Question, Verdict
 from finr1.parts.judge.base import JudgeItem

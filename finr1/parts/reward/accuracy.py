@@ -17,8 +17,6 @@ class Accuracy:
     the policy learns to write the unit; evaluation reports both.
     """
 
-    name = "accuracy"
-
     def __init__(self, weight: float = 1.0, scale_tolerant: bool = False) -> None:
         self.weight, self.scale_tolerant = weight, scale_tolerant
 

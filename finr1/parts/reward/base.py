@@ -46,7 +46,6 @@ class Reward(Protocol):
     completions must earn it.
     """
 
-    name: str
     weight: float
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]: ...

@@ -15,8 +15,6 @@ class Length:
     within the group; this reward depends on the completion alone. Undecided answers stay None.
     """
 
-    name = "length"
-
     def __init__(self, weight: float = 0.2, target: int = 600, limit: int = 3000) -> None:
         if not 0 <= target < limit:
             raise ValueError(f"target={target} is not within 0 and limit={limit}")

@@ -25,8 +25,6 @@ class Verifier:
         weight: of this reward in the sum.
     """
 
-    name = "verifier"
-
     def __init__(self, judges: Mapping[str, AnswerJudge], weight: float = 1.0) -> None:
         if not any(isinstance(judge, AsksModel) for judge in judges.values()):
             why = f"none of [{','.join(judges)}] asks a model"
@@ -34,7 +32,6 @@ class Verifier:
         self.judges, self.weight = dict(judges), weight
 
     def ask_through(self, engine: Engine) -> None:
-        """See `AsksModel`."""
         for judge in self.judges.values():
             if isinstance(judge, AsksModel):
                 judge.ask_through(engine)

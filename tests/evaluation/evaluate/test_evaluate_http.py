@@ -11,11 +11,11 @@ import pytest
 
 from finr1.cli import check, compose, nodes
 from finr1.core.errors import ConfigError, Finr1Error
-from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl, write_jsonl
 from finr1.core.types import Question, Verdict
 from finr1.evaluation.evaluate import completions as asking
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.report.gather import benchmarks_of
 from finr1.evaluation.scores import rows as scored
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.http import clients
@@ -74,7 +74,7 @@ def run(run_dir: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores(run_dir: Path, model: str = "r1", mode: str = "greedy") -> dict[str, Any]:
-    return read_json(run_dir / "6_scores" / "scores.json")["sizes"]["scores"][model][mode]  # type: ignore[no-any-return]
+    return benchmarks_of(run_dir / "6_scores")["sizes"]["scores"][model][mode]  # type: ignore[no-any-return]
 
 
 def rows(run_dir: Path, cell: str = "r1.greedy") -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def test_a_server_is_scored_beside_others_under_its_roles_name(tmp_path: Path) -
     assert counts["completions"] == 2 * N * 3 and "failed" not in counts
     assert (scores(tmp_path)["accuracy_strict"], scores(tmp_path)["format"]) == (8 / 12, 1)
     assert scores(tmp_path, "v3", "sampled")["n"] == 24
-    table = read_json(tmp_path / "6_scores" / "scores.json")["sizes"]
+    table = benchmarks_of(tmp_path / "6_scores")["sizes"]
     assert list(table["paired"]) == ["v3_vs_r1"] and table["paired"]["v3_vs_r1"]["greedy"]["diff"] == 0
     bodies = [seen.body for seen in server.seen]
     assert {body["temperature"] for body in bodies} == {0.0, 1.0} and {body.get("n", 1) for body in bodies} == {1, 2}
@@ -130,16 +130,16 @@ def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path:
 def test_a_server_that_goes_away_stops_the_stage_and_the_same_command_goes_on(tmp_path: Path) -> None:
     with serve(each(*[good] * 7, Reply(503, b"gone"))) as server:
         values = settings(server, retries=0, concurrency=1)
-        values["benchmark"]["sizes"]["n"] = 100
-        with pytest.raises(Finr1Error, match=r"engine\.r1=r1: 64 questions in a row failed, .* `HTTP 503: gone`"):
+        values["benchmark"]["sizes"]["n"] = 200
+        with pytest.raises(Finr1Error, match=r"engine\.r1=m: the last 128 calls all failed, .* `HTTP 503: gone`"):
             run(tmp_path, values)
     assert len(rows(tmp_path)) == 7  # what failed is asked again
     with serve(good) as server:
         values["engine"]["r1"]["base_url"] = server.url
         run(tmp_path, values)
-        assert len(server.seen) == 93
+        assert len(server.seen) == 193
     assert scores(tmp_path)["errors"] == 0
-    with serve(each(Reply(503, b"never"))) as server, pytest.raises(Finr1Error, match="12 questions in a row failed"):
+    with serve(each(Reply(503, b"never"))) as server, pytest.raises(Finr1Error, match="the last 12 calls all failed"):
         run(tmp_path / "other", settings(server, retries=0))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from finr1.answer.tags import render
-from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.types import Question
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.report.gather import benchmarks_of
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.source.worked.source import Worked
 from finr1.settings.evaluate import EvaluateSettings
@@ -110,7 +110,7 @@ def evaluate(run_dir: Path, model: Callable[[Seen], Reply], judge: Server | None
 
 def found(run_dir: Path) -> tuple[dict[str, Any], Counter[str]]:
     """The figures, and how many rows have each outcome."""
-    scores = read_json(run_dir / "6_scores" / "scores.json")["held"]["scores"]["m"]["greedy"]
+    scores = benchmarks_of(run_dir / "6_scores")["held"]["scores"]["m"]["greedy"]
     rows = read_jsonl(run_dir / "6_scores" / "held" / "m.greedy.jsonl")
     return scores, Counter(row["outcome"] for row in rows)
 

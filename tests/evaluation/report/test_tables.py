@@ -26,7 +26,8 @@ def bench(**models: float | None) -> dict[str, Any]:
         }
         for name, v in models.items()
     }
-    return {"questions": 40, "scores": scores, "training_rows": {"sft": {"state": "checked", "note": "none"}}}
+    known = {"sft": {"state": "checked", "note": "none"}}
+    return {"questions": 40, "headline": "accuracy_strict", "scores": scores, "training_rows": known}
 
 
 FIVE = {name: bench(base=0.2, sft=0.5) for name in published.BENCHMARKS}
