@@ -49,7 +49,11 @@ FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits t
 # what may stand before a single numeral that counts something: not 第一
 _BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
 _AFTER_SINGLE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
-_HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
+_RANGE, _MULTIPLE = tuple("到至-~"), (*_DIGIT, *_POWERS)  # 三到五年
+_HALF = re.compile(  # 一半, 半年, 半个百分点; not 上半年
+    r"(?:^|[约為为是共計计达達\s,:(])一?半(?:个?(?P<unit>百分点|[万亿成])|(?=个[月小]|[年天月小数]|[。.,)\s]|$))"
+)
+_AND_A_HALF = re.compile(r"个?[年月天周倍]?半(?!年|导|数)(?P<points>个?百分点)?")
 
 
 def chinese_numbers(text: str, all_kinds: bool, most: int | None = None) -> Iterator[Number]:
@@ -65,8 +69,22 @@ def chinese_numbers(text: str, all_kinds: bool, most: int | None = None) -> Iter
             number = _number_from_match(match, text)
             if number:
                 yield number
-    if all_kinds and _HALF.fullmatch(text):
-        yield Number(0.5, fraction_half_unit(0.5), 1.0, 0, len(text))
+    half = _HALF.search(text) if all_kinds and "半" in text else None
+    if half:
+        factor = {"百分点": 0.01, "成": 0.1, **_MYRIADS}.get(half["unit"], 1.0)
+        yield Number(0.5, fraction_half_unit(0.5), 1.0, half.start(), half.end()).times(factor)
+    if text.strip() in _MULTIPLIER and all_kinds:
+        yield Number(float(_MULTIPLIER[text.strip()]), 0.5, 1.0, 0, len(text))
+
+
+def and_a_half(number: Number, text: str) -> Number:
+    """The number with the half after its counter: 两年半 is 2.5; any other as it is."""
+    half = _AND_A_HALF.match(text, number.end)
+    if half is None or number.value % 1:
+        return number
+    value = number.value + math.copysign(0.5 * number.factor, number.value)
+    number = number._replace(value=value, half_unit=0.1 * number.half_unit, end=half.end())
+    return number.times(0.01) if half["points"] else number
 
 
 def denominator_factor(under: str) -> float | None:
@@ -130,8 +148,12 @@ def _counts_something(match: re.Match[str], text: str) -> bool:
         return True  # 七元八角
     if before[-1:] == "块" and before[-2:-1] in _DIGIT and not after.isalnum():
         return True  # 三块五
+    if after in _RANGE and text[match.end() + 1 : match.end() + 2] in _MULTIPLE:
+        after = ""
     if after.isalnum() and after not in _AFTER_SINGLE:
         return False
+    if before[-1:] in _RANGE and before[-2:-1] in _MULTIPLE:
+        return True
     return not before or match["minus"] is not None or _BEFORE_SINGLE.match(text[match.start() - 1]) is not None
 
 
