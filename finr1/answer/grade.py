@@ -43,15 +43,19 @@ Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of t
 - a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
   number.
 
-Only the last `\boxed{}` is read, if there is one; and of more than `LONGEST_ANSWER` characters only the end.
+Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
+between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
+`LONGEST_ANSWER` characters only the end is read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from finr1.answer.boxes import read_boxes
 from finr1.answer.choices import (
     LETTERS,
     key_of_meaning,
@@ -61,16 +65,17 @@ from finr1.answer.choices import (
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
-from finr1.answer.grade_number import grade_number, is_number, same_number
+from finr1.answer.grade_number import grade_number, is_number
 from finr1.answer.labels import labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
-from finr1.answer.tags import last_box
+from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
 from finr1.answer.words import NEGATION
 from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
+HEDGE = "a hedge between several boxes"
 
 
 class Grade(NamedTuple):
@@ -94,19 +99,48 @@ def grade(answer: str | None, question: Question) -> Grade:
         return _both(None, None, "the question has no gold answer")
     if answer is None or not answer.strip():
         return _both(0.0, None, "no answer")
-    box = last_box(answer)
-    text = answer.strip() if box is None else box
+    boxes = read_boxes(answer)
+    if boxes is not None and boxes.either:
+        return _either([grade(f"\\boxed{{{content}}}", question) for content in boxes.either])
+    text = answer.strip() if boxes is None else boxes.text
     if not text:
         return _both(0.0, None, "empty box")
     text = text[-LONGEST_ANSWER:]
+    found = _grade(text, boxes is not None, question)
+    if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
+        return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
+    return found
+
+
+def _plain(text: str) -> str:
+    return clean(text).strip(" .。\n").casefold()
+
+
+_plain_gold = lru_cache(maxsize=8192)(_plain)
+
+
+def _grade(text: str, boxed: bool, question: Question) -> Grade:
+    gold = question.gold or ""
     if question.kind == "number":
-        if is_number(question.gold):
+        if is_number(gold):
             return Grade(*grade_number(text, question))
-        return _both(*(_dates(text, question.gold) or (None, text, f"the gold {question.gold!r} is not one number")))
+        return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
     grader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
-    return _both(*grader(text, box is not None, question))
+    return _both(*grader(text, boxed, question))
+
+
+def _either(grades: Sequence[Grade]) -> Grade:
+    """The verdicts on a hedge between boxes: decided where the same holds of each."""
+    out = []
+    for verdicts in zip(*grades, strict=True):
+        values = {verdict.value for verdict in verdicts}
+        answer = " or ".join(verdict.answer or "" for verdict in verdicts)
+        out.append(
+            Verdict(values.pop(), answer, verdicts[-1].why) if len(values) == 1 else Verdict(None, answer, HEDGE)
+        )
+    return Grade(*out)
 
 
 def _both(value: float | None, answer: str | None, why: str) -> Grade:
@@ -246,17 +280,21 @@ def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold_items, answer_items = ({normalise(item) for item in _LIST.split(whole)} - {""} for whole in (gold, text))
     if len(gold_items) > 1 and gold_items == answer_items:
         return 1.0, text, "the same list"
-    return _numbers_in_text(text, gold) or (None, text, "other words: a judge must decide")
+    return _numbers_in_text(text, gold, question.meta.get("tolerance")) or (
+        None,
+        text,
+        "other words: a judge must decide",
+    )
 
 
-def _numbers_in_text(text: str, gold: str) -> _Outcome | None:
+def _numbers_in_text(text: str, gold: str, tolerance: object) -> _Outcome | None:
     """The verdict where gold and answer are each one number and nothing else."""
     if len(text) > 60 or len(gold) > 60:
         return None
     answer_number, gold_number = (_only_number(clean(whole).strip(" .。")) for whole in (text, gold))
     if answer_number is None or gold_number is None:
         return None
-    strict, scaled = same_number(answer_number, gold_number)
+    strict, scaled = same_number(answer_number, precise(gold_number, tolerance))
     if strict != scaled:
         return None
     return float(strict), text, f"{'' if strict else 'not '}the same number"

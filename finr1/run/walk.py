@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 
 from finr1.core.build import build_all
 from finr1.core.clock import Clock
-from finr1.core.files import read_json, write_atomic, write_json
+from finr1.core.files import read_json, write_atomic
 from finr1.core.lock import RunLock
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import BEGUN, MANIFEST, Spent, begin, finish
+from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish
 from finr1.core.tracking import Tracker
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.roles import Engines
@@ -35,7 +35,6 @@ class Train(NamedTuple):
     """Message of the first rank: join this stage."""
 
     stage: str
-    began: float  # unix seconds; identifies the attempt that judge replies are charged to
 
 
 class StartEngine(NamedTuple):
@@ -112,11 +111,13 @@ class _Run:
         why = "resumes" if state == "resume" else f"runs again, changed: {changed}" if changed else ""
         console.print(f"[bold]{stage.name:<10}[/] {why}".rstrip(), soft_wrap=True)
         inputs = {name: entry.folder for name, entry in inputs_of(stage, self.cfg, self.run_dir).items()}
+        for entry in inputs.values():
+            check_rows_whole(entry)
         self._on_all_ranks = self.ranks.world > 1 and stage.trains
         ranks = self.ranks if self._on_all_ranks else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
         if self._on_all_ranks:
-            ranks.broadcast(Train(stage.name, read_json(folder / BEGUN)["began"]))
+            ranks.broadcast(Train(stage.name))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent
@@ -146,9 +147,10 @@ def follow(cfg: RootConfig, ranks: Ranks) -> None:
 def _train(cfg: RootConfig, run_dir: Path, message: Train, scratch: Path, engines: Engines, ranks: Ranks) -> None:
     stage = STAGES[message.stage]
     inputs = {name: entry.folder for name, entry in inputs_of(stage, cfg, run_dir).items()}
-    write_json(scratch / BEGUN, {"began": message.began})
     tracker = Tracker(scratch)
     try:
-        function_of(stage)(Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks))
+        shared = run_dir / stage.folder
+        context = Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks, shared=shared)
+        function_of(stage)(context)
     finally:
         tracker.close()

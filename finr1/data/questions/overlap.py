@@ -18,6 +18,7 @@ from zlib import crc32
 
 import numpy as np
 
+from finr1.answer.golds import same_gold
 from finr1.core.prompt import unfill
 from finr1.core.types import Question, stable_id
 
@@ -147,7 +148,7 @@ def near_duplicates(questions: Sequence[Question], reader: TokenReader, threshol
         shingles = [_shingles(pieces[i], _figures_and_choices(questions[i])) for i in chunk]
         for i, sketch in zip(chunk, RMinHash.from_token_sets(shingles, N_PERM, SEED), strict=True):
             for j in sorted(lsh.query(sketch)):
-                if _same_gold(questions[i], questions[j]) and similarity(pieces[i], pieces[j]) >= threshold:
+                if same_gold(questions[i], questions[j]) and similarity(pieces[i], pieces[j]) >= threshold:
                     kept_by_duplicate[i] = j
                     break
             else:
@@ -180,13 +181,6 @@ def _figures_and_choices(question: Question) -> int:
     figures = [word for word in words_of(question.text) if _DIGIT.search(word)]
     choices = [(key, words_of(text)) for key, text in question.choices.items()]
     return int(stable_id(figures, choices), 16)
-
-
-def _same_gold(first: Question, second: Question) -> bool:
-    """Whether the golds agree, or cannot be compared."""
-    if first.gold is None or second.gold is None or "text" in (first.kind, second.kind) or first.kind == "code":
-        return True
-    return words_of(first.gold) == words_of(second.gold)
 
 
 def shared_ngrams(

@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
+from finr1.answer.golds import same_gold
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.jsonl import write_jsonl
 from finr1.core.types import Question, stable_id
@@ -51,7 +52,7 @@ def run(ctx: Context) -> dict[str, Any]:
     unparsed = [
         {"source": source.name, "reason": reason, "place": place, "why": why}
         for source in sources.values()
-        for place, reason, why in getattr(source, "set_aside", ())
+        for place, reason, why, _ in getattr(source, "set_aside", ())
     ]
     # an identical row is always a duplicate: later steps rely on unique question ids
     questions, removals = drop_duplicates(read, wording if settings.drop_duplicates else attrgetter("id"))
@@ -80,6 +81,7 @@ def run(ctx: Context) -> dict[str, Any]:
     write_jsonl(ctx.folder / "questions.jsonl", (question.to_json() for question in selected))
     write_jsonl(ctx.folder / "removed.jsonl", (*unparsed, *(removal.to_json() for removal in removals)))
     return {
+        "rows": {source.name: source.n_rows for source in sources.values() if hasattr(source, "n_rows")},
         "read": len(read),
         "questions": len(selected),
         "not_chosen": len(questions) - len(selected),
@@ -88,6 +90,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in unparsed])),
         "distribution": distribution(read, selected),
         "licences": {source.name: getattr(source, "licence", None) for source in sources.values()},
+        "benchmark_rows_left_out": {name: dict(getattr(b, "left_out", {})) for name, b in benchmarks.items()},
         "checked": {name: len(rows) for name, rows in held_out.items()} if settings.decontaminate else None,
         **{
             f"by_{key}": dict(Counter(getattr(question, key) for question in selected))
@@ -150,12 +153,12 @@ def drop_duplicates(
     kept: dict[str, Question] = {}
     removals: list[Removal] = []
     for key, group in groups.items():
-        golds = {id(question): normalised(question.gold) for question in group if question.gold is not None}
-        first = next((question for question in group if id(question) in golds), group[0])
-        if len(set(golds.values())) > 1 and first.kind not in ("text", "code"):
+        first = next((question for question in group if question.gold is not None), group[0])
+        other = next((question for question in group if not same_gold(question, first)), None)
+        if other is not None:
             for question in group:
-                other = next(q for q in group if id(q) in golds and golds[id(q)] != golds.get(id(question)))
-                removals.append(Removal(question, "contradictory_gold", other.id))
+                against = other if same_gold(question, first) else first
+                removals.append(Removal(question, "contradictory_gold", against.id))
         else:
             kept[key] = first
             removals += [Removal(question, "duplicate", first.id) for question in group if question is not first]

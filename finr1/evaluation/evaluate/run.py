@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError
@@ -71,12 +70,14 @@ def run(ctx: Context) -> dict[str, Any]:
             if state == "shares documents":
                 ctx.note(f"{name}, {label}: {note}")
     write_json(ctx.folder / "scores.json", scores)
+    left_out = {name: dict(left) for name, b in benchmarks.items() if (left := getattr(b, "left_out", None))}
     _log(ctx, scores)
     return {
         "models": len(models),
         "questions": {name: len(of_benchmark) for name, of_benchmark in questions.items()},
         "completions": sum(map(len, rows.values())),
         "tokens": sum(row.n_tokens for cell_rows in rows.values() for row in cell_rows),
+        **({"left_out": left_out} if left_out else {}),
         **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
         **({"rescored": rescored} if rescored else {}),
         **ctx.count_judge(),
@@ -110,6 +111,9 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
         )
     if len(questions) < len(loaded):
         ctx.note(f"{name}: {len(loaded) - len(questions)} questions without a gold answer or duplicated are left out")
+    if left_out := getattr(benchmark, "left_out", None):
+        reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in left_out.items())
+        ctx.note(f"{name}: {len(questions):,} questions; rows of its source left out: {reasons}")
     return questions
 
 
@@ -124,7 +128,7 @@ def _complete(
 ) -> int:
     """Complete `rows` and the file: rescore cached completions, generate the rest. Returns the number rescored."""
     from finr1.core.jsonl import JsonlWriter
-    from finr1.evaluation.evaluate.completions import Asker
+    from finr1.evaluation.evaluate.completions import generate
 
     settings, system = ctx.cfg.evaluate, ctx.cfg.prompt.system
     n = settings.modes(cell.model)[cell.mode].n
@@ -135,7 +139,7 @@ def _complete(
             f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were scored already, "
             "the rest is generated in other batches"
         )
-    again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
+    again = earlier.rows(cell, missing, system, n, settings.reading)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
             writer.write(*(row.to_json() for row in again))
@@ -144,18 +148,11 @@ def _complete(
         bar.advance(len(there), " ".join(cell))
         missing = [question for question in missing if question.id not in there]
     if missing:
-        needs_base = model.role == "policy" and model.folder is None
-        Asker(ctx, cell, model, bar).ask(missing, rows, _base(ctx) if needs_base else None)
+        generate(ctx, cell, model, missing, rows, bar)
     # Questions finish in any order; sorted, the seeded bootstrap is reproducible.
     place = {question.id: i for i, question in enumerate(questions)}
     rows.sort(key=lambda row: (place[row.question_id], row.sample))
     return len(again)
-
-
-def _base(ctx: Context) -> Path:
-    from finr1.parts.model.folder import resolve
-
-    return resolve(ctx.cfg.model)
 
 
 def _scores(

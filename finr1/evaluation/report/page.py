@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from finr1.core.tracking import METRICS
@@ -91,7 +91,6 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         at_k=views.at_k,
         own_figures=views.own_figures,
         tests=views.tests,
-        failed=views.failed,
         first_with_length=views.first_with_length,
         has=views.has,
         confidence=views.confidence,
@@ -106,17 +105,9 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         published=published,
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         script=Markup((folder / "script.js").read_text(encoding="utf-8")),
-        samples=embed(samples),
+        samples=htmlsafe_json_dumps(samples, ensure_ascii=False, allow_nan=False),  # no text can end the <script>
         n_samples=len(samples["samples"]),
     )
-
-
-def embed(value: object) -> Markup:
-    """Serialise to JSON that is safe inside <script>: `<`, `>` and `&` are escaped, so no text can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:

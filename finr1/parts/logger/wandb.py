@@ -70,7 +70,6 @@ class WandbLogger:
         self._run.log({**metrics, step_name: step})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Log a table of samples."""
         import wandb
 
         self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})

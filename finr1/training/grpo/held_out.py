@@ -37,13 +37,8 @@ class Measured(NamedTuple):
 class HeldOutEvaluation:
     """Evaluates every few steps, keeps the history, and raises an alarm when accuracy falls while the reward rises.
 
-    Args:
-        questions: held out; empty: no evaluation.
-        sampler: its engine answers.
-        settings: of the stage.
-        folder: for `evals.jsonl`, one row per completion.
-        note: called with one line for each alarm.
-        ranks: split the questions; each has the whole history.
+    No questions, no evaluation. `evals.jsonl` in `folder` gets one row per completion, `note` one line for each alarm.
+    Ranks split the questions; each has the whole history.
     """
 
     def __init__(
@@ -117,11 +112,9 @@ class HeldOutEvaluation:
         return parted
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
         return {"history": [list(m) for m in self.history], "rewards": self.rewards, "alarmed": self.alarmed}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Restore the values of a checkpoint."""
         self.history = [Measured(*row) for row in state["history"]]
         self.rewards, self.alarmed = list(state["rewards"]), state["alarmed"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from finr1.training.rows.flex import Segments, block_mask
 from finr1.training.rows.tiles import Tile, Tiles
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
 
 TILE = 128  # most queries per tile on CPU
 

@@ -17,7 +17,6 @@ from finr1.core.jsonl import read_jsonl
 from finr1.core.tracking import Tracker, read_metrics
 from finr1.core.types import Completion, Question
 from finr1.evaluation.evaluate import completions as asking
-from finr1.evaluation.evaluate import run as evaluate
 from finr1.evaluation.evaluate.run import run as run_evaluate
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.base import OnDone, Request
@@ -124,7 +123,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("base", "4_sft", "5_grpo"):
         (tmp_path / name / "model").mkdir(parents=True)
         (tmp_path / name / "model" / "config.json").write_text("{}")
-    monkeypatch.setattr(evaluate, "_base", lambda ctx: tmp_path / "base" / "model")
+    monkeypatch.setattr(asking, "resolve", lambda model: tmp_path / "base" / "model")
 
     def context(engine: ScriptedPolicy, folder: str = "6_scores", **settings: Any) -> Context:
         cfg = RootConfig(stage="evaluate")

@@ -17,10 +17,9 @@ from finr1.settings.sampling import Sampling
 from finr1.training.grpo.advantage import centre
 from finr1.training.grpo.batch import collate
 from finr1.training.grpo.questions import Plan
-from finr1.training.grpo.record import UpdateStats
+from finr1.training.grpo.record import Services, UpdateStats
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.rollout import combine_rewards, grade_groups
-from finr1.training.grpo.services import Services
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.rows.logprobs import completion_stats
 from finr1.training.rows.rows import RowGroup, make_row

@@ -52,7 +52,6 @@ class VllmEngine:
 
     @staticmethod
     def check_settings(node: Mapping[str, Any], key: str) -> None:
-        """Raise ConfigError for settings that cannot work."""
         for name in ("kv_cache_gib", "max_num_seqs", "tensor_parallel_size"):
             value = node.get(name)
             if value is not None and value <= 0:
@@ -152,7 +151,6 @@ class VllmEngine:
         return llm
 
     def start(self) -> None:
-        """Build the engine now."""
         assert self.llm is not None
 
     def generate(
