@@ -258,6 +258,53 @@ def english_number(text: str) -> Number | None:
     return Number(sign * value, half_unit, 1.0, 0, len(text)).times(factor)
 
 
+_RUN = re.compile(
+    rf"\b(?:a\s)?(?:{'|'.join((*_SMALL, *_THOUSANDS, *_FRACTIONS, 'hundred'))})"
+    rf"(?:(?:[\s-]|\sand\s|\sand\sa\s)(?:{'|'.join((*_SMALL, *_THOUSANDS, *_FRACTIONS, 'hundred'))})\b){{0,9}}"
+    r"(?:\s(?:percent(?:age points)?|per cent|basis points))?(?![\w-])",
+    re.IGNORECASE,
+)
+_NOT_COUNTED = re.compile(
+    r"(?:one|half|third|thirds|quarters?|fifths?|tenths?|halves|a third|a quarter|a fifth|a tenth|a half)", re.I
+)
+_OF = re.compile(r"\sof\b")
+
+
+def english_numbers(text: str) -> list[Number]:
+    """The numbers in words among other English words: "three segments"; not "one of them", "the third quarter"."""
+    if len(text) > _MAX_ENGLISH_CHARS or not text.isascii():
+        return []
+    found: list[Number] = []
+    for run in _RUN.finditer(text):
+        number = english_number(run.group())
+        vague = _NOT_COUNTED.fullmatch(run.group()) is not None
+        if number and (not vague or (run.group().lower() != "one" and _OF.match(text, run.end()))):
+            found.append(number._replace(start=run.start(), end=run.end()))
+    return found
+
+
+_VAGUE = (  # words that may stand for a number
+    (0.0, r"\b(?:none|nil|no|nothing|unchanged|flat|break-?even)\b|没有|无|不变|持平|零增长|未变"),
+    (0.5, r"\b(?:half|halved|one half)\b|减半|折半|对半"),
+    (1.0, r"\b(?:doubl(?:ed?|es|ing)|single|once)\b|翻一?番|翻倍|翻了一番|增长一倍"),
+    (2.0, r"\b(?:twice|doubl(?:ed?|es|ing)|two-?fold|couple|pair|both)\b|翻一?番|翻倍|翻了一番|双倍|加倍|两倍"),
+    (3.0, r"\b(?:thrice|tripl(?:ed?|es|ing)|three-?fold)\b"),
+    (4.0, r"\b(?:quadrupl(?:ed?|es|ing)|four-?fold)\b|翻两番|翻了两番"),
+    (10.0, r"\bten-?fold\b"),
+    (12.0, r"\bdozen\b"),
+)
+_VAGUE_WORDS = tuple((value, re.compile(pattern, re.IGNORECASE)) for value, pattern in _VAGUE)
+
+
+def vague_numbers(text: str) -> list[Number]:
+    """The numbers that words of a short text may stand for: twice, none, 翻番, 持平."""
+    if len(text) > _MAX_ENGLISH_CHARS:
+        return []
+    return [
+        Number(value, fraction_half_unit(value), 1.0, 0, len(text)) for value, word in _VAGUE_WORDS if word.search(text)
+    ]
+
+
 def _english_value(tokens: list[str]) -> tuple[float, float] | None:
     """The value of number words and half of its last digit; None if any other word is among them."""
     if tuple(tokens) in _HALF_OF:  # half of a million: the caller multiplies by the million
