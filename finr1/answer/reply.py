@@ -26,10 +26,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from finr1.answer.boxes import final_answer, read_boxes
+from finr1.answer.candidates import candidates
 from finr1.answer.choices import LETTERS, letters_named
 from finr1.answer.clean import clean
 from finr1.answer.grade import HEDGE, grade
-from finr1.answer.grade_number import candidates, is_number
+from finr1.answer.grade_number import is_number
 from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
 from finr1.answer.tags import parse, split_thinking

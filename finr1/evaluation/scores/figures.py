@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from finr1.answer.candidates import candidates
 from finr1.answer.choices import letters_named, normalise
-from finr1.answer.grade_number import candidates
 from finr1.answer.labels import labels_named
 from finr1.answer.yes_no import polarity
 from finr1.core.types import Question
