@@ -225,8 +225,7 @@ def is_named(number: Number, part: str) -> bool:
     if PART_OF_NAME.search(before) or ORDINAL.match(part, number.end):
         return True
     return any(
-        start < number.end <= end and not _YEAR_ALONE.fullmatch(part, start, end)
-        for start, end in date_spans(part)
+        start < number.end <= end and not _YEAR_ALONE.fullmatch(part, start, end) for start, end in date_spans(part)
     )
 
 

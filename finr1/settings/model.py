@@ -36,5 +36,6 @@ class ModelSettings(Bounded, key="model"):
     lora: LoraSettings = field(default_factory=LoraSettings)
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
     attention: str = one_of("auto", "padded")  # on a GPU: auto (flex attention where torch compiles it) | padded
+    rows: str = one_of("auto", "packed", "single")  # auto: packed, if a check finds the model's own log-probs in them
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)

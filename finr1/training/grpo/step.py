@@ -96,7 +96,7 @@ class GrpoModule(StepModule):
         rollout = self.rollout(step, timer)  # q, o_i ~ pi_old(. | q), r_i, A_i
         asleep = self.sampler.engine.sleep()
         seed = self.seed_update(step)
-        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed)
+        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed, self.single)
         stats = self.update(step, batch)  # theta <- theta - eta grad L(theta)
         timer.lap("train_s")
         canary = self.sync(step + 1, timer) if stats.n_tokens or asleep else {}  # pi_old <- pi_theta
@@ -227,7 +227,8 @@ class GrpoModule(StepModule):
 
     def measure(self, step: int, rollout: Rollout, batch: Batch, timer: StepTimer) -> dict[str, float]:
         """Machine utilisation of the update and, where one is due, the held-out evaluation."""
-        work, seconds = work_of([groups for rows in batch.updates for groups in rows]), timer.seconds["train_s"]
+        rows = [groups for update in batch.updates for groups in update]
+        work, seconds = work_of(rows, self.single), timer.seconds["train_s"]
         speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
         metrics = self.meter.metrics(work, seconds, self.settings.row_tokens) | speed
         if self.held_out:

@@ -14,6 +14,8 @@ from finr1.core.ranks import ALONE, Ranks
 from finr1.training.loop.checkpoints import random_state, seed_random, set_random_state
 from finr1.training.loop.masters import Masters
 from finr1.training.loop.sharding import is_sharded, load_whole
+from finr1.training.model.load import base_model
+from finr1.training.rows.rows import is_single
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class StepModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.ranks = ranks
-        self.model = model
+        self.model, self.single = model, is_single(base_model(model))
         self.make_optimizer = optimizer
         self.weight_decay = weight_decay
         self.steps_done = 0

@@ -55,7 +55,7 @@ class SftModule(StepModule):
         self.meter.prepare()
         began = time.perf_counter()
         rows = self.plan[step]
-        work = work_of(rows)
+        work = work_of(rows, self.single)
         n_targets = work.targets  # of all ranks
         own = self.divide(rows, [sum(group.n_tokens for group in row) for row in rows])
         total = 0.0
