@@ -28,6 +28,7 @@ from finr1.training.grpo.sampler import Sampler
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints, fault_of, seed_random
 from finr1.training.loop.fit import fit
+from finr1.training.model.check import load_checked
 from finr1.training.model.weights import export
 
 
