@@ -4,8 +4,6 @@ The process is replaced by the server (exec), so that it receives signals direct
 environment variable, never on a command line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import socket

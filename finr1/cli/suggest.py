@@ -1,7 +1,5 @@
 """What a mistyped setting, group or choice may have meant."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from collections.abc import Iterator

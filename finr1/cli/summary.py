@@ -1,7 +1,5 @@
 """The tables that a finished run prints: cost of each stage, scores, and where the report is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

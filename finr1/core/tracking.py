@@ -5,8 +5,6 @@ one row per log call: `{"stage", "step", "time", "metrics"}`. A resumed stage lo
 row counts.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping, Sequence

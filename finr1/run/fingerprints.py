@@ -1,7 +1,5 @@
 """Fingerprints: a stage is stale when its settings, its inputs, or the code it imports have changed."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import platform

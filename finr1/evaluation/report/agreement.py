@@ -4,8 +4,6 @@ Every row of the filter has the rules' verdict (`answer_scaled`, or `answer_stri
 decided, or where the trace was audited (`answers`, see `filter.audit_share`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Numbers of a stage that has not run are None, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

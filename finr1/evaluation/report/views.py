@@ -1,7 +1,5 @@
 """Breakdowns of the scores, shaped for the page and for `breakdown.csv`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@
 dequantised and saved as bf16 safetensors with its tokenizer and chat template.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The questions GRPO trains on: candidates, selection by pass rate, the plan of the steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The LightningModule that SFT and GRPO share: optimiser, schedule, gradient checks, one update per step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 

@@ -8,8 +8,6 @@ Three kernels: `tiles` on CPU (`tiles.py`), `flex` on GPUs that torch can compil
 scaled dot-product attention over two padded batches: elsewhere, with dropout, and with `model.attention=padded`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
