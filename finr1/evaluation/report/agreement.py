@@ -64,12 +64,8 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
     judges = other_judges(settings)
     every = list((settings.get("judge") or {}).get("answer") or {})
     if not judges:
-        return {
-            "judges": every,
-            "tables": {},
-            "samples": [],
-            "note": f"Only one answer judge ({', '.join(every)}): nothing to compare.",
-        }
+        note = f"Only one answer judge ({', '.join(every)}): nothing to compare."
+        return {"judges": every, "tables": {}, "samples": [], "note": note}
     source_of = {row["id"]: row["source"] for row in read_jsonl(questions / "questions.jsonl")}
     counts: dict[str, dict[str, Counter[str]]] = {name: {} for name in judges}
     chosen: dict[tuple[str, str, str], list[tuple[str, Pair]]] = {}
