@@ -5,8 +5,6 @@ its inputs' fingerprints and of the source files it imports. A folder started wi
 is *resumed*; one with another fingerprint is moved to `.old/`, and the stage starts afresh.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Fingerprints: a stage is stale when its settings, its inputs, or the code it imports have changed."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import platform
@@ -39,9 +37,8 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     inputs = outside_of(stage, cfg, values)
     for name, entry in inputs_of(stage, cfg, run_dir).items():
         if not entry.ready:
-            raise ConfigError(
-                "stage", stage.name, f"its input {entry.folder} {entry.problem}", f"run stage={name} first"
-            )
+            why = f"its input {entry.folder} {entry.problem}"
+            raise ConfigError("stage", stage.name, why, f"run stage={name} first")
         manifest = entry.folder / MANIFEST
         inputs[name] = tree_hash(entry.folder) if entry.bare else read_json(manifest)["fingerprint"]
     _check_rows(stage, cfg, run_dir)

@@ -1,7 +1,5 @@
 """What a stage reads: folders of this run or another, weights, data files. The functions of the rows of `STAGES`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

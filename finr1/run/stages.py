@@ -1,7 +1,5 @@
 """The table of stages: what each does, what it reads, which settings its result depends on, and its function."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The first rank does what a run of one process does: it holds the lock, writes th
 do not train. The other ranks join the stages that train, and write to a temporary folder.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `grpo`: GRPO on the questions without a good trace, selected by the policy's own pass rate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -8,8 +8,6 @@ Shape letters: T tokens of the row, N completion tokens that carry the loss, K g
 P the longest prompt, L the longest completion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self

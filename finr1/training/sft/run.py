@@ -1,7 +1,5 @@
 """Stage `sft`: supervised fine-tuning on the good traces, or on chats from files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
