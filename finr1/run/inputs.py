@@ -42,6 +42,19 @@ Outside = Callable[["RootConfig"], dict[str, Path]]  # -> config key: folder or 
 MoreSettings = Callable[["RootConfig"], tuple[str, ...]]  # -> config keys
 
 
+Reopens = Callable[["RootConfig", Mapping[str, Any]], bool]  # counts of a finished stage -> whether it resumes
+
+
+def never(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
+    """A finished stage stays finished."""
+    return False
+
+
+def failed_calls(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
+    """Failed calls are asked again (`distil.retry_failed`)."""
+    return cfg.distil.retry_failed and counts.get("failed", 0) > 0
+
+
 def this_run(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
     """The folders of this run, unchanged."""
     return own
