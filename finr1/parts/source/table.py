@@ -73,6 +73,8 @@ class TableSource(FileSource):
         if not 0 <= tolerance < 1:
             raise ConfigError(f"{key}.tolerance", tolerance, "not a relative difference", "use e.g. 0.01")
         self.template, self.tolerance = template, tolerance
+        if "question" not in self.fields:  # the last of them asks
+            self.ASKED = [name for name in self.fields if name not in _SPECIAL][-1:]
         for place in re.findall(r"\{(\w+)\}", template):
             if place != "choices" and place not in self.fields:
                 remedy = f"add {{{place}: <column>}} to its fields"
