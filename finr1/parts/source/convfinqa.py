@@ -140,7 +140,6 @@ class ConvFinQA(FileSource):
             place = f"{row.place} turn {turn}"
             asked = talk.questions[turn]
             gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful, asked)
-        dialogue = [
         history = [
             line
             for question, answer in zip(talk.questions[:turn], _history(talk.answers, turn), strict=True)
