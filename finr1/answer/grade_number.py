@@ -16,19 +16,18 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from finr1.answer import number_words
-from finr1.answer.choices import ANSWER_IS, last_match
+from finr1.answer.asked import Asked, asked_of
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans, read_date
 from finr1.answer.number import read_numbers, single_number, unit_factor
+from finr1.answer.precision import TWO_DIGITS, precise, same_number
 from finr1.answer.units import Number
+from finr1.answer.words import ANSWER_IS, last_match
 from finr1.core.types import Question, Verdict
 
-SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
 MAX_NUMBERS = 40  # more than these are not compared
 TOO_MANY = f"more than {MAX_NUMBERS} numbers"  # the reason of such an undecided verdict
 LONGEST_SENTENCE = 1000  # characters; in longer parts incidental numbers are not filtered out
-_FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic; rounding is judged by the digits shown
-_SCALED_TOLERANCE = 0.005
 _DIGIT = re.compile(r"\d")
 _EQUALS = re.compile(r"[=≈]")
 _CLAUSE_END = re.compile(
@@ -77,46 +76,16 @@ _CURRENCY_OF = {word: names[0] for names in _CURRENCIES for word in names}
 _CURRENCY = re.compile("|".join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True)))
 
 
-def same_number(answer: Number, gold: Number, unit: float = 1.0, tolerance: float = 0.0) -> tuple[bool, bool]:
-    """Whether two numbers are equal, (strict, scaled).
-
-    Args:
-        answer: number read from the answer.
-        gold: number read from the gold.
-        unit: factor of the unit that the question asks for (1.0: none); a bare gold is in that unit.
-        tolerance: relative difference allowed beside half of the last digit that the gold shows.
-
-    >>> answer, gold = (read_numbers(text)[0] for text in ("25", "25%"))
-    >>> same_number(answer, gold), same_number(answer, gold, unit=0.01)
-    ((False, True), (True, True))
-    """
-    if unit != 1.0 and gold.bare:
-        gold = gold.times(unit)
-    value, target = answer.value, gold.value
-    size = abs(target)
-    float_error = _FLOAT_ERROR * size
-    rounding = max(gold.half_unit, tolerance * size)
-    allowed = rounding + float_error
-    bare = answer.factor == 1.0
-    if abs(value - target) <= allowed or (bare and unit != 1.0 and abs(value * unit - target) <= allowed):
-        return True, True
-    if target == 0 or value == 0 or (value < 0) != (target < 0):
-        return False, False
-    if bare and abs(value * gold.factor - target) <= allowed:  # the same figure without the gold's unit
-        return False, True
-    allowed = min(rounding, max(_SCALED_TOLERANCE, tolerance) * size) + float_error
-    if abs(value * 100.0 - target) <= allowed or abs(value / 100.0 - target) <= allowed:
-        return False, True
-    if bare and gold.bare and unit == 1.0:  # neither has a unit
-        return False, False
-    return False, any(abs(value * f - target) <= allowed or abs(value / f - target) <= allowed for f in SCALES)
-
-
 class _Gold(NamedTuple):
     """A gold: one number, or the two ends of a range, or none where it cannot be graded as one; and its currency."""
 
     numbers: tuple[Number, ...]
     currency: str | None
+    unit: float = 1.0  # factor of the unit that the question asks for
+    tolerance: float = 0.0
+    by_value: bool = False  # a gold without unit may be a value as well as a figure in the unit asked for
+    figures: bool = False  # an answer without unit is such a figure, never a value: not 0.0516 for 5.16
+    rounds: bool = False  # an answer that is the gold rounded to fewer digits is right but for the strict verdict
 
 
 @lru_cache(maxsize=8192)
@@ -132,6 +101,27 @@ def _read_gold(text: str) -> _Gold:
     return _Gold(tuple(numbers), _currency(plain))
 
 
+@lru_cache(maxsize=8192)
+def _graded_gold(text: str, tolerance: object, asked: Asked, stated: bool) -> _Gold:
+    """A gold at its precision, in the unit asked for; `stated`: by the source, not by the question's words."""
+    gold = _read_gold(text)
+    unit, step = unit_factor(asked.unit) if asked.unit else 1.0, asked.step
+    size = max((abs(number.value) for number in gold.numbers), default=0.0)
+    if step >= 1e3 and (step == unit or size < step):
+        unit, step = step, 1.0  # 830, to the nearest million: a figure in millions
+    bare = unit != 1.0 and all(number.bare for number in gold.numbers)
+    in_unit = (number.times(unit) for number in gold.numbers) if bare else gold.numbers
+    relative = float(tolerance) if isinstance(tolerance, (int, float)) else 0.0
+    return gold._replace(
+        numbers=tuple(precise(number, tolerance, step) for number in in_unit),
+        unit=unit,
+        tolerance=relative,
+        by_value=bare and (unit > 1.0 or (not stated and size <= 1.0)),
+        figures=bare and unit < 1.0 and not stated,
+        rounds=relative > 0 and not step,
+    )
+
+
 def is_number(gold: str) -> bool:
     """Whether a gold can be graded as one number or one range."""
     return len(_read_gold(gold.strip()).numbers) in (1, 2)
@@ -140,21 +130,21 @@ def is_number(gold: str) -> bool:
 def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
     """The strict and the scaled verdict for a question whose gold is one number or one range (`is_number`)."""
     gold_text = (question.gold or "").strip()
-    gold = _read_gold(gold_text)
+    meta = question.meta
+    gold = _graded_gold(gold_text, meta.get("tolerance"), asked_of(question), "unit" in meta)
     part, numbers = candidates(text)
     if not numbers:
         return _twice(0.0, text, "no number")
-    unit = unit_factor(str(question.meta["unit"])) if "unit" in question.meta else 1.0
-    tolerance = float(question.meta.get("tolerance", 0.0))
     if len(gold.numbers) == 2:
-        return _grade_range(part, numbers, gold.numbers, unit, tolerance)
+        return _grade_range(part, numbers, gold)
     if len(numbers) > MAX_NUMBERS:
         return _twice(None, part, TOO_MANY)
-    gold_number = gold.numbers[0]
-    matches = [same_number(number, gold_number, unit, tolerance) for number in numbers]
+    matches = [_matches(number, gold) for number in numbers]
     strict, scaled = [match[0] for match in matches], [match[1] for match in matches]
+    if gold.rounds and not any(scaled):
+        scaled = [_is_rounding(number, gold, 1.0, 100.0, 0.01) for number in numbers]
     if not any(scaled):
-        verdict = _verdict_without_match(part, numbers, gold_number, gold_text, unit, tolerance)
+        verdict = _verdict_without_match(part, numbers, gold, gold_text)
         return verdict, verdict
     if not all(scaled) and _is_hedge(numbers, part):
         return _twice(0.0, part, f"a hedge, not {gold_text}")
@@ -164,7 +154,32 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
         return (undecided if any(strict) else Verdict(0.0, part, f"not {gold_text}")), undecided
     if gold.currency and (currency := _currency(part)) and currency != gold.currency:
         return _twice(0.0, part, f"in {currency}, not in {gold.currency}")
-    return _verdict(strict, part, gold_text, "by value"), _verdict(scaled, part, gold_text, "up to scale")
+    by_scale = _verdict(scaled, part, gold_text, "up to scale")
+    if gold.rounds and not any(strict) and any(_is_rounding(number, gold, 1.0) for number in numbers):
+        return Verdict(None, part, f"rounded: {gold_text} to fewer digits"), by_scale
+    return _verdict(strict, part, gold_text, "by value"), by_scale
+
+
+def _matches(number: Number, gold: _Gold) -> tuple[bool, bool]:
+    target = gold.numbers[0]
+    figure = target
+    if gold.figures or gold.by_value:
+        figure = target._replace(value=target.figure, half_unit=target.half_unit / target.factor, factor=1.0)
+    if gold.figures and number.bare:
+        return same_number(number, figure, 1.0, gold.tolerance)
+    strict, scaled = same_number(number, target, gold.unit, gold.tolerance)
+    strict = strict or (gold.by_value and same_number(number, figure)[0])
+    return strict, strict or scaled
+
+
+def _is_rounding(number: Number, gold: _Gold, *factors: float) -> bool:
+    """Whether an answer is the gold, times a factor, rounded to the digits that it shows, two at least."""
+    in_unit = number.times(gold.unit) if number.bare else number
+    return number.half_unit <= TWO_DIGITS * abs(number.value) and any(
+        abs(read.value - gold.numbers[0].value * factor) <= read.half_unit * (1 + 1e-9)
+        for read in (number, in_unit)
+        for factor in factors
+    )
 
 
 def _twice(value: float | None, answer: str, why: str) -> tuple[Verdict, Verdict]:
@@ -180,17 +195,15 @@ def _verdict(matches: Sequence[bool], part: str, gold_text: str, how: str) -> Ve
     return Verdict(0.0, part, f"{'none equals' if len(matches) > 1 else 'not'} {gold_text}")
 
 
-def _verdict_without_match(
-    part: str, numbers: Sequence[Number], gold: Number, gold_text: str, unit: float, tolerance: float
-) -> Verdict:
+def _verdict_without_match(part: str, numbers: Sequence[Number], gold: _Gold, gold_text: str) -> Verdict:
     """No number equals the gold: wrong, unless words may give the sign or the answer is an expression."""
-    if gold.value != 0:
+    if gold.numbers[0].value != 0:
         opposite = (
             number._replace(value=-number.value)
             for number in numbers
             if _is_in_brackets(number, part) or _DECREASE.search(part if number.value > 0 else part[: number.start])
         )
-        if any(same_number(number, gold, unit, tolerance)[1] for number in opposite):
+        if any(_matches(number, gold)[1] for number in opposite):
             return Verdict(None, part, "the sign depends on the words around it")
     if len(numbers) > 1 and _EXPRESSION.search(part):
         return Verdict(None, part, "an expression, not computed")
@@ -222,17 +235,18 @@ def _end_of_question(question: Question) -> str:
     return question.prompt[-1]["content"][-200:] if question.prompt else ""
 
 
-def _grade_range(
-    part: str, numbers: Sequence[Number], gold: Sequence[Number], unit: float, tolerance: float
-) -> tuple[Verdict, Verdict]:
+def _grade_range(part: str, numbers: Sequence[Number], gold: _Gold) -> tuple[Verdict, Verdict]:
+    low, high = gold.numbers
     if len(numbers) == 2 and _is_range(numbers, part):
-        ends = [same_number(number, end, unit, tolerance) for number, end in zip(numbers, gold, strict=True)]
+        ends = [
+            _matches(number, gold._replace(numbers=(end,))) for number, end in zip(numbers, (low, high), strict=True)
+        ]
         strict, scaled = all(strict for strict, _ in ends), all(scaled for _, scaled in ends)
         return (
             Verdict(float(strict), part, "the same range" if strict else "another range"),
             Verdict(float(scaled), part, "the same range up to scale" if scaled else "another range"),
         )
-    if any(gold[0].value <= number.value <= gold[1].value for number in numbers):
+    if any(low.value <= number.value <= high.value for number in numbers):
         return _twice(None, part, TOO_MANY if len(numbers) > MAX_NUMBERS else "inside the range")
     return _twice(0.0, part, "not the range")
 

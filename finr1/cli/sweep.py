@@ -75,13 +75,15 @@ def run_jobs(jobs: Sequence[Job]) -> None:
         console.print(f"[bold]job {len(results) + 1}/{len(jobs)}[/] {name}")
         started = time.monotonic()
         code = subprocess.run(command(job, name, sweep_dir), check=False).returncode
+        scores = read_scores(sweep_dir / name)
         results.append(
             {
                 "name": name,
                 "overrides": list(job.overrides),
                 "exit_code": code,
                 "seconds": round(time.monotonic() - started, 1),
-                "scores": read_scores(sweep_dir / name),
+                "headline": headline(scores),
+                "scores": [score.to_json() for score in scores],
             }
         )
         write_json(sweep_dir / "sweep.json", {"jobs": results})
@@ -107,6 +109,6 @@ def _show(results: Sequence[Mapping[str, Any]], sweep_dir: Path) -> None:
     for column in ("job", "seconds", "result"):
         table.add_column(column, overflow="fold")
     for result in results:
-        outcome = f"failed ({result['exit_code']})" if result["exit_code"] else headline(result["scores"]) or "done"
+        outcome = f"failed ({result['exit_code']})" if result["exit_code"] else result["headline"] or "done"
         table.add_row(result["name"], f"{result['seconds']:.0f}", outcome)
     Console().print(table)

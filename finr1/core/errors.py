@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class Finr1Error(Exception):
     """An error that the user can fix."""
@@ -34,3 +36,12 @@ class RowError(DataError):
 
 class BusyError(Finr1Error, RuntimeError):
     """Another process holds the lock of the run folder."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes, from the outermost in."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import finr1
 from finr1.core import contamination
@@ -19,9 +19,7 @@ from finr1.core.stage_folder import MANIFEST, StageKey
 from finr1.parts.engine.roles import identity
 from finr1.run.inputs import data_paths
 from finr1.run.stages import Stage, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 ROOT = Path(finr1.__file__).parents[1]
 
@@ -80,7 +78,9 @@ def _check_rows(stage: Stage, cfg: RootConfig, run_dir: Path) -> None:
     if stage.trains and not getattr(cfg, stage.name).allow_unchecked:
         inputs = inputs_of(stage, cfg, run_dir)
         if "chats" in inputs:
-            contamination.refuse_chats(inputs["chats"].folder)
+            why = f"the chats in {inputs['chats'].folder} were not checked against any benchmark"
+            remedy = "set sft.allow_unchecked=true, and do not trust scores on rows that may be among them"
+            raise ConfigError("sft.allow_unchecked", "false", why, remedy)
         contamination.check_rows(stage.name, cfg.benchmark, inputs["questions"].folder)
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
 from finr1.core.build import build_all
 from finr1.core.clock import Clock
-from finr1.core.files import read_json, write_atomic, write_json
+from finr1.core.files import read_json, write_atomic
 from finr1.core.lock import RunLock
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import BEGUN, MANIFEST, Spent, begin, check_rows_whole, finish
+from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish
 from finr1.core.tracking import Tracker
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.roles import Engines
@@ -26,16 +26,13 @@ from finr1.run.context import Context
 from finr1.run.fingerprints import key_of, versions
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, Stage, chosen, function_of, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Train(NamedTuple):
     """Message of the first rank: join this stage."""
 
     stage: str
-    began: float  # unix seconds; identifies the attempt that judge replies are charged to
 
 
 class StartEngine(NamedTuple):
@@ -118,7 +115,7 @@ class _Run:
         ranks = self.ranks if self._on_all_ranks else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
         if self._on_all_ranks:
-            ranks.broadcast(Train(stage.name, read_json(folder / BEGUN)["began"]))
+            ranks.broadcast(Train(stage.name))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent
@@ -148,9 +145,10 @@ def follow(cfg: RootConfig, ranks: Ranks) -> None:
 def _train(cfg: RootConfig, run_dir: Path, message: Train, scratch: Path, engines: Engines, ranks: Ranks) -> None:
     stage = STAGES[message.stage]
     inputs = {name: entry.folder for name, entry in inputs_of(stage, cfg, run_dir).items()}
-    write_json(scratch / BEGUN, {"began": message.began})
     tracker = Tracker(scratch)
     try:
-        function_of(stage)(Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks))
+        shared = run_dir / stage.folder
+        context = Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks, shared=shared)
+        function_of(stage)(context)
     finally:
         tracker.close()

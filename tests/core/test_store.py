@@ -17,7 +17,6 @@ from finr1.core.jsonl import (
     raw_rows,
     read_jsonl,
     sort_jsonl,
-    take_rows,
     write_jsonl,
 )
 from finr1.core.lock import RunLock
@@ -77,16 +76,16 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "none.jsonl"))
 
 
-def test_take_rows_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
+def test_read_jsonl_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"id": 1, "b": 2}, {"id": 2}])
     with pytest.raises(DataError, match="line 2 has no `b`"):
-        take_rows(tmp_path / "x.jsonl", ["id", "b"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["id", "b"]))
     write_jsonl(tmp_path / "x.jsonl", [{"a": {"b": 1}}, {"a": 1}])
     with pytest.raises(DataError, match=r"line 2 has no `a\.b`"):
-        take_rows(tmp_path / "x.jsonl", ["a", "a.b"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["a", "a.b"]))
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n["a"]\n')
     with pytest.raises(DataError, match="line 2 has no `a`"):
-        take_rows(tmp_path / "x.jsonl", ["a"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["a"]))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nan_is_refused(tmp_path: Path) -> None:

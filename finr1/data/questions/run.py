@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
+from finr1.answer.golds import same_gold
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.jsonl import write_jsonl
 from finr1.core.prompt import LINK, parts_of
@@ -153,12 +154,12 @@ def drop_duplicates(
     kept: dict[str, Question] = {}
     removals: list[Removal] = []
     for key, group in groups.items():
-        golds = {id(question): normalised(question.gold) for question in group if question.gold is not None}
-        first = next((question for question in group if id(question) in golds), group[0])
-        if len(set(golds.values())) > 1 and first.kind not in ("text", "code"):
+        first = next((question for question in group if question.gold is not None), group[0])
+        other = next((question for question in group if not same_gold(question, first)), None)
+        if other is not None:
             for question in group:
-                other = next(q for q in group if id(q) in golds and golds[id(q)] != golds.get(id(question)))
-                removals.append(Removal(question, "contradictory_gold", other.id))
+                against = other if same_gold(question, first) else first
+                removals.append(Removal(question, "contradictory_gold", against.id))
         else:
             kept[key] = first
             removals += [Removal(question, "duplicate", first.id) for question in group if question is not first]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finr1.core.files import read_json
-from finr1.core.jsonl import read_jsonl
+from finr1.core.jsonl import count_lines, read_jsonl
+from finr1.core.scores import Pair, Score
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.tracking import read_metrics
 from finr1.evaluation.report.agreement import agreement
@@ -68,8 +69,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
     manifests = {
         stage: read_json(folder / MANIFEST) for stage, folder in folders.items() if (folder / MANIFEST).exists()
     }
-    evaluated = folders.get("evaluate", Path("none")) / "scores.json"
-    benchmarks = read_json(evaluated) if evaluated.exists() else {}
+    benchmarks = benchmarks_of(folders.get("evaluate", Path("none")))
     first: Mapping[str, Any] = next(iter(benchmarks.values()), {})
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -104,6 +104,20 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
     return summary
 
 
+def benchmarks_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return benchmark -> its scores by model and mode, and its tests by pair and mode, as the page shows them."""
+    out: dict[str, dict[str, Any]] = {}
+    for score in Score.read(folder / "scores.json"):
+        new = {"questions": score.questions, "headline": score.headline}
+        table = out.setdefault(score.benchmark, new | {"scores": {}, "paired": {}, "training_rows": {}})
+        table["scores"].setdefault(score.model, {})[score.mode] = score.values
+        table["training_rows"][score.model] = score.training_rows
+    for pair in Pair.read(folder / "paired.json"):
+        tests = out[pair.benchmark]["paired"].setdefault(f"{pair.model}_vs_{pair.against}", {})
+        tests[pair.mode] = pair.values or None
+    return out
+
+
 def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:
     """Return calls and tokens of the evaluation's judge model; None without one."""
     if "judge_asked" not in counts:
@@ -127,30 +141,21 @@ def lookup(settings: Mapping[str, Any], dotted: str) -> Any:
     return None
 
 
-def count_rows(path: Path | None) -> int | None:
-    """Count complete lines of a file; None if it does not exist."""
-    if path is None or not path.exists():
-        return None
-    with path.open("rb") as file:
-        return sum(line.endswith(b"\n") for line in file)
-
-
 def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the number of rows after each step; `removed` counts removed questions by reason."""
 
     def rows(stage: str, name: str) -> int | None:
-        return count_rows(folders[stage] / name) if stage in folders else None
+        path = folders.get(stage, Path("none")) / name
+        return count_lines(path) if path.exists() else None
 
     def counted(stage: str, key: str) -> Any:
         return manifests.get(stage, {}).get("counts", {}).get(key)
 
-    removed = folders["questions"] / "removed.jsonl" if "questions" in folders else None
+    removed = folders.get("questions", Path("none")) / "removed.jsonl"
     selected = counted("grpo", "selected")
     return {
         "questions": rows("questions", "questions.jsonl"),
-        "removed": dict(Counter(row["reason"] for row in read_jsonl(removed)))
-        if removed and removed.exists()
-        else None,
+        "removed": dict(Counter(row["reason"] for row in read_jsonl(removed))) if removed.exists() else None,
         "traces": rows("distil", "traces.jsonl"),
         **{outcome: rows("filter", f"{outcome}.jsonl") for outcome in OUTCOMES},
         "sft_rows": rows("sft", "rows.jsonl"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from finr1.evaluation.report.tables import csv_of
 
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
@@ -39,7 +39,6 @@ def cells(bench: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Any]]
 
 
 def has(bench: Mapping[str, Any], part: str) -> bool:
-    """Return whether any model has this part."""
     return any(True for _ in cells(bench, part))
 
 
@@ -94,11 +93,6 @@ def confidence(bench: Mapping[str, Any]) -> float:
     return next((float(level) for _, _, level in cells(bench, "confidence")), 0.95)
 
 
-def failed(bench: Mapping[str, Any]) -> bool:
-    """Return whether any call failed."""
-    return has(bench, "errors")
-
-
 def tests(test: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the p-values of one pair, mode and figure: leading, Holm-corrected, exact McNemar, resampling."""
     mcnemar, drawn = (test.get(name) for name in TESTS)
@@ -117,46 +111,39 @@ def to_csv(benchmarks: Mapping[str, Any]) -> str:
 
     `value` is the accuracy, or the share of agreement for judges; `key` the category, figure or token range.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for name, bench in benchmarks.items():
-        for view, model, mode, key, row in _lines(bench):
-            writer.writerow({**row, "benchmark": name, "model": model, "mode": mode, "view": view, "key": key})
-    return out.getvalue()
+    rows = (
+        {**row, "benchmark": name, "model": model, "mode": mode, "view": view, "key": key}
+        for name, bench in benchmarks.items()
+        for view, model, mode, key, row in _lines(bench)
+    )
+    return csv_of(COLUMNS, rows)
 
 
 def paired_csv(benchmarks: Mapping[str, Any]) -> str:
     """Return `paired.csv`: every paired test by mode, figure and test; `leads` marks the one on the page."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, PAIRED, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    rows = []
     for name, bench in benchmarks.items():
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
             for mode, tests in modes.items():
-                for figure, test, leads, row in _tests(tests, str(bench.get("headline", "accuracy_strict"))):
+                for figure, test, leads, row in _tests(tests, bench["headline"]):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
-                    writer.writerow({**row, **place, "figure": figure, "test": test, "leads": leads})
-    return out.getvalue()
+                    rows.append({**row, **place, "figure": figure, "test": test, "leads": leads})
+    return csv_of(PAIRED, rows)
 
 
-def _tests(tests: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
+def _tests(tests: Mapping[str, Any] | None, leading: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
     """Yield figure, test, whether it leads, and its numbers."""
     if tests is None:
         return
-    figures = {headline: tests, **{key: row for key, row in tests.items() if key not in TESTS and _is_test(row)}}
-    for figure, row in figures.items():
+    others = {key: row for key, row in tests.items() if key not in TESTS and isinstance(row, Mapping) and "diff" in row}
+    for figure, row in {leading: tests, **others}.items():
         several = [name for name in TESTS if row.get(name)]
         for name in several:
             leads = row[name]["method"] == row["method"]
             yield figure, name, leads, {**row[name], **({"p_holm": row.get("p_holm")} if leads else {})}
         if not several:
             yield figure, "mcnemar" if "McNemar" in row["method"] else "bootstrap", True, row
-
-
-def _is_test(row: Any) -> bool:
-    return isinstance(row, Mapping) and "diff" in row
 
 
 def _lines(bench: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:

@@ -13,10 +13,6 @@ from finr1.core.files import write_atomic
 MODES = ("offline", "online", "disabled")
 
 
-def _new_id() -> str:
-    return secrets.token_hex(4)
-
-
 class WandbLogger:
     """Logs metrics as `<stage>/<metric>` against `<stage>/step`.
 
@@ -45,7 +41,7 @@ class WandbLogger:
         import wandb
 
         id_file = run_dir / "wandb_id"
-        self.run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
+        self.run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         write_atomic(id_file, self.run_id + "\n")
         self._run = wandb.init(
             project=self.project,
@@ -70,7 +66,6 @@ class WandbLogger:
         self._run.log({**metrics, step_name: step})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Log a table of samples."""
         import wandb
 
         self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})

@@ -12,12 +12,8 @@ from finr1.parts.reward.base import RewardItem
 class Format:
     """1 for exactly one non-empty think block, then exactly one non-empty answer block, and nothing else; otherwise 0.
 
-    Args:
-        weight: of this reward in the sum.
-        think_prefilled: the chat template itself ends in `<think>`, so completions begin inside the block.
+    `think_prefilled`: the chat template itself ends in `<think>`, so completions begin inside the block.
     """
-
-    name = "format"
 
     def __init__(self, weight: float = 1.0, think_prefilled: bool = False) -> None:
         self.weight, self.think_prefilled = weight, think_prefilled

@@ -152,7 +152,7 @@ class FileSource(ABC):
             document_id=document,
             language=tags.language,
             module=tags.module,
-            kind=tags.kind or kind,
+            kind=tags.kind_or(kind),
             prompt=[Message(role="user", content=text)],
             gold=gold,
             split="test" if gold is not None and _held_out(document, self.test_share) else split,

@@ -49,7 +49,6 @@ class StreamedCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint."""
         with checkpoint_file(Path(path)) as file:
             torch.save(checkpoint, file)
 
@@ -71,7 +70,6 @@ class Checkpoint(pl.Callback):
             self.begun = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        """Save and prune after a step."""
         done, best = module.steps_done, module.best_steps
         if done < self.n_steps and (done % self.every == 0 or (self.kept.rule.keep_best and best == done)):
             if module.ranks.first:

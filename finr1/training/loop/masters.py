@@ -29,7 +29,6 @@ class Bf16Weights(Precision):
     precision: Any = "bf16-weights"
 
     def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Cast the parameters to bf16."""
         return cast_weights(module, torch.bfloat16)
 
 
@@ -70,7 +69,6 @@ class Masters:
 
     @torch.no_grad()
     def load(self, state: Sequence[Tensor]) -> None:
-        """Restore the fp32 copies of a checkpoint."""
         for (_, master), saved in zip(self._copies(), state, strict=True):
             master.copy_(saved)
         self.push()

@@ -38,7 +38,6 @@ class Work(NamedTuple):
 
 
 def work_of(rows: Sequence[Sequence[RowGroup]]) -> Work:
-    """Count the work of packed rows."""
     total = Work(len(rows), 0, 0, 0, 0)
     for groups in rows:
         prompts = [len(group.prompt) for group in groups]

@@ -48,13 +48,11 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def shard_like(model: Any, like: Any) -> None:
-    """Shard a model like another one."""
     sharded: Any = base_model(like)
     shard(model, next(sharded.parameters()).device, sharded.compute_dtype)
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `shard` has been applied to this model."""
     return isinstance(base_model(model), FSDPModule)
 
 

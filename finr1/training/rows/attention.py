@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from finr1.training.rows import flex
 from finr1.training.rows.layout import Layout
@@ -30,8 +31,6 @@ def register(which: str = "auto") -> str:
 
     `which` is the setting `model.attention`: `auto`, or `padded` for a GPU without flex attention.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-
     for kind, name in NAMES.items():
         AttentionInterface.register(name, attend if kind == "auto" else partial(attend, flexible=False))
         # The layout replaces the mask, but without a mask function transformers would warn.

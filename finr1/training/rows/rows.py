@@ -34,7 +34,6 @@ class RowGroup(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in a row."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
@@ -56,21 +55,13 @@ class Row:
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in the row."""
         return len(self.ids_T)
 
     def to(self, device: torch.device) -> Row:
         """The row on this device; itself if it is there already."""
         if self.ids_T.device == device:
             return self
-        return Row(
-            ids_T=self.ids_T.to(device),
-            positions_T=self.positions_T.to(device),
-            predict_N=self.predict_N.to(device),
-            target_N=self.target_N.to(device),
-            number_N=self.number_N.to(device),
-            layout=self.layout.to(device),
-        )
+        return Row(**{name: part.to(device) for name, part in vars(self).items()})
 
 
 def make_row(groups: Sequence[RowGroup]) -> Row:

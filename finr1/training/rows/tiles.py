@@ -32,7 +32,6 @@ class Tile(NamedTuple):
 
     @property
     def queries(self) -> int:
-        """Number of queries."""
         return self.stop - self.first
 
     @property

@@ -47,7 +47,7 @@ def test_it_is_a_streaming_engine_and_answers_in_order(client: str) -> None:
     assert sorted(done) == list(range(20)) and done[0] != 0
     assert max(seen.in_flight for seen in server.seen) == 4
     assert results[0][0].meta == {"model": "served", "n_tokens": 3, "paid": [7, 3]}
-    assert (http.spent.prompt_tokens, http.spent.completion_tokens) == (140, 60)
+    assert http.ledger.account.paid == (140, 60)
 
 
 def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, client: str) -> None:
@@ -173,7 +173,7 @@ def test_an_unreachable_server_fails_each_call(client: str) -> None:
     http = engine(server, retries=1, client=client)
     ((failed,),) = http.generate(requests(1), ONE)
     name = {"openai": "ConnectError", "requests": "ConnectionError"}[client]
-    assert failed.error.startswith(f"connection failed ({name}") and http.spent.tokens == 0
+    assert failed.error.startswith(f"connection failed ({name}") and http.ledger.account.paid == (0, 0)
 
 
 @pytest.mark.parametrize(("reply", "paid"), [(Reply(body=chat(), cut_at=40), True), (Reply(reset=True), False)])
@@ -181,7 +181,7 @@ def test_an_interrupted_answer_is_charged(reply: Reply, paid: bool, client: str)
     with serve(each(reply)) as server:
         http = engine(server, retries=0, client=client)
         http.generate(requests(1), ONE)
-    assert (http.spent.prompt_tokens > 0) == paid
+    assert (http.ledger.account.paid.prompt > 0) == paid
 
 
 def test_a_wrong_key_or_model_stops_it_at_once_and_the_key_is_never_shown(

@@ -136,7 +136,7 @@ def test_every_kind_and_source_is_checked() -> None:
         check(questions=[*many, broken], n=4)
 
 
-def test_the_embedded_model() -> None:
+def test_gold_completions_pass_with_the_embedded_model() -> None:
     try:
         real = load_tokenizer(resolve(ModelSettings()))
     except ConfigError as error:

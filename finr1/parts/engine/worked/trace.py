@@ -119,7 +119,6 @@ class Solution:
         )
 
     def say(self, key: str, **values: str) -> str:
-        """Return a sentence in the question's language."""
         return SENTENCES[self.language][key].format(**values)
 
     def number(self, index: int) -> float:
@@ -141,7 +140,6 @@ class Solution:
         return text if text.endswith("%") else short(literal(text))
 
     def value(self, text: str) -> float:
-        """Return an argument's value."""
         index = reference(text)
         return literal(text) if index is None else self.number(index)
 
