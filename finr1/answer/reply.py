@@ -26,10 +26,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from finr1.answer.boxes import final_answer, read_boxes
+from finr1.answer.candidates import candidates
 from finr1.answer.choices import LETTERS, letters_named
 from finr1.answer.clean import clean
 from finr1.answer.grade import HEDGE, grade
-from finr1.answer.grade_number import candidates, is_number
+from finr1.answer.grade_number import is_number
 from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
 from finr1.answer.tags import parse, split_thinking
@@ -95,15 +96,17 @@ def read_answer(text: str, question: Question, reading: str, truncated: bool = F
 
 
 def _stated(text: str, question: Question, reading: str, reasoning: str | None, truncated: bool) -> _Stated | None:
-    block = parse(text, reasoning).answer
+    block = parse(text, reasoning).answer if "<answer>" in text else None
     if reading == "strict" or (block is not None and block.strip()):
         return None if block is None else _Stated(block, True)
     reply = split_thinking(text, reasoning)[1]
-    blocks = [block for block in _BLOCK.findall(reply) if block.strip()]
-    if blocks:
-        return _Stated("\n".join(blocks), True)
-    opened = reply.rpartition("<answer>")[2]
-    reply = _TAGS.sub("", opened if opened.strip() else reply).strip()
+    if "<" in reply:
+        blocks = [block for block in _BLOCK.findall(reply) if block.strip()]
+        if blocks:
+            return _Stated("\n".join(blocks), True)
+        opened = reply.rpartition("<answer>")[2]
+        reply = _TAGS.sub("", opened if opened.strip() else reply)
+    reply = reply.strip()
     if read_boxes(reply) is not None:
         return _Stated(reply, True)
     return None if truncated or not reply else next(_statements(reply, question))
@@ -145,10 +148,12 @@ _LAST_LINES = 4
 _MARKS = re.compile(r"\*\*|__|^#{1,6}\s|^[-*•>]\s|\$\$")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*(?!\s*[:：])")
 _ANSWER = re.compile(
+    r"(?=[arcopls#答选结判情类分标故因所应正])(?:"  # saves trying all of it at every character
     r"(?<![A-Za-z])(?:answer|result|choice|option|prediction|sentiment|label|classification|stance)"
     r"(?:\s(?:to|for|of|in)\s[^.:;\n]{1,80}?)?\s?(?:(?:is|would be|should be|must be)(?![A-Za-z])|[:=：→])(?!\s?not\b)"
-    r"|####|^(?:the\s)?(?:final\s)?(?:answer|答案|结论)[.。]?$|(?:答案|选项|结果|结论|判断|情感(?:倾向)?|情绪|类别|分类|标签)(?:应该?)?(?:就?是|为|选|[:：])(?!不是)"
-    r"|(?:故|因此|所以|应该?|正确)选择?(?:项|的是)?[是为:：]?|选择?[:：]?(?=\s?[(（]?[A-H](?![A-Za-z]))",
+    r"|####|^(?:the\s)?(?:final\s)?(?:answer|答案|结论)[.。]?$"
+    r"|(?:答案|选项|结果|结论|判断|情感(?:倾向)?|情绪|类别|分类|标签)(?:应该?)?(?:就?是|为|选|[:：])(?!不是)"
+    r"|(?:故|因此|所以|应该?|正确)选择?(?:项|的是)?[是为:：]?|(?<![不未])选择?[:：]?(?=\s?[(（]?[A-H](?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
 )
 _CONCLUDES = re.compile(
@@ -213,7 +218,8 @@ def _declines(answer: str, question: Question) -> bool:
 _WORD = re.compile(r"[^\W\d_]{2}")
 _LONGEST_REFUSAL, _LONGEST_VAGUE = 300, 20  # characters
 _CANNOT = re.compile(
-    r"(?<![A-Za-z])(?:(?:can ?not|can['’]t|could not|couldn['’]t|not able to|unable to|do not|don['’]t"
+    r"(?=[cundilwa无不难没说信数条资材缺抱对])(?:(?<![A-Za-z])(?:"
+    r"(?:can ?not|can['’]t|could not|couldn['’]t|not able to|unable to|do not|don['’]t"
     r"|not possible to|impossible to|no way to)(?: \w+)? (?:know|determine|tell|say|answer|provide|give|assist|help"
     r"|compute|calculate|find|decide|comply|verify|conclude)"
     r"|(?:can ?not|could not|can['’]t) be (?:determined|answered|calculated|computed|decided|concluded|known|verified)"
@@ -221,12 +227,13 @@ _CANNOT = re.compile(
     r"|(?:information|data) (?:is|are) (?:not (?:available|sufficient|provided)|insufficient|missing)"
     r"|no idea|as an ai)(?![A-Za-z])"
     r"|(?:无法|不能|难以|没法|无从)(?:准确|直接|确切|做出|作出)?(?:确定|判断|回答|得出|计算|提供|得知|确认|作答|知道|推断|给出)"
-    r"|不知道|不好说|说不准|(?:信息|数据|条件|资料|材料)(?:不足|不够|有限)|缺乏(?:足够|相关|充分)|抱歉|对不起",
+    r"|不知道|不好说|说不准|(?:信息|数据|条件|资料|材料)(?:不足|不够|有限)|缺乏(?:足够|相关|充分)|抱歉|对不起)",
     re.IGNORECASE,
 )
 _VAGUE = re.compile(
-    r"(?<![A-Za-z])(?:not sure|unsure|uncertain|unclear|unknown|undetermined|indeterminate|it depends|maybe|perhaps"
-    r"|possibly|not available|not applicable|n/a|sorry)(?![A-Za-z])|不确定|不清楚|未知|可能|也许|或许|看情况|视情况",
+    r"(?=[nuimps不未可也或看视])(?:(?<![A-Za-z])(?:"
+    r"not sure|unsure|uncertain|unclear|unknown|undetermined|indeterminate|it depends|maybe|perhaps"
+    r"|possibly|not available|not applicable|n/a|sorry)(?![A-Za-z])|不确定|不清楚|未知|可能|也许|或许|看情况|视情况)",
     re.IGNORECASE,
 )
 

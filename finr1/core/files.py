@@ -1,7 +1,5 @@
 """Atomic writes, JSON documents, and hashes of files and values."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

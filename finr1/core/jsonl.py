@@ -1,7 +1,5 @@
 """Append-only JSONL files: torn last lines are dropped, corrupt lines are reported with their number."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

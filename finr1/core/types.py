@@ -1,7 +1,5 @@
 """The data types of a run: `Question`, `Completion`, `Trace`, `Verdict`, `Group`. All are immutable."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

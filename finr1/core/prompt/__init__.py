@@ -1,7 +1,5 @@
 """Versioned prompt texts (`<name>.v<n>.txt` beside this file), and the chat messages of a question."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence

@@ -179,7 +179,7 @@ def near_duplicates(questions: Sequence[Question], reader: TokenReader, threshol
         for i, sketch in zip(chunk, RMinHash.from_token_sets(shingles, N_PERM, SEED), strict=True):
             for j in sorted(lsh.query(sketch)):
                 if (
-                    same_gold(questions[i], questions[j])
+                    _same_gold(questions[i], questions[j], bool(parts[i].context))
                     and similarity(parts[i].context, parts[j].context) >= threshold
                     and _asks_the_same(questions[i], questions[j], parts[i], parts[j], threshold)
                 ):
@@ -194,16 +194,15 @@ def _asks_the_same(first: Question, second: Question, one: Parts, other: Parts, 
     """Whether two questions with similar contexts ask the same: in the same content words, or in similar words.
 
     On one passage one word makes another question (`cause`, `effect`), whose answer may be the same by chance; similar
-    words ask the same only if the golds tell: one number, or one gold where there is no passage. The same words may
-    have other free text as gold only without a passage.
+    words ask the same only if the golds tell: one number, or one gold where there is no passage.
     """
-    both = first.gold is not None and second.gold is not None
-    other_text = both and first.kind in ("text", "code") and words_of(first.gold or "") != words_of(second.gold or "")
     if _content_words(one.asked) == _content_words(other.asked):
-        return not (one.context and other_text)
-    if similarity(one.asked, other.asked) < threshold or other_text:
+        return True
+    if similarity(one.asked, other.asked) < threshold or (one.context and first.kind != "number"):
         return False
-    return (both and first.kind == "number") if one.context else True
+    if first.gold is None or second.gold is None:
+        return not one.context
+    return words_of(first.gold) == words_of(second.gold)
 
 
 def _content_words(pieces: Sequence[Tokens]) -> list[list[int]]:
@@ -232,6 +231,13 @@ def _figures_and_choices(question: Question) -> int:
     figures = [word for word in words_of(question.text) if _DIGIT.search(word)]
     choices = [(key, words_of(text)) for key, text in question.choices.items()]
     return int(stable_id(figures, choices), 16)
+
+
+def _same_gold(first: Question, second: Question, on_text: bool) -> bool:
+    """Whether the golds agree, or cannot be compared: free text, but for what is asked `on_text`."""
+    if on_text and first.gold and second.gold and {"text", "code"} & {first.kind, second.kind}:
+        return words_of(first.gold) == words_of(second.gold)
+    return same_gold(first, second)
 
 
 def shared_ngrams(

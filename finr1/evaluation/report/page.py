@@ -1,7 +1,5 @@
 """Render the report page: one self-contained HTML file; all its numbers come from the summary."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping
@@ -41,9 +39,9 @@ SHARES = (
     *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_fraction"),
 )
 FIGURES = {
-    "format": "well-formed",
     "accuracy_strict": "accuracy (strict)",
     "accuracy_scaled": "accuracy (scale-tolerant)",
+    "format": "well-formed",
 }
 JUDGED = {"accuracy_judged": "accuracy (judged)"}  # where a judge model scores
 FUNNEL = (  # key in the summary, stage that writes it, label, indentation

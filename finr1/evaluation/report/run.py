@@ -6,7 +6,7 @@ judge agreement) as `breakdown.csv`, and every paired test as `paired.csv`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finr1.core.files import write_atomic, write_json
 from finr1.evaluation.report import views
@@ -14,7 +14,9 @@ from finr1.evaluation.report.gather import summarise
 from finr1.evaluation.report.page import render
 from finr1.evaluation.report.samples import collect
 from finr1.evaluation.report.tables import to_csv, to_latex, to_markdown
-from finr1.run.context import Context
+
+if TYPE_CHECKING:  # what the stage loads is part of its fingerprint
+    from finr1.run.context import Context
 
 
 def run(ctx: Context) -> dict[str, Any]:

@@ -138,9 +138,8 @@ class ConvFinQA(FileSource):
         gold, meta = None, {"program": program, "answer": shown, "doubt": "", "percent": ""}
         if value is not None:
             place = f"{row.place} turn {turn}"
-            gold, meta = examine(
-                value, shown or None, program, talk.table, place, self.drop_doubtful, talk.questions[turn]
-            )
+            asked = talk.questions[turn]
+            gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful, asked)
         history = [
             line
             for question, answer in zip(talk.questions[:turn], _history(talk.answers, turn), strict=True)

@@ -92,12 +92,12 @@ class TableSource(FileSource):
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         columns = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
         places = {name: text_of(row, column) for name, column in columns.items()}
-        choices = self._choices(row)
         if not any(places.values()):
             raise RowError(row.place, f"empty {', '.join(columns.values())}")
         document = str(need(row, self.fields["document"])) if "document" in self.fields else stable_id(places)
         document = f"{self.name}/{document}"
         tags = self.rules.tags({**row.values, **places, "file": file.name})
+        choices = self._choices(row, tags.kind == AUTO)
         value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
         kind: Kind = "choice" if choices else "text"
         if tags.kind == AUTO and value is not None and not isinstance(value, list):
@@ -115,7 +115,7 @@ class TableSource(FileSource):
             meta={} if self.tolerance is None or kind != "number" else {"tolerance": self.tolerance},
         )
 
-    def _choices(self, row: SourceRow) -> dict[str, str]:
+    def _choices(self, row: SourceRow, optional: bool) -> dict[str, str]:
         given = self.fields.get("choices")
         if given is None:
             return {}
@@ -123,6 +123,8 @@ class TableSource(FileSource):
             texts = [str(need(row, column) or "").strip() for column in given]
             return {letter: text for letter, text in zip(self._letters(given), texts, strict=True) if text}
         value = need(row, given)
+        if optional and value is None:
+            return {}
         if isinstance(value, Mapping):
             return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):

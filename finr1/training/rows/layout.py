@@ -1,11 +1,9 @@
 """The layout of a packed row: where its prompts and completions are, in the form each attention kernel needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -80,7 +78,7 @@ class Layout:
         """The block mask of flex attention."""
         return block_mask(self.segments)
 
-    def to(self, device: torch.device) -> Layout:
+    def to(self, device: torch.device) -> Self:
         """The same layout with its tensors on this device."""
         return replace(self, device=device)
 

@@ -41,6 +41,21 @@ def test_contradictory_golds_are_all_taken_out_each_with_a_partner_of_another_go
     assert all(r.reason == "contradictory_gold" and gold[r.partner] != r.question.gold for r in removals)
 
 
+def test_golds_that_say_the_same_do_not_contradict_each_other() -> None:
+    for kind, golds in (
+        ("number", ("12.5%", "0.125", "1/8")),
+        ("number", ("1,200,000", "1.2 million")),
+        ("yes_no", ("yes", "Yes.", "True")),
+        ("number", ("5:1", "5:1 ")),
+    ):
+        rows = [question(f"q{' ' * n}", gold, kind=kind) for n, gold in enumerate(golds)]
+        kept, removals = drop_duplicates(rows)
+        assert kept == rows[:1] and {removal.reason for removal in removals} == {"duplicate"}, golds
+    for first, second in (("12.5%", "12.4%"), ("12", "12.4"), ("5:1", "5:2")):
+        rows = [question("q", first, kind="number"), question("q ", second, kind="number")]
+        assert drop_duplicates(rows)[0] == [], (first, second)
+
+
 def test_decontaminate_goes_by_wording_and_by_document_across_sources() -> None:
     held = question("Asked?", split="test", document_id="AAA/2009/page_1.pdf")
     same_words = question("asked?", document_id="BBB/2009/page_2.pdf", source="convfinqa")

@@ -88,6 +88,12 @@ def test_the_default_prompt_puts_rules_first_and_shows_no_question(text: Questio
         ("\\boxed{0}", 0.0),
         ("It is \\boxed{0}? No: \\boxed{1}.", 1.0),  # the last box counts
         ("\\boxed{1} and then \\boxed{0}", 0.0),
+        ("\\boxed{1}或\\boxed{0}", None),  # a hedge
+        ("\\boxed{0}, \\boxed{1}", None),
+        ("\\boxed{1} or \\boxed{1}", 1.0),
+        ("\\boxed{1}\n\nOn second thought: \\boxed{0}", 0.0),
+        ("not \\boxed{1}", None),
+        ("-\\boxed{1}", None),
         ("\\boxed{1} and then \\boxed{0.5}", None),
         ("\\boxed{1} and then \\boxed{", None),
         ("\\boxed{}", None),

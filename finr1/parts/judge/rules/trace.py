@@ -8,8 +8,8 @@ from collections.abc import Set
 from functools import cached_property, lru_cache
 
 from finr1.answer.boxes import final_answer
+from finr1.answer.candidates import candidates
 from finr1.answer.choices import normalise
-from finr1.answer.grade_number import candidates
 from finr1.answer.number import read_numbers, unit_factor
 from finr1.answer.units import Number
 from finr1.core.prompt import clauses, parts_of, sentence_that_asks
