@@ -14,9 +14,18 @@ from typing import Any, BinaryIO
 from finr1.core.errors import DataError
 
 
+def encodable(text: str) -> str:
+    """Replace lone surrogates by `?`: escapes in JSON, and so models, may give them, and UTF-8 cannot encode them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
 def canonical(value: object) -> str:
-    """Serialise to JSON with sorted keys: equal values give equal text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    """Serialise to JSON with sorted keys: equal values give equal text, which UTF-8 can encode."""
+    return encodable(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str))
 
 
 def digest(value: object) -> str:
@@ -87,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(encodable(text).encode())
 
 
 def write_json(path: Path, value: object) -> None:
