@@ -1,7 +1,5 @@
 """Splits a command line into overrides and Hydra's options; a wrong option is an error of one line."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import NoReturn

@@ -5,8 +5,6 @@ its inputs' fingerprints and of the source files it imports. A folder started wi
 is *resumed*; one with another fingerprint is moved to `.old/`, and the stage starts afresh.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from finr1.core.errors import DataError
 from finr1.core.files import canonical, digest, read_json, write_atomic, write_json
 
 MANIFEST = "manifest.json"
@@ -80,6 +79,23 @@ def is_done(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def check_rows_whole(folder: Path) -> None:
+    """Raise DataError for a JSONL file of this folder that has lost rows since it was written.
+
+    A finished stage's manifest has the size of each file; in any other folder the last line must be complete.
+    """
+    sizes = read_json(folder / MANIFEST).get("files", {}) if is_done(folder) else {}
+    remedy = f"restore it, or delete {folder} and run its stage again"
+    for name, size in sizes.items():
+        now = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if name.endswith(".jsonl") and now != size:
+            raise DataError(folder / name, f"{now:,} bytes, but {size:,} when its stage finished", remedy)
+    for path in folder.glob("*.jsonl") if not sizes else ():
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+                raise DataError(path, "its last line does not end", "complete or delete that line")
+
+
 def begin(folder: Path, key: StageKey) -> tuple[State, str]:
     """Prepare the folder; returns its state and, if an older one was moved to `.old/`, what has changed."""
     state = state_of(folder, key)
@@ -91,6 +107,19 @@ def begin(folder: Path, key: StageKey) -> tuple[State, str]:
             _set_aside(folder)
         write_json(folder / BEGUN, {**key.to_json(), "began": time.time()})
     return state, changed
+
+
+def reopen(folder: Path) -> None:
+    """Make a done stage one to resume; its result gets another name, so that what was made of it is stale."""
+    manifest = read_json(folder / MANIFEST)
+    write_json(folder / BEGUN, {**manifest, "reopened": manifest.get("reopened", 0) + 1})
+    (folder / MANIFEST).unlink()
+
+
+def result_of(folder: Path) -> str:
+    """Name the result of a done stage: its fingerprint, and how often it was reopened."""
+    manifest = read_json(folder / MANIFEST)
+    return ".".join(str(manifest[key]) for key in ("fingerprint", "reopened") if key in manifest)
 
 
 def _set_aside(folder: Path) -> None:
@@ -111,9 +140,10 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, 
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".") and path.name != BEGUN
     }
+    begun = read_json(folder / BEGUN)
     body = {
         **key.to_json(),
-        "began": read_json(folder / BEGUN)["began"],
+        **{name: begun[name] for name in ("began", "reopened") if name in begun},
         "seconds": cost.seconds,
         "memory_gib": cost.memory_gib,
         "counts": counts,

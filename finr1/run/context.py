@@ -1,29 +1,24 @@
 """The context that every stage receives: settings, its folder and input folders, engines, tracker, progress bar."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
-from finr1.core.files import read_json
-from finr1.core.jsonl import take_rows
+from finr1.core.jsonl import read_jsonl
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import BEGUN
 from finr1.core.tracking import Tracker
 from finr1.core.types import Question
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.cached import CachedEngine
+from finr1.parts.engine.ledger import Ledger
 from finr1.parts.engine.roles import Engines, in_process
 from finr1.parts.judge.base import AsksModel
+from finr1.parts.model.folder import resolve
 from finr1.run.progress import Bar, console
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 @dataclass
@@ -39,6 +34,7 @@ class Context:
     engines: Engines
     notes: list[str] = field(default_factory=list)  # printed, and kept in the manifest for the report
     ranks: Ranks = ALONE  # the ranks that run this stage
+    shared: Path | None = None  # the first rank's folder, where `folder` is a temporary one
     _judge: CachedEngine | None = None
 
     def parts(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -59,13 +55,11 @@ class Context:
             if in_process(self.engines.node("judge")) and self.stage == "grpo":
                 why = "the in-process engine samples from the policy, whose weights change"
                 raise ConfigError("engine.judge", "vllm", why, "serve the judge, and choose engine@engine.judge=http")
-            begun = self.folder / BEGUN
-            began = read_json(begun)["began"] if begun.exists() else ""
             self._judge = self.engines.cached(
                 "judge",
                 self._start_judge,
                 Path(self.cfg.paths.judge_cache) if self.cfg.paths.judge_cache else None,
-                payer=f"{self.run_dir.name}/{self.stage}/{began}",
+                ledger=self.ledger("judge"),
                 stop_after=self.cfg.judge.stop_after_failed_calls,
             )
         return self._judge
@@ -73,30 +67,31 @@ class Context:
     def _start_judge(self) -> Engine:
         engine = self.engines.get("judge")
         if isinstance(engine, PolicyEngine):
-            from finr1.parts.model.folder import resolve
-
             engine.load_folder(resolve(self.cfg.model))
         return engine
 
     @property
     def judge_fails(self) -> bool:
         """Whether the latest call of the judge's engine failed."""
-        return self._judge is not None and self._judge.consecutive_failures > 0
+        return self._judge is not None and self._judge.fails
+
+    def ledger(self, role: str) -> Ledger:
+        """The calls of this stage to a role's engine over all attempts and ranks, kept in the stage's folder."""
+        return Ledger((self.shared or self.folder) / f"calls.{role}.jsonl")
 
     def count_judge(self) -> dict[str, int]:
         """Calls and tokens of the judge's engine over all attempts at this stage; empty if no judge asks a model."""
         if self._judge is None:
             return {}
-        account = self._judge.account
+        account = self.ledger("judge").account
         if account.failed:
             self.note(f"{account.failed} of {account.asked} judge calls failed: their verdicts are undecided")
         counts = {"judge_asked": account.asked, "judge_failed": account.failed}
-        paid = (account.prompt_tokens, account.completion_tokens)
-        return counts | ({"paid_prompt_tokens": paid[0], "paid_completion_tokens": paid[1]} if any(paid) else {})
+        return counts | account.counts
 
     def questions(self) -> dict[str, Question]:
         """The run's questions by id, in file order; DataError names the line of a row that lacks a field."""
-        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        rows = read_jsonl(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
         return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:
@@ -104,8 +99,5 @@ class Context:
         self.notes.append(text)
         console.print(f"  {self.stage}: {text}")
 
-    @contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; a plain line every 30 seconds elsewhere."""
-        with Bar(f"{self.stage}: {what}", total, done) as bar:
-            yield bar
+    def progress(self, what: str, total: int, done: int = 0) -> Bar:
+        return Bar(f"{self.stage}: {what}", total, done)

@@ -4,21 +4,19 @@ The first rank does what a run of one process does: it holds the lock, writes th
 do not train. The other ranks join the stages that train, and write to a temporary folder.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
 from finr1.core.build import build_all
 from finr1.core.clock import Clock
-from finr1.core.files import read_json, write_atomic, write_json
+from finr1.core.files import read_json, write_atomic
 from finr1.core.lock import RunLock
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import BEGUN, MANIFEST, Spent, begin, finish
+from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish, reopen
 from finr1.core.tracking import Tracker
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.roles import Engines
@@ -26,16 +24,13 @@ from finr1.run.context import Context
 from finr1.run.fingerprints import key_of, versions
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, Stage, chosen, function_of, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Train(NamedTuple):
     """Message of the first rank: join this stage."""
 
     stage: str
-    began: float  # unix seconds; identifies the attempt that judge replies are charged to
 
 
 class StartEngine(NamedTuple):
@@ -105,6 +100,9 @@ class _Run:
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
         state, changed = begin(folder, key)
+        if state == "done" and stage.reopens(self.cfg, read_json(folder / MANIFEST)["counts"]):
+            reopen(folder)
+            state = "resume"
         if state == "done":
             manifest = read_json(folder / MANIFEST)
             console.print(f"[dim]{stage.name:<10} done before ({manifest['seconds']:.1f} s)[/]", soft_wrap=True)
@@ -112,11 +110,13 @@ class _Run:
         why = "resumes" if state == "resume" else f"runs again, changed: {changed}" if changed else ""
         console.print(f"[bold]{stage.name:<10}[/] {why}".rstrip(), soft_wrap=True)
         inputs = {name: entry.folder for name, entry in inputs_of(stage, self.cfg, self.run_dir).items()}
+        for entry in inputs.values():
+            check_rows_whole(entry)
         self._on_all_ranks = self.ranks.world > 1 and stage.trains
         ranks = self.ranks if self._on_all_ranks else ALONE
         context = Context(self.cfg, self.run_dir, stage.name, folder, inputs, self.tracker, self.engines, ranks=ranks)
         if self._on_all_ranks:
-            ranks.broadcast(Train(stage.name, read_json(folder / BEGUN)["began"]))
+            ranks.broadcast(Train(stage.name))
         with Clock(folder) as clock:
             counts = function_of(stage)(context)
             spent = clock.spent
@@ -146,9 +146,10 @@ def follow(cfg: RootConfig, ranks: Ranks) -> None:
 def _train(cfg: RootConfig, run_dir: Path, message: Train, scratch: Path, engines: Engines, ranks: Ranks) -> None:
     stage = STAGES[message.stage]
     inputs = {name: entry.folder for name, entry in inputs_of(stage, cfg, run_dir).items()}
-    write_json(scratch / BEGUN, {"began": message.began})
     tracker = Tracker(scratch)
     try:
-        function_of(stage)(Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks))
+        shared = run_dir / stage.folder
+        context = Context(cfg, run_dir, stage.name, scratch, inputs, tracker, engines, ranks=ranks, shared=shared)
+        function_of(stage)(context)
     finally:
         tracker.close()

@@ -117,8 +117,8 @@ def grpo(args: Any, folder: Path) -> dict[str, Any]:
     from finr1.settings.sampling import Sampling
     from finr1.training.grpo.canary import Canary
     from finr1.training.grpo.questions import Plan
+    from finr1.training.grpo.record import Services
     from finr1.training.grpo.sampler import Sampler
-    from finr1.training.grpo.services import Services
     from finr1.training.grpo.step import GrpoModule, Inference
 
     questions = [Question.from_json(row["question"]) for row in read_jsonl(Path(args.rows))]

@@ -1,7 +1,8 @@
 """Stage `distil`: generate traces with the teacher, each written to `2_traces/traces.jsonl` at once.
 
-A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`), unless every
-recent call failed: then the stage stops, and a resumed run repeats those calls. A streaming engine receives all
+A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`, asked again with
+`distil.retry_failed`), unless every recent call failed: then the stage stops, and a resumed run repeats those calls. A
+streaming engine receives all
 questions at once and answers in any order; the file is sorted by question at the end, so that it is deterministic.
 """
 
@@ -10,24 +11,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import asdict, replace
-from threading import Lock
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.tags import parse
-from finr1.core.errors import DataError, Finr1Error
+from finr1.answer.tags import parse, split_thinking
+from finr1.core.errors import DataError
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, each_row, sort_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl, write_jsonl
 from finr1.core.prompt import chat, load, text_hash
 from finr1.core.types import Completion, Message, Question, Trace
-from finr1.parts.engine.base import Engine, PolicyEngine, Request, StreamEngine
+from finr1.parts.engine.asker import Asker
+from finr1.parts.engine.base import PolicyEngine, Request, StreamEngine
 from finr1.settings.sampling import Sampling
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from finr1.run.context import Context
-    from finr1.run.progress import Bar
 
 
 class Ask(NamedTuple):
@@ -43,7 +44,7 @@ class Tally:
     def __init__(self) -> None:
         self.samples: dict[str, set[int]] = defaultdict(set)  # sample numbers by question
         self.traces = self.failed = self.truncated = self.tokens = 0
-        self.paid = (0, 0)  # prompt and completion tokens charged by a server
+        self.error = ""  # of the first failed call
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row."""
@@ -51,16 +52,15 @@ class Tally:
         self.samples[trace.question_id].add(trace.sample)
         self.traces += 1
         self.failed += trace.finish_reason == "error"
+        self.error = self.error or trace.error
         self.truncated += trace.finish_reason == "length"
         self.tokens += trace.n_tokens
-        prompt, completion = trace.meta.get("paid", (0, 0))
-        self.paid = (self.paid[0] + prompt, self.paid[1] + completion)
 
 
 def tally_of(path: Path, known: Container[str]) -> Tally:
     """Count the rows of an earlier attempt; DataError for a row whose question is not `known`."""
     tally = Tally()
-    for number, row in enumerate(each_row(path, Trace.needed()) if path.exists() else (), 1):
+    for number, row in enumerate(read_jsonl(path, Trace.needed()) if path.exists() else (), 1):
         if row["question_id"] not in known:
             why = f"line {number} has an unknown question {row['question_id']}"
             raise DataError(path, why, "delete that line, or start a new run with name=<other>")
@@ -73,19 +73,12 @@ def run(ctx: Context) -> dict[str, Any]:
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
     questions = list(ctx.questions().values())
     position = {question.id: number for number, question in enumerate(questions)}
+    if cfg.retry_failed and path.exists():
+        write_jsonl(path, (row for row in read_jsonl(path, Trace.needed()) if row.get("finish_reason") != "error"))
     before = tally_of(path, position)
     asks = missing(questions, before.samples, cfg.sampling.n)
-    with JsonlWriter(path) as writer, ctx.progress("questions", len(questions), len(questions) - len(asks)) as bar:
-        if asks:
-            engine = ctx.engines.get("teacher")
-            if isinstance(engine, PolicyEngine):  # the run's own model is the teacher, with its original weights
-                from finr1.parts.model.folder import resolve
-
-                engine.load_folder(resolve(ctx.cfg.model))
-            if isinstance(engine, StreamEngine):
-                engine.spent.prompt_tokens += before.paid[0]
-                engine.spent.completion_tokens += before.paid[1]
-            _Generation(ctx, engine, writer, bar, any_before=before.traces > before.failed).run(asks)
+    if asks:
+        _generate(ctx, asks, path, len(questions), worked=before.traces > before.failed)
     tally = Tally()
 
     def in_order(row: dict[str, Any]) -> tuple[int, int]:
@@ -94,15 +87,60 @@ def run(ctx: Context) -> dict[str, Any]:
 
     sort_jsonl(path, in_order)
     ctx.tracker.log("distil", {"traces": tally.traces}, step=0)
-    paid = {"paid_prompt_tokens": tally.paid[0], "paid_completion_tokens": tally.paid[1]} if any(tally.paid) else {}
+    if tally.failed:
+        ctx.note(
+            f"{tally.failed:,} of {tally.traces:,} answers failed, the first with `{tally.error}`; "
+            "the same command with distil.retry_failed=true asks for them again"
+        )
     return {
         "traces": tally.traces,
         "failed": tally.failed,
         "truncated": tally.truncated,
         "tokens": tally.tokens,
         "questions": len(tally.samples),
-        **paid,
+        **ctx.ledger("teacher").account.counts,
     }
+
+
+def _generate(ctx: Context, asks: Sequence[Ask], path: Path, total: int, worked: bool) -> None:
+    """Generate the missing samples, each written when it arrives; `worked`: in an earlier attempt a call succeeded."""
+    cfg, system = ctx.cfg.distil, ctx.cfg.prompt.teacher_system
+    engine = ctx.engines.get("teacher")
+    if isinstance(engine, PolicyEngine):  # the run's own model is the teacher, with its original weights
+        from finr1.parts.model.folder import resolve
+
+        engine.load_folder(resolve(ctx.cfg.model))
+    asker = Asker("teacher", engine, ctx.ledger("teacher"), cfg.stop_after_failed_calls, cfg.chunk, worked)
+    by_count: dict[int, list[Ask]] = defaultdict(list)  # a killed run may lack some samples of one question
+    for ask in asks:
+        by_count[len(ask.samples)].append(ask)
+    prompt_hash: dict[str, str] = {}  # of the questions in flight
+    tokens, began = 0, monotonic()
+
+    def request(ask: Ask) -> Request:
+        messages = messages_of(ask.question, system, cfg.boxed)
+        prompt_hash[ask.question.id] = digest([text_hash(system), messages])
+        return Request(messages, ask.question)
+
+    with JsonlWriter(path) as writer, ctx.progress("questions", total, total - len(asks)) as bar:
+
+        def keep(batch: Sequence[Ask], index: int, completions: Sequence[Completion]) -> None:
+            nonlocal tokens
+            ask = batch[index]
+            hashed = prompt_hash.pop(ask.question.id)
+            traces = [
+                to_trace(ask.question, sample, completion, engine.name, cfg.sampling, hashed)
+                for sample, completion in zip(ask.samples, completions, strict=True)
+            ]
+            writer.write(*(trace.to_json() for trace in traces))
+            tokens += sum(trace.n_tokens for trace in traces)
+            money = engine.money if isinstance(engine, StreamEngine) else 0.0
+            text = f"{tokens} tokens, {tokens / max(monotonic() - began, 1e-9):.0f}/s"
+            bar.advance(text=f"{text}, cost {money:.2f}" if money else text)
+
+        for count, batch in sorted(by_count.items(), reverse=True):
+            asker.ask(map(request, batch), replace(cfg.sampling, n=count), partial(keep, batch))
+        asker.finish()
 
 
 def missing(questions: Sequence[Question], done: Mapping[str, Collection[int]], n: int) -> list[Ask]:
@@ -124,114 +162,12 @@ def messages_of(question: Question, system: str | None, boxed: bool) -> list[Mes
 def split_text(completion: Completion) -> tuple[str, str]:
     """Split a teacher's completion into its reasoning and its final answer.
 
-    Handles reasoning in a separate field, this run's tags, a missing opening tag (DeepSeek-R1's template writes it into
-    the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
+    Handles reasoning in a separate field or twice, this run's tags, a missing opening tag (DeepSeek-R1's template
+    writes it into the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
     """
-    if completion.reasoning is not None:
-        answer = parse(completion.text).answer
-        return completion.reasoning.strip(), (completion.text if answer is None else answer).strip()
-    head, closed, rest = completion.text.partition("</think>")
-    if closed:
-        answer = parse(rest).answer
-        return head.strip().removeprefix("<think>").strip(), (rest if answer is None else answer).strip()
-    if "<think>" in head:
-        return head.strip().removeprefix("<think>").strip(), ""
-    answer = parse(head).answer
-    return "", (head if answer is None else answer).strip()
-
-
-class _Generation:
-    """Sends requests to the engine and writes its completions to the file."""
-
-    def __init__(self, ctx: Context, engine: Engine, writer: JsonlWriter, bar: Bar, any_before: bool) -> None:
-        self.ctx, self.engine, self.writer, self.bar = ctx, engine, writer, bar
-        self.settings, self.system = ctx.cfg.distil, ctx.cfg.prompt.teacher_system
-        self.lock = Lock()  # an engine may report from its own threads
-        self.any_succeeded = any_before
-        self.failed: list[dict[str, Any]] = []  # rows of failed calls, not written until a call succeeds
-        self.failed_questions = 0  # consecutive
-        self.tokens = 0
-        self.began = monotonic()
-        self.prompt_hash: dict[str, str] = {}  # of the questions in flight
-
-    def run(self, asks: Sequence[Ask]) -> None:
-        """Generate all missing samples, each written when it arrives."""
-        by_count: dict[int, list[Ask]] = defaultdict(list)  # a killed run may lack some samples of one question
-        for ask in asks:
-            by_count[len(ask.samples)].append(ask)
-        for count, batch in sorted(by_count.items(), reverse=True):
-            sampling = replace(self.settings.sampling, n=count)
-            if isinstance(self.engine, StreamEngine):
-                self._stream(self.engine, batch, sampling)
-                continue
-            for start in range(0, len(batch), self.settings.chunk):
-                self._chunk(batch[start : start + self.settings.chunk], sampling)
-                self._stop_if_dead()
-        if not self.any_succeeded:
-            self._stop()
-        self.writer.write(*self.failed)
-
-    def _stream(self, engine: StreamEngine, asks: Sequence[Ask], sampling: Sampling) -> None:
-        def on_done(index: int, completions: Sequence[Completion]) -> None:
-            with self.lock:
-                self._record(asks[index], completions)
-                self._stop_if_dead()
-
-        engine.stream(map(self._request, asks), sampling, on_done)
-
-    def _chunk(self, asks: Sequence[Ask], sampling: Sampling) -> None:
-        seen: set[int] = set()
-
-        def on_done(index: int, completions: Sequence[Completion]) -> None:
-            with self.lock:
-                if index not in seen:
-                    seen.add(index)
-                    self._record(asks[index], completions)
-
-        requests = [self._request(ask) for ask in asks]
-        for index, completions in enumerate(self.engine.generate(requests, sampling, on_done)):
-            on_done(index, completions)
-
-    def _request(self, ask: Ask) -> Request:
-        messages = messages_of(ask.question, self.system, self.settings.boxed)
-        self.prompt_hash[ask.question.id] = digest([text_hash(self.system), messages])
-        return Request(messages, ask.question)
-
-    def _record(self, ask: Ask, completions: Sequence[Completion]) -> None:
-        if len(completions) != len(ask.samples):
-            raise RuntimeError(f"{self.engine.name}: {len(completions)} completions for {len(ask.samples)} samples")
-        prompt_hash = self.prompt_hash.pop(ask.question.id)
-        rows: list[dict[str, Any]] = []
-        succeeded = False
-        for sample, completion in zip(ask.samples, completions, strict=True):
-            trace = to_trace(ask.question, sample, completion, self.engine.name, self.settings.sampling, prompt_hash)
-            self.tokens += trace.n_tokens
-            succeeded = succeeded or trace.finish_reason != "error"
-            rows.append(trace.to_json())
-        if succeeded:
-            self.writer.write(*self.failed, *rows)
-            self.failed.clear()
-            self.failed_questions, self.any_succeeded = 0, True
-        else:
-            self.failed += rows
-            self.failed_questions += 1
-        self.bar.advance(text=self._progress())
-
-    def _progress(self) -> str:
-        text = f"{self.tokens} tokens, {self.tokens / max(monotonic() - self.began, 1e-9):.0f}/s"
-        money = self.engine.spent.money() if isinstance(self.engine, StreamEngine) else 0.0
-        return f"{text}, cost {money:.2f}" if money else text
-
-    def _stop_if_dead(self) -> None:
-        if 0 < self.settings.stop_after_failed_chunks * self.settings.chunk <= self.failed_questions:
-            self._stop()
-
-    def _stop(self) -> None:
-        first = self.failed[0]["error"] if self.failed else "no completion"
-        raise Finr1Error(
-            f"engine.teacher={self.engine.name}: the last {len(self.failed)} calls all failed, the first with "
-            f"`{first}`; fix the teacher and start again: those calls are repeated"
-        )
+    reasoning, reply = split_thinking(completion.text, completion.reasoning)
+    answer = parse(reply).answer
+    return reasoning, (reply if answer is None else answer).strip()
 
 
 def to_trace(

@@ -2,8 +2,8 @@
 
 The judges are those of `judge.answer` that ask a model, as a cascade: each sees what the previous ones left undecided.
 A row keeps the rules' verdicts and gets `judges`, one verdict per repeat (empty where the model was not asked), and
-`judged`, the verdict that counts. Judge answers are cached in `paths.judge_cache` per repeat, so rescoring only asks
-about new answers.
+`judged`, the verdict that counts. An abstention that the judge does not call right stays undecided. Judge answers are
+cached in `paths.judge_cache` per repeat, so rescoring only asks about new answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from finr1.core.types import Question, Verdict
 from finr1.evaluation.scores import intervals as stats
 from finr1.evaluation.scores.kappa import cohen_kappa, fleiss_kappa
 from finr1.evaluation.scores.rows import JudgeVerdict, ScoredCompletion
-from finr1.parts.engine.cached import Repeat
 from finr1.parts.judge.base import AnswerJudge, AsksModel, JudgeItem, ask_all, decided
 
 if TYPE_CHECKING:
@@ -30,10 +29,8 @@ class Judging:
 
     def __init__(self, ctx: Context) -> None:
         settings, parts = ctx.cfg.evaluate, ctx.parts(ctx.cfg.judge.answer)
-        self.judges: dict[str, AnswerJudge] = dict(parts)
-        for name, part in parts.items():
-            if not isinstance(part, AsksModel):
-                del self.judges[name]
+        asking = [name for name, part in parts.items() if isinstance(part, AsksModel)]
+        self.judges: dict[str, AnswerJudge] = {name: parts[name] for name in asking}
         if not self.judges:
             why = f"no judge of judge.answer=[{','.join(parts)}] asks a model"
             raise ConfigError("evaluate.scorer", settings.scorer, why, "choose judge@judge.answer=[answer_llm]")
@@ -43,18 +40,18 @@ class Judging:
         """Return these rows with `judges` and the `judged` fields; a failed judge call decides nothing."""
         settled = {i: verdict for i, row in enumerate(rows) if (verdict := self._by_rules(row)) is not None}
         open_rows = [i for i in range(len(rows)) if i not in settled]
-        items = [JudgeItem(questions[rows[i].question_id], "", rows[i].answer or "") for i in open_rows]
+        items = [JudgeItem(questions[rows[i].question_id], "", rows[i].said) for i in open_rows]
         verdicts_of: dict[int, list[JudgeVerdict]] = {i: [] for i in open_rows}
         for repeat in range(self.repeats):
-            for judge in self.judges.values():
-                assert isinstance(judge, AsksModel)
-                judge.ask_through(Repeat(self.ctx.judge, repeat))
+            self.ctx.judge.repeat = repeat
             for i, verdicts in zip(open_rows, ask_all(self.judges, items), strict=True):
                 verdict, name = decided(verdicts)
                 verdicts_of[i].append(JudgeVerdict(verdict.value, verdict.why, name))
         out = []
         for i, row in enumerate(rows):
             by, verdict = ("rules", settled[i]) if i in settled else ("llm", majority(verdicts_of[i]))
+            if row.abstains and verdict.value == 0:
+                verdict = Verdict(None, why=row.strict_why)
             judges = verdicts_of.get(i, [])
             out.append(replace(row, judges=judges, judged=verdict.value, judged_why=verdict.why, judged_by=by))
         return out

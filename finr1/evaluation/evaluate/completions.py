@@ -12,15 +12,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from finr1.core.errors import ConfigError, Finr1Error
+from finr1.core.errors import ConfigError
 from finr1.core.files import digest, hash_files, read_json, tree_hash, write_json
-from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
+from finr1.core.jsonl import JsonlWriter, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.stage_folder import MANIFEST
-from finr1.core.types import Question
-from finr1.evaluation.scores.rows import ScoredCompletion, by_question, read_rows, regrade, score
-from finr1.parts.engine.base import Engine, StreamEngine
+from finr1.core.types import Completion, Question
+from finr1.evaluation.scores.rows import (
+    ScoredCompletion,
+    by_question,
+    grade_all,
+    read_rows,
+    regrade,
+    requests_of,
+)
+from finr1.parts.engine.asker import Asker
 from finr1.parts.engine.roles import RUN_MODELS, identity, is_role
+from finr1.parts.model.folder import resolve
 from finr1.run.fingerprints import source_files, targets
 from finr1.settings.sampling import Sampling
 
@@ -29,7 +37,6 @@ if TYPE_CHECKING:
     from finr1.run.progress import Bar
 
 Rows = list[ScoredCompletion]
-STOP_AFTER = 64  # consecutive failed questions after which a server counts as down
 
 
 class Cell(NamedTuple):
@@ -123,7 +130,7 @@ class PreviousCompletions:
             for file, key in read_json(old).items():
                 self._files_of.setdefault(key, []).append(old.parent / file)
 
-    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, boxed: bool) -> Rows:
+    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, reading: str) -> Rows:
         """Return the cached completions of these questions, `n` each, graded by the current rules."""
         if not wanted:
             return []
@@ -134,71 +141,29 @@ class PreviousCompletions:
                     cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:
-            again += [regrade(question, row, boxed) for row in cached.get(chat_key(question, system), ())]
+            again += [regrade(question, row, reading) for row in cached.get(chat_key(question, system), ())]
         return again
 
 
-class Asker:
-    """Generates the completions of one cell and writes them as they arrive."""
+def generate(ctx: Context, cell: Cell, model: Model, missing: Sequence[Question], rows: Rows, bar: Bar) -> None:
+    """Generate the completions of one cell; append to `rows` and to the file as each question is finished.
 
-    def __init__(self, ctx: Context, cell: Cell, model: Model, bar: Bar) -> None:
-        self.ctx, self.cell, self.model, self.bar = ctx, cell, model, bar
-        self.held: Rows = []  # failed calls of a server, written once a later call succeeds
-        self.failed_in_row, self.worked = 0, False
+    A failed call is an undecided row. Finr1Error when a server never answers, or stops answering.
+    """
+    settings, requests = ctx.cfg.evaluate, requests_of(missing, ctx.cfg.prompt.system)
+    if model.role == "policy":
+        policy = ctx.engines.policy()
+        policy.load_folder(model.folder or resolve(ctx.cfg.model))
+        asker = Asker("policy", policy, stop_after=0, worked=True)
+    else:
+        asker = Asker(model.role, ctx.engines.get(model.role), ctx.ledger(model.role), worked=bool(rows))
+    with JsonlWriter(ctx.folder / cell.file) as writer:
 
-    def ask(self, missing: Sequence[Question], rows: Rows, base: Path | None) -> None:
-        """Generate all at once; append to `rows` and to the file as each question is finished.
+        def keep(index: int, completions: Sequence[Completion]) -> None:
+            graded = grade_all(requests[index], completions, settings.reading)
+            writer.write(*(row.to_json() for row in graded))
+            rows.extend(graded)
+            bar.advance(1, " ".join(cell))
 
-        A failed call is an undecided row. Finr1Error when a server never answers, or stops answering.
-        """
-        settings = self.ctx.cfg.evaluate
-        engine, self.worked = self._engine(base), bool(rows)
-        if isinstance(engine, StreamEngine):  # a spend ceiling includes earlier attempts
-            paid = _paid(self.ctx.folder, self.model.role)
-            engine.spent.prompt_tokens = max(engine.spent.prompt_tokens, paid[0])
-            engine.spent.completion_tokens = max(engine.spent.completion_tokens, paid[1])
-        with JsonlWriter(self.ctx.folder / self.cell.file) as writer:
-
-            def keep(graded: Rows) -> None:
-                self.held += graded
-                failed = self.model.role != "policy" and all(row.failed for row in graded)
-                self.failed_in_row = self.failed_in_row + 1 if failed else 0
-                self.worked = self.worked or not failed
-                if self.failed_in_row >= STOP_AFTER:
-                    self._stop()
-                if not failed:
-                    self._write(writer, rows)
-                self.bar.advance(1, " ".join(self.cell))
-
-            sampling = settings.modes(self.cell.model)[self.cell.mode]
-            score(engine, missing, self.ctx.cfg.prompt.system, sampling, keep, settings.box_anywhere)
-            if not self.worked:
-                self._stop()
-            self._write(writer, rows)
-
-    def _write(self, writer: JsonlWriter, rows: Rows) -> None:
-        writer.write(*(row.to_json() for row in self.held))
-        rows.extend(self.held)
-        self.held.clear()
-
-    def _engine(self, base: Path | None) -> Engine:
-        if self.model.role != "policy":
-            return self.ctx.engines.get(self.model.role)
-        policy = self.ctx.engines.policy()
-        folder = self.model.folder or base
-        assert folder is not None
-        policy.load_folder(folder)
-        return policy
-
-    def _stop(self) -> None:
-        first = self.held[0].error
-        raise Finr1Error(
-            f"engine.{self.model.role}={self.cell.model}: {self.failed_in_row} questions in a row failed, the last "
-            f"with `{self.held[-1].error}`, the first with `{first}`; fix it and run the same command to continue"
-        )
-
-
-def _paid(folder: Path, role: str) -> tuple[int, int]:
-    """Sum the prompt and completion tokens charged for a role's completions so far."""
-    paid = [row["paid"] for path in folder.glob(f"*/{role}.*.jsonl") for row in read_jsonl(path) if row.get("paid")]
-    return sum(p for p, _ in paid), sum(c for _, c in paid)
+        asker.ask(requests, settings.modes(cell.model)[cell.mode], keep)
+        asker.finish()

@@ -7,10 +7,10 @@ A failed request is returned as a completion with `finish_reason="error"`; it ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from finr1.core.types import Completion, Message, Question
+from finr1.parts.engine.ledger import Ledger
 from finr1.settings.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -56,27 +56,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass
-class Spend:
-    """Tokens charged, and their prices per million tokens."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    price_in: float = 0.0
-    price_out: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def money(self, prompt_tokens: int | None = None, completion_tokens: int | None = None) -> float:
-        """Return the cost of this many tokens; by default of the tokens charged."""
-        prompt = self.prompt_tokens if prompt_tokens is None else prompt_tokens
-        completion = self.completion_tokens if completion_tokens is None else completion_tokens
-        return (prompt * self.price_in + completion * self.price_out) / 1e6
-
-
 @runtime_checkable
 class StreamEngine(Engine, Protocol):
     """An engine that draws requests from an iterable, limits those in flight, and counts the cost.
@@ -84,9 +63,11 @@ class StreamEngine(Engine, Protocol):
     The first completion of a request holds its cost: `meta["paid"] = [prompt, completion]` tokens.
     """
 
+    ledger: Ledger  # where its calls are charged: a stage sets its own, which has the cost of earlier attempts
+
     @property
-    def spent(self) -> Spend:
-        """The cost so far; a resumed stage adds the cost of its earlier attempts."""
+    def money(self) -> float:
+        """The cost in the ledger at this engine's prices."""
         ...
 
     def stream(self, requests: Iterable[Request], sampling: Sampling, on_done: OnDone) -> None:

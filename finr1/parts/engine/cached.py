@@ -12,14 +12,17 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from finr1.core.errors import ConfigError, Finr1Error
+from finr1.core.errors import ConfigError
 from finr1.core.files import canonical, digest
 from finr1.core.types import Completion, Message
-from finr1.parts.engine.base import Engine, OnDone, Request, StreamEngine
+from finr1.parts.engine.asker import STOP_AFTER, Asker
+from finr1.parts.engine.base import Engine, OnDone, Request
+from finr1.parts.engine.ledger import Ledger
 from finr1.settings.sampling import Sampling
 
 SETTING = "paths.judge_cache"
@@ -32,10 +35,6 @@ _TABLES = """
         prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
         PRIMARY KEY (prompt, model, settings)
     ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS accounts (
-        payer TEXT PRIMARY KEY, asked INTEGER NOT NULL, failed INTEGER NOT NULL,
-        prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
-    ) WITHOUT ROWID;
 """
 
 
@@ -45,15 +44,6 @@ class Key(NamedTuple):
     prompt: str
     model: str
     settings: str
-
-
-class Account(NamedTuple):
-    """A payer's calls, how many of them failed, and the tokens charged for all."""
-
-    asked: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class AnswerCache:
@@ -108,34 +98,17 @@ class AnswerCache:
         row = self._db.execute(query, key).fetchone()
         return Completion(*row) if row else None
 
-    def put(self, key: Key, completion: Completion, payer: str = "") -> Completion:
-        """Store a completion and charge the payer; returns the stored completion: the first of a key wins.
-
-        A failed call is charged but not stored, and returned as it is.
-        """
-        prompt_tokens, completion_tokens = completion.meta.get("paid", (0, 0))
-        failed = completion.finish_reason == "error"
+    def put(self, key: Key, completion: Completion) -> Completion:
+        """Store a completion; returns the stored one: the first of a key wins. A failed call is not stored."""
+        if completion.finish_reason == "error":
+            return completion
+        paid = completion.meta.get("paid", (0, 0))
         with self._lock, self._writing():
-            if not failed:
-                self._db.execute(
-                    "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (*key, _encodable(completion.text), completion.finish_reason, prompt_tokens, completion_tokens),
-                )
             self._db.execute(
-                "INSERT INTO accounts VALUES (?, 1, ?, ?, ?) ON CONFLICT (payer) DO UPDATE SET "
-                "asked = asked + 1, failed = failed + excluded.failed, "
-                "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-                "completion_tokens = completion_tokens + excluded.completion_tokens",
-                (payer, failed, prompt_tokens, completion_tokens),
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, _encodable(completion.text), completion.finish_reason, *paid),
             )
-            stored = None if failed else self._get(key)
-        return stored or completion
-
-    def account(self, payer: str) -> Account:
-        """Return this payer's calls and their cost, over all processes."""
-        query = "SELECT asked, failed, prompt_tokens, completion_tokens FROM accounts WHERE payer = ?"
-        with self._lock:
-            return Account(*(self._db.execute(query, (payer,)).fetchone() or ()))
+            return self._get(key) or completion
 
     def __len__(self) -> int:
         with self._lock:
@@ -167,9 +140,7 @@ class CachedEngine:
     Args:
         start: builds the other engine, when first needed.
         deciding: those settings of the other engine that change its completions.
-        payer: whose earlier cost counts towards the engine's spend ceiling.
-        stop_after: Finr1Error after so many consecutive failed calls (0: never), as all verdicts of a dead judge would
-            be undecided.
+        ledger, stop_after: as in `Asker`; all verdicts of a dead judge would be undecided.
     """
 
     def __init__(
@@ -177,26 +148,21 @@ class CachedEngine:
         start: Callable[[], Engine],
         deciding: Mapping[str, Any],
         cache: AnswerCache,
-        payer: str = "",
-        stop_after: int = 0,
+        ledger: Ledger | None = None,
+        stop_after: int = STOP_AFTER,
     ) -> None:
-        self.name, self._deciding = _model_name(deciding), digest(deciding)
-        self.cache, self.payer, self.stop_after = cache, payer, stop_after
-        self._start, self._lock = start, Lock()
-        self._engine: Engine | None = None
-        self.consecutive_failures = 0
+        self.name, self._deciding, self.cache = _model_name(deciding), digest(deciding), cache
+        self._start, self._ledger, self._stop_after = start, ledger, stop_after
+        self.repeat = 0  # each number has its own completions in the cache, to sample a judge several times
 
     def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None, repeat: int = 0
+        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """Complete every request, in order, from the cache or by the engine.
-
-        Each number of `repeat` has its own completions in the cache, to sample a judge several times.
-        """
+        """Complete every request, in order, from the cache or by the engine."""
         if sampling.n != 1:
             raise ValueError(f"the cache keeps one completion per request, not {sampling.n}")
         results: list[list[Completion]] = [[] for _ in requests]
-        settings = digest([self._deciding, asdict(sampling), *([{"repeat": repeat}] if repeat else [])])
+        settings = digest([self._deciding, asdict(sampling), *([{"repeat": self.repeat}] if self.repeat else [])])
         indices: dict[Key, list[int]] = {}  # equal requests share a key
         for index, request in enumerate(requests):
             indices.setdefault(Key(prompt_hash(request.messages), self.name, settings), []).append(index)
@@ -215,70 +181,27 @@ class CachedEngine:
             else:
                 report(key, cached)
         if missing:
-            self._complete(missing, [requests[indices[key][0]] for key in missing], sampling, report)
+
+            def store(number: int, completions: Sequence[Completion]) -> None:
+                report(missing[number], self.cache.put(missing[number], completions[0]))
+
+            self.asker.ask([requests[indices[key][0]] for key in missing], sampling, store)
+            self.asker.flush()
         return results
 
-    def _complete(
-        self, keys: Sequence[Key], requests: Sequence[Request], sampling: Sampling, report: Callable[..., None]
-    ) -> None:
-        done: set[int] = set()
-
-        def store(number: int, completions: Sequence[Completion]) -> None:
-            with self._lock:  # an engine may report from its own threads
-                if number in done:
-                    return
-                done.add(number)
-                completion = self.cache.put(keys[number], completions[0], self.payer)
-                failed = completion.finish_reason == "error"
-                self.consecutive_failures = self.consecutive_failures + 1 if failed else 0
-                report(keys[number], completion)
-                if 0 < self.stop_after <= self.consecutive_failures:
-                    self._stop(completion.error)
-
-        for number, completions in enumerate(self.engine.generate(requests, sampling, store)):
-            store(number, completions)
+    @cached_property
+    def asker(self) -> Asker:
+        """Asks the engine behind the cache, which is built when first needed."""
+        return Asker("judge", self._start(), self._ledger, self._stop_after)
 
     @property
-    def engine(self) -> Engine:
-        """The engine behind the cache, built when first needed."""
-        if self._engine is None:
-            self._engine = self._start()
-            if isinstance(self._engine, StreamEngine):
-                before = self.account
-                self._engine.spent.prompt_tokens += before.prompt_tokens
-                self._engine.spent.completion_tokens += before.completion_tokens
-        return self._engine
-
-    @property
-    def account(self) -> Account:
-        """The payer's calls and their cost, including earlier attempts."""
-        return self.cache.account(self.payer)
-
-    def _stop(self, error: str) -> None:
-        raise Finr1Error(
-            f"engine.judge={self.name}: the last {self.consecutive_failures} calls all failed, the last with "
-            f"`{error}`; fix the judge and start again: those calls are repeated"
-        )
+    def fails(self) -> bool:
+        """Whether the latest call failed."""
+        return "asker" in vars(self) and self.asker.failures > 0
 
     def close(self) -> None:
         """Close the cache, but not the engine, which `Engines` closes."""
         self.cache.close()
-
-
-class Repeat:
-    """A cached engine whose completions are stored separately from those of other repeats."""
-
-    def __init__(self, engine: CachedEngine, number: int) -> None:
-        self.name, self._cached, self.number = engine.name, engine, number
-
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
-    ) -> list[list[Completion]]:
-        """See `CachedEngine.generate`."""
-        return self._cached.generate(requests, sampling, on_done, self.number)
-
-    def close(self) -> None:
-        """Do nothing: the cached engine is closed by its owner."""
 
 
 def _model_name(deciding: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """The training batch of a GRPO step: groups packed into rows, with the advantage of every completion."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,11 +29,9 @@ class Batch(NamedTuple):
         return int(self.lengths_C.sum())
 
     def normaliser(self, rows: list[list[RowGroup]], kind: str) -> Count:
-        """Return the normaliser of the loss of one optimiser step (these rows).
+        """The normaliser of the loss of one of the `updates`.
 
-        Args:
-            rows: one of `updates`.
-            kind: `entering` counts what is in the loss, `all` every completion except masked ones (as TRL).
+        `entering` counts what is in the loss, `all` every completion except masked ones (as TRL).
         """
         n = len(self.updates)
         if kind == "all":

@@ -6,8 +6,6 @@ weights; recomputation does not count (PaLM, arXiv 2204.02311 App. B). The peak 
 measured on this machine in the dtype and with the threads of the step.
 """
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Sequence
@@ -38,7 +36,6 @@ class Work(NamedTuple):
 
 
 def work_of(rows: Sequence[Sequence[RowGroup]], single: bool = False) -> Work:
-    """Count the work of packed rows, or of single ones."""
     total = Work(len(rows), 0, 0, 0, 0)
     for groups in rows:
         prompts = [len(group.prompt) for group in groups]

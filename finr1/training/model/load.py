@@ -1,17 +1,18 @@
 """Load a model for training."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from finr1.core.cpu import has_bf16
 from finr1.parts.model.folder import quiet
 from finr1.settings.model import ModelSettings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from finr1.training.model.cpu.embedding import lean_vocabulary
+from finr1.training.model.cpu.mlp import lean_mlps
+from finr1.training.model.cpu.norm import fuse_norms
 
 
 def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any:
@@ -21,13 +22,6 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     with `qlora` the linear layers below them, except the head, are stored in 4 bits (NF4 with double quantisation:
     QLoRA, arXiv 2305.14314 §3) and computed in bf16, or in fp32 on a CPU without bf16 instructions.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from finr1.training.model.cpu.embedding import lean_vocabulary
-    from finr1.training.model.cpu.mlp import lean_mlps
-    from finr1.training.model.cpu.norm import fuse_norms
-
     quiet()
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -64,9 +58,6 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
 
 
 def _nf4() -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
     # On CPU it advises to install a package of faster kernels, which downloads them from the hub.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]

@@ -8,11 +8,9 @@ Shape letters: T tokens of the row, N completion tokens that carry the loss, K g
 P the longest prompt, L the longest completion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -35,7 +33,6 @@ class RowGroup(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in a row."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
@@ -57,7 +54,6 @@ class Row:
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in the row."""
         return len(self.ids_T)
 
     @property
@@ -73,18 +69,11 @@ class Row:
         place_L, length_C = torch.arange(ids_CL.shape[1]), torch.tensor(lengths)
         return ids_CL, (place_L < length_C[:, None]).to(ids_CL.device)
 
-    def to(self, device: torch.device) -> Row:
+    def to(self, device: torch.device) -> Self:
         """The row on this device; itself if it is there already."""
         if self.ids_T.device == device:
             return self
-        return Row(
-            ids_T=self.ids_T.to(device),
-            positions_T=self.positions_T.to(device),
-            predict_N=self.predict_N.to(device),
-            target_N=self.target_N.to(device),
-            number_N=self.number_N.to(device),
-            layout=self.layout.to(device),
-        )
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items()})
 
 
 def make_row(groups: Sequence[RowGroup]) -> Row:

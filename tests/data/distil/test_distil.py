@@ -25,10 +25,10 @@ from tests.helpers.stages import question, stage_context, write_rows
 SCRIPTED = "finr1.parts.engine.scripted.ScriptedEngine"
 
 
-def _settings(chunk: int = 4, n: int = 2, stop: int = 2, **engine: Any) -> dict[str, Any]:
+def _settings(chunk: int = 4, n: int = 2, stop: int = 8, **engine: Any) -> dict[str, Any]:
     return {
         "engine": {"teacher": {"_target_": SCRIPTED, **engine}},
-        "distil": DistilSettings(sampling=Sampling(n=n), chunk=chunk, stop_after_failed_chunks=stop),
+        "distil": DistilSettings(sampling=Sampling(n=n), chunk=chunk, stop_after_failed_calls=stop),
     }
 
 
@@ -128,14 +128,14 @@ def test_a_dead_teacher_stops_the_stage_and_its_calls_are_repeated(tmp_path: Pat
     questions = _questions(tmp_path)
     with (
         stage_context(tmp_path, "distil", **_settings(fail_every=1)) as ctx,
-        pytest.raises(Finr1Error, match="last 16 calls all failed, the first with `scripted failure`"),
+        pytest.raises(Finr1Error, match="last 8 calls all failed, the first with `scripted failure`"),
     ):
         run(ctx)
     assert _traces(tmp_path) == []
     ids = [q.id for q in questions]
     with (
-        stage_context(tmp_path, "distil", **_settings(chunk=2, fail_ids=ids[2:])) as ctx,
-        pytest.raises(Finr1Error, match="last 8 calls all failed"),
+        stage_context(tmp_path, "distil", **_settings(chunk=2, stop=4, fail_ids=ids[2:])) as ctx,
+        pytest.raises(Finr1Error, match="last 4 calls all failed"),
     ):
         run(ctx)
     assert [t.question_id for t in _traces(tmp_path)] == [ids[0]] * 2 + [ids[1]] * 2
@@ -151,7 +151,7 @@ def test_stop_can_be_turned_off_but_not_for_a_run_without_any_answer(tmp_path: P
     _questions(tmp_path / "b")
     with (
         stage_context(tmp_path / "b", "distil", **_settings(chunk=1, stop=0, fail_every=1)) as ctx,
-        pytest.raises(Finr1Error, match="last 20 calls all failed"),
+        pytest.raises(Finr1Error, match="last 10 calls all failed"),
     ):
         run(ctx)
 
@@ -166,6 +166,8 @@ def test_stop_can_be_turned_off_but_not_for_a_run_without_any_answer(tmp_path: P
         ("just \\boxed{1}", None, ("", "just \\boxed{1}")),
         ("\\boxed{1}", " r ", ("r", "\\boxed{1}")),
         ("<answer>1</answer>", "r", ("r", "1")),
+        ("<think>r</think>\\boxed{1}", "r", ("r", "\\boxed{1}")),  # the thinking is sent twice
+        ("<answer>1</answer>", "is it <answer>2</answer>?", ("is it <answer>2</answer>?", "1")),
         ("<think>r</think><answer>1</answer><answer>2</answer>", None, ("r", "<answer>1</answer><answer>2</answer>")),
     ],
 )

@@ -33,7 +33,10 @@ TRACES = Path("2_traces") / "traces.jsonl"
 def settings(server: Server, n: int = 1, chunk: int = 4, **engine: Any) -> dict[str, Any]:
     node = {"_target_": HTTP, "model": "m", "base_url": server.url, "backoff_s": 0.01, "concurrency": 8, **engine}
     sampling = Sampling(n=n, temperature=0.6, max_new_tokens=64)
-    return {"engine": {"teacher": node}, "distil": DistilSettings(sampling=sampling, chunk=chunk)}
+    return {
+        "engine": {"teacher": node},
+        "distil": DistilSettings(sampling=sampling, chunk=chunk, stop_after_failed_calls=8),
+    }
 
 
 def questions(run_dir: Path, n: int) -> list[Question]:

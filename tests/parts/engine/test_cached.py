@@ -17,8 +17,9 @@ import pytest
 
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.types import Completion
-from finr1.parts.engine.base import OnDone, Request, Spend, StreamEngine
+from finr1.parts.engine.base import OnDone, Request
 from finr1.parts.engine.cached import AnswerCache, CachedEngine, Key, prompt_hash
+from finr1.parts.engine.ledger import Account, Ledger
 from finr1.settings.sampling import Sampling
 from tests.helpers import runner
 from tests.helpers.stages import question
@@ -34,7 +35,6 @@ class Counting:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.spent = Spend()
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
@@ -50,9 +50,6 @@ class Counting:
             if on_done:
                 on_done(index, [one])
         return results
-
-    def stream(self, requests: Any, sampling: Sampling, on_done: OnDone) -> None:
-        raise NotImplementedError
 
     def close(self) -> None: ...
 
@@ -95,30 +92,20 @@ def test_the_key_has_every_setting_that_affects_the_completion(tmp_path: Path) -
         cached.generate(requests("a"), Sampling(n=2, temperature=1.0))
 
 
-def test_a_failed_call_is_charged_but_not_cached(tmp_path: Path) -> None:
-    engine = Counting()
-    cached = engine_over(tmp_path / "c", engine, payer="run/filter/1")
+def test_a_failed_call_is_counted_but_not_cached(tmp_path: Path) -> None:
+    engine, ledger = Counting(), Ledger(tmp_path / "calls.judge.jsonl")
+    cached = engine_over(tmp_path / "c", engine, ledger=ledger)
     for _ in range(2):
         [[failed], [good]] = cached.generate(requests("fail", "a"), GREEDY)
         assert (failed.finish_reason, failed.error, good.text) == ("error", "down", "re a")
     assert engine.asked == ["fail", "a", "fail"] and len(cached.cache) == 1
-    assert cached.account == (3, 2, 30, 6)  # calls, failed ones, prompt and completion tokens
-    assert cached.cache.account("another payer") == (0, 0, 0, 0)
-
-
-def test_the_payer_s_earlier_cost_counts_towards_the_ceiling(tmp_path: Path) -> None:
-    engine_over(tmp_path / "c", Counting(), payer="a").generate(requests("x", "y"), GREEDY)
-    for payer, spent in (("a", 24), ("b", 0)):
-        engine = Counting()
-        assert isinstance(engine, StreamEngine)
-        assert engine_over(tmp_path / "c", engine, payer=payer).engine is engine
-        assert engine.spent.tokens == spent
+    assert Ledger(ledger.path).account == ledger.account == Account(asked=3, failed=2)
 
 
 def test_consecutive_failures_stop_it_and_a_success_resets_the_count(tmp_path: Path) -> None:
     cached = engine_over(tmp_path / "c", Counting(), stop_after=3)
     cached.generate(requests("fail 1", "fail 2", "good", "fail 3", "fail 4"), GREEDY)
-    with pytest.raises(Finr1Error, match=r"engine.judge=m: the last 3 calls all failed, the last with `down`; fix"):
+    with pytest.raises(Finr1Error, match=r"engine.judge=counting: the last 3 calls all failed, .* `down`; fix"):
         cached.generate(requests("fail 5", "more"), GREEDY)
 
 
@@ -163,14 +150,14 @@ def test_threads_share_one_cache(tmp_path: Path) -> None:
 
     def work(thread: int) -> None:
         for i in range(100):
-            cache.put(Key(str(i), "m", "s"), Completion(f"{i} of {thread}", meta={"paid": [1, 1]}), "p")
+            cache.put(Key(str(i), "m", "s"), Completion(f"{i} of {thread}"))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(cache) == 100 and cache.account("p") == (600, 0, 600, 600)
+    assert len(cache) == 100
 
 
 WRITER = """
@@ -180,7 +167,7 @@ from finr1.parts.engine.cached import AnswerCache, Key
 from finr1.core.types import Completion
 cache = AnswerCache(Path(sys.argv[1]))
 for i in range(int(sys.argv[3])):
-    cache.put(Key(f"{sys.argv[2]} {i}", "m", "s"), Completion(f"answer {i}", meta={"paid": [1, 1]}), "p")
+    cache.put(Key(f"{sys.argv[2]} {i}", "m", "s"), Completion(f"answer {i}"))
     print(i, flush=True)
 """
 
@@ -194,7 +181,7 @@ def test_processes_share_one_cache(tmp_path: Path) -> None:
     processes = [writer(tmp_path / "c", str(n), 50) for n in range(4)]
     assert [(process.communicate(timeout=120), process.returncode)[1] for process in processes] == [0] * 4
     cache = AnswerCache(tmp_path / "c")
-    assert len(cache) == 200 and cache.account("p").asked == 200
+    assert len(cache) == 200
 
 
 def test_a_kill_loses_no_reported_completion(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from finr1.core.errors import ConfigError
 from finr1.parts.engine.http.limits import Budget, Pace
+from finr1.parts.engine.ledger import Call, Tokens
 from tests.helpers.fault_server import Reply, chat, each, good, serve
 from tests.helpers.http_asking import ONE, ask, engine, requests
 
@@ -53,7 +54,7 @@ def test_a_token_ceiling_is_never_exceeded_and_stops_cleanly(concurrency: int) -
         with pytest.raises(ConfigError, match=words):
             http.stream(requests(100), ONE, lambda index, completions: kept.append(index))
     # A question takes at most 11 + 32 bytes and 64 tokens, so the last one starts with at most 894 spent: 80 each.
-    assert len(kept) == len(server.seen) == http.spent.tokens / 80 == 12
+    assert len(kept) == len(server.seen) == sum(http.ledger.account.paid) / 80 == 12
 
 
 def test_a_money_ceiling_includes_earlier_cost() -> None:
@@ -63,7 +64,7 @@ def test_a_money_ceiling_includes_earlier_cost() -> None:
         with pytest.raises(ConfigError, match=r"max_spend_money=1.0: 240 tokens \(0.7200\) are spent"):
             http.generate(requests(100), ONE)
         http = engine(server, **settings)
-        http.spent.completion_tokens += 130  # 0.65
+        http.ledger.account.completion += 130  # 0.65
         with pytest.raises(ConfigError, match=r"130 tokens \(0.6500\) are spent"):
             http.generate(requests(100), ONE)
     assert len(server.seen) == 6
@@ -72,17 +73,18 @@ def test_a_money_ceiling_includes_earlier_cost() -> None:
 def test_lost_answers_are_charged_at_the_average_cost() -> None:
     cut = Reply(body=chat("x"), cut_at=20)
     results, _ = ask(each(Reply(body=chat(usage=(30, 50))), cut, Reply(body=chat("fine"))), n=2, concurrency=1)
-    assert [one[0].meta["paid"] for one in results] == [[30, 50], [11 + 10, 50 + 5]]
+    # the lost one had a prompt like the first, which was estimated at 11 tokens and cost 30
+    assert [one[0].meta["paid"] for one in results] == [[30, 50], [30 + 10, 50 + 5]]
 
 
 def test_budget_worked_by_hand() -> None:
     budget = Budget(max_tokens=100)
-    first, second = budget.reserve(10, 40), budget.reserve(10, 40)
-    assert first and second and budget.reserve(0, 1) is None and not budget.idle
-    budget.release(first)
-    budget.pay(10, 5, answers=1)
-    assert budget.reserve(10, 40) is None  # 15 spent, 50 in flight
-    third = budget.reserve(5, 30)
-    assert third and budget.expected(99) == 5 and Budget().expected(99) == 99
-    budget.release(second), budget.release(third)
+    assert budget.reserve("a", Tokens(10, 40)) and budget.reserve("b", Tokens(10, 40))
+    assert not budget.reserve("c", Tokens(0, 1)) and not budget.idle
+    budget.release("a")
+    budget.ledger.answered(Call(1, 10, 40), Tokens(10, 5), 1)
+    assert not budget.reserve("c", Tokens(10, 40))  # 15 paid, 50 reserved
+    assert budget.reserve("c", Tokens(5, 30)) and not budget.reserve("b", Tokens(10, 41))  # in place of its 50
+    assert budget.reserve("b", Tokens(10, 40))
+    budget.release("b"), budget.release("c")
     assert budget.idle

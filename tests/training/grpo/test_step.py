@@ -22,10 +22,9 @@ from finr1.settings.sampling import Sampling
 from finr1.training.grpo.batch import Batch
 from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.questions import make_plan
-from finr1.training.grpo.record import UpdateStats
+from finr1.training.grpo.record import Services, UpdateStats
 from finr1.training.grpo.rollout import Graded, refill_questions
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.services import Services
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit

@@ -34,7 +34,7 @@ def test_forward_and_backward_pass_take_the_row_to_the_model(kind: str, monkeypa
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
-def test_a_row_that_is_there_stays_itself() -> None:
+def test_moving_a_row_to_its_own_device_returns_the_row() -> None:
     assert ROW.to(torch.device("cpu")) is ROW
     moved = ROW.to(torch.device("meta"))
     assert {tensor.device.type for tensor in (moved.ids_T, moved.target_N, *moved.layout.padded)} == {"meta"}

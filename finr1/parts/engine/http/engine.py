@@ -2,8 +2,9 @@
 
 Errors of the server and of the network are retried with jittered exponential backoff, and Retry-After is honoured;
 unusable replies (broken JSON, no text, too few choices) are requested again; a request that still fails becomes a
-completion with `finish_reason="error"` and the reason. A spend ceiling ends the stream cleanly. The key comes only
-from an environment variable and is removed from every message.
+completion with `finish_reason="error"` and the reason. A spend ceiling ends the stream cleanly: every attempt is
+reserved before it is sent, and lost answers are charged by the ledger's estimate. The key comes only from an
+environment variable and is removed from every message.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import inspect
 import random
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Completion
-from finr1.parts.engine.base import OnDone, Request, Spend
+from finr1.parts.engine.base import OnDone, Request
 from finr1.parts.engine.http.clients import CLIENTS, Client
 from finr1.parts.engine.http.limits import Budget, Pace
 from finr1.parts.engine.http.replies import (
@@ -35,6 +37,7 @@ from finr1.parts.engine.http.replies import (
     text_tokens,
     with_meta,
 )
+from finr1.parts.engine.ledger import NOTHING, Call, Ledger, Tokens
 from finr1.settings.http import OPERATIONAL, HttpSettings
 from finr1.settings.sampling import Sampling
 
@@ -43,15 +46,32 @@ LEAD_INS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # extra field
     "deepseek": ({"prefix": True}, {}),
 }
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
+GATEWAY_TIMEOUTS = frozenset({504, 524})  # the server behind may have answered, and charges for it
 MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 900.0  # a longer wait means that the quota is used up: the request fails with that reason
 
 
-class Line(NamedTuple):
-    """What the workers of one stream share: the client, and a lock so that one waits for the next slot at a time."""
+class _AtCeiling(Exception):
+    """The missing answers of a question do not fit under the spend ceiling."""
+
+
+@dataclass
+class Line:
+    """What the workers of one stream share: the client, a lock so that one waits for the next slot at a time, and the
+    tokens of the first question that does not fit under the ceiling (0: none)."""
 
     client: Client
     turn: asyncio.Lock
+    worst: int = 0
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request in progress: its sampling, and what is paid for it."""
+
+    request: Request
+    sampling: Sampling
+    paid: Tokens = NOTHING
 
 
 class HttpEngine:
@@ -65,8 +85,7 @@ class HttpEngine:
         cfg.check("engine")
         self.name = str(cfg.model)
         self.pace = Pace(cfg.requests_per_minute, cfg.tokens_per_minute)
-        prices = Spend(price_in=cfg.price_in, price_out=cfg.price_out)
-        self.budget = Budget(cfg.max_spend_tokens, cfg.max_spend_money, prices)
+        self.budget = Budget(cfg.max_spend_tokens, cfg.max_spend_money, cfg.price_in, cfg.price_out)
         self._answered, self._key = False, cfg.api_key
 
     @staticmethod
@@ -75,9 +94,18 @@ class HttpEngine:
         HttpSettings(**{name: value for name, value in node.items() if not name.startswith("_")}).check(key)
 
     @property
-    def spent(self) -> Spend:
-        """Tokens paid for so far."""
-        return self.budget.spent
+    def ledger(self) -> Ledger:
+        """See `StreamEngine`."""
+        return self.budget.ledger
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger) -> None:
+        self.budget.ledger = ledger
+
+    @property
+    def money(self) -> float:
+        """See `StreamEngine`."""
+        return self.budget.money(self.ledger.account.paid)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: OnDone | None = None
@@ -101,25 +129,15 @@ class HttpEngine:
         """Nothing to do: connections are closed at the end of each call."""
 
     async def _stream(self, requests: Iterator[tuple[int, Request]], sampling: Sampling, on_done: OnDone) -> None:
-        worst = 0  # tokens of the first question that does not fit under the ceiling
-
         async def worker(line: Line) -> None:
-            nonlocal worst
-            while not worst:
-                if (drawn := next(requests, None)) is None:
-                    return
-                index, request = drawn
-                prompt = sampling.n * prompt_tokens_at_most(request.messages)
-                completion = sampling.n * sampling.max_new_tokens
-                while (number := self.budget.reserve(prompt, completion)) is None:
-                    if worst or self.budget.idle:
-                        worst = worst or prompt + completion
-                        return
-                    await asyncio.sleep(0.02)
+            while not line.worst and (drawn := next(requests, None)) is not None:
+                index, asked = drawn[0], Asked(drawn[1], sampling)
                 try:
-                    completions = await self._complete(line, request, sampling)
+                    completions = await self._complete(line, asked)
+                except _AtCeiling:
+                    return
                 finally:
-                    self.budget.release(number)
+                    self.budget.release(asked)
                 on_done(index, completions)
 
         client = CLIENTS[self.settings.client](self.settings)
@@ -132,39 +150,55 @@ class HttpEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await client.close()
-        if worst:
-            self._say_ceiling(worst)
+        if line.worst:
+            self._say_ceiling(line.worst)
 
     def _say_ceiling(self, worst: int) -> None:
-        tokens = self.budget.max_tokens
-        by_tokens = tokens is not None and self.spent.tokens + worst > tokens
+        account, tokens = self.ledger.account, self.budget.max_tokens
+        paid, at_most = sum(account.paid), sum(account.at_most)
+        by_tokens = tokens is not None and at_most + worst > tokens
         name, ceiling = ("max_spend_tokens", tokens) if by_tokens else ("max_spend_money", self.budget.max_money)
-        spent = f"{self.spent.tokens:,} tokens" + (f" ({self.spent.money():.4f})" if self.spent.money() else "")
+        spent = f"{paid:,} tokens" + (f" ({self.money:.4f})" if self.money else "") + " are spent"
+        spent += f", lost answers may have cost {at_most - paid:,} more" if at_most > paid else ""
         raise ConfigError(
             f"engine.{name}",
             ceiling,
-            f"{spent} are spent, and the next question may take {worst:,} more; completions so far are kept",
+            f"{spent}, and the next question may take {worst:,} more; completions so far are kept",
             "raise it and start again to continue",
         )
 
-    async def _complete(self, line: Line, request: Request, sampling: Sampling) -> list[Completion]:
+    async def _complete(self, line: Line, asked: Asked) -> list[Completion]:
         """The `sampling.n` completions of one request, in as many calls as it takes; failed ones where calls fail."""
         completions: list[Completion] = []
-        paid = [0, 0]
         error = ""
-        while len(completions) < sampling.n and not error:
-            n = sampling.n - len(completions) if self.settings.n_in_one_request else 1
+        while (missing := asked.sampling.n - len(completions)) and not error:
+            n = missing if self.settings.n_in_one_request else 1
             attempts = 1
             try:
                 async for attempt in self._retrying():
                     attempts = attempt.retry_state.attempt_number
                     with attempt:
-                        completions += (await self._attempt(line, request, sampling, n, paid)).choices[:n]
+                        await self._reserve(line, asked, missing)
+                        completions += (await self._attempt(line, asked, n)).choices[:n]
             except Fault as fault:
                 error = f"{self._clean(str(fault))} ({attempts} attempts)" if attempts > 1 else self._clean(str(fault))
-        completions += [Completion("", "error", error=error) for _ in range(sampling.n - len(completions))]
-        completions[0] = with_meta(completions[0], paid=paid)
+            except _AtCeiling:
+                if not completions:
+                    raise
+                error = "the spend ceiling was reached"
+        completions += [Completion("", "error", error=error) for _ in range(missing)]
+        completions[0] = with_meta(completions[0], paid=list(asked.paid))
         return completions
+
+    async def _reserve(self, line: Line, asked: Asked, missing: int) -> None:
+        """Reserve the longest answers that are missing, waiting for others to finish; _AtCeiling if they never fit."""
+        prompt = missing * prompt_tokens_at_most(asked.request.messages)
+        tokens = Tokens(prompt, missing * asked.sampling.max_new_tokens)
+        while not self.budget.reserve(asked, tokens):
+            if line.worst or self.budget.idle:
+                line.worst = line.worst or sum(tokens)
+                raise _AtCeiling
+            await asyncio.sleep(0.02)
 
     def _retrying(self) -> AsyncRetrying:
         backoff = wait_exponential(self.settings.backoff_s, max=MAX_BACKOFF_S)
@@ -181,43 +215,39 @@ class HttpEngine:
             reraise=True,
         )
 
-    async def _attempt(self, line: Line, request: Request, sampling: Sampling, n: int, paid: list[int]) -> Reply:
+    async def _attempt(self, line: Line, asked: Asked, n: int) -> Reply:
         """Send one request for `n` choices when its slot comes; Fault where no choice is usable."""
-        prompt_guess = prompt_tokens(request.messages)
-        guess = prompt_guess + n * self.budget.expected(sampling.max_new_tokens)
+        call = Call(n, prompt_tokens(asked.request.messages), n * asked.sampling.max_new_tokens)
+        guess = sum(self.ledger.account.expected(call))
         async with line.turn:  # one waits at a time, so that corrections meanwhile move the slots of the others
             while (wait_s := self.pace.take(guess)) > 0:
                 await asyncio.sleep(wait_s)
                 if not self.pace.held:
                     break
                 self.pace.correct(-guess)
-        used = 0
+        cost: Tokens | None = None  # unknown
+        self.ledger.send(call)
         try:
-            reply = read_reply(
-                await self._post(line.client, self.body(request, sampling, n)), bool(self.settings.lead_in)
-            )
-            prompt, completion = reply.usage or (prompt_guess, sum(text_tokens(c) for c in reply.choices))
-            used = prompt + completion
+            body = self.body(asked.request, asked.sampling, n)
+            reply = read_reply(await self._post(line.client, body), bool(self.settings.lead_in))
+            usage = Tokens(*(reply.usage or (call.prompt, sum(map(text_tokens, reply.choices)))))
+            cost = self.ledger.answered(call, usage, len(reply.choices))
             self._answered = True
-            self._pay(paid, prompt, completion, len(reply.choices))
             if not reply.choices:
                 raise reply.fault or Fault("no choices in the answer")
-            return reply._replace(choices=share(reply.choices, completion))
+            return reply._replace(choices=share(reply.choices, cost.completion))
         except Fault as fault:
+            if cost is None and not fault.lost:
+                cost = self.ledger.refused(call)
             self._end_if_hopeless(fault.status, self._clean(str(fault)))
-            if fault.lost:  # perhaps charged for: count an average answer
-                used = guess if self._answered else prompt_guess
-                self._pay(paid, prompt_guess, used - prompt_guess)
             if fault.status == 429:
                 self.pace.hold(fault.after_s or 0.0)
             raise
         finally:
-            self.pace.correct(used - guess)
-
-    def _pay(self, paid: list[int], prompt: int, completion: int, answers: int = 0) -> None:
-        self.budget.pay(prompt, completion, answers)
-        paid[0] += prompt
-        paid[1] += completion
+            if cost is None:  # also of a call that is cancelled
+                cost = self.ledger.lost(call)
+            asked.paid = Tokens(asked.paid.prompt + cost.prompt, asked.paid.completion + cost.completion)
+            self.pace.correct(sum(cost) - guess)
 
     def _end_if_hopeless(self, status: int, why: str) -> None:
         """Raise ConfigError for a wrong key or address before anything was answered: every request would fail."""
@@ -253,7 +283,7 @@ class HttpEngine:
         after_s, why = retry_after_s(headers.get("Retry-After", "")), f"HTTP {status}: {error_words(raw)}"
         if after_s is not None and after_s > MAX_RETRY_AFTER_S:
             raise Fault(f"the server asks to wait {after_s:.0f} s; {why}", again=False)
-        raise Fault(why, status in RETRIED, status, after_s)
+        raise Fault(why, status in RETRIED, status, after_s, lost=status in GATEWAY_TIMEOUTS)
 
     def _clean(self, text: str) -> str:
         """One short line, without the key."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
 
-from finr1.parts.engine.base import Spend
+from finr1.parts.engine.ledger import Ledger, Tokens
 
 
 class Pace:
@@ -54,54 +54,42 @@ class Pace:
 
 @dataclass
 class Budget:
-    """Counts what is spent and keeps it below a ceiling of tokens or of money (None: no ceiling).
+    """Keeps what a ledger says, at most, below a ceiling of tokens or money (None: none); prices per million tokens.
 
-    A question starts only if its worst case fits beside what is spent and reserved, so that completions never exceed
-    the ceiling.
+    A call starts only if the longest answers that its question still needs fit beside what is paid and reserved.
     """
 
     max_tokens: int | None = None
     max_money: float | None = None
-    spent: Spend = field(default_factory=Spend)
-    _reserved: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _number: int = 0
-    _answers: int = 0
-    _answer_tokens: int = 0
+    price_in: float = 0.0
+    price_out: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
+    _reserved: dict[object, Tokens] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def reserve(self, prompt_tokens: int, completion_tokens: int) -> int | None:
-        """Reserve the worst case of one question; return its number, or None where it does not fit now."""
+    def reserve(self, question: object, tokens: Tokens) -> bool:
+        """Reserve this much for a question in place of what it had; whether it fits (else it has nothing)."""
         with self._lock:
-            held = [(prompt_tokens, completion_tokens), *self._reserved.values()]
-            prompt, completion = (sum(column) for column in zip(*held, strict=True))
-            prompt, completion = prompt + self.spent.prompt_tokens, completion + self.spent.completion_tokens
-            if self.max_tokens is not None and prompt + completion > self.max_tokens:
-                return None
-            if self.max_money is not None and self.spent.money(prompt, completion) > self.max_money:
-                return None
-            self._number += 1
-            self._reserved[self._number] = (prompt_tokens, completion_tokens)
-            return self._number
+            self._reserved.pop(question, None)
+            held = [self.ledger.account.at_most, tokens, *self._reserved.values()]
+            total = Tokens(*map(sum, zip(*held, strict=True)))
+            if self.max_tokens is not None and sum(total) > self.max_tokens:
+                return False
+            if self.max_money is not None and self.money(total) > self.max_money:
+                return False
+            self._reserved[question] = tokens
+            return True
 
-    def release(self, number: int) -> None:
+    def release(self, question: object) -> None:
         """Release the reservation of a finished question."""
         with self._lock:
-            del self._reserved[number]
+            self._reserved.pop(question, None)
 
-    def pay(self, prompt_tokens: int, completion_tokens: int, answers: int = 0) -> None:
-        """Count tokens that the server charges for, and the answers that they paid for."""
-        with self._lock:
-            self.spent.prompt_tokens += prompt_tokens
-            self.spent.completion_tokens += completion_tokens
-            if answers:
-                self._answers += answers
-                self._answer_tokens += completion_tokens
-
-    def expected(self, otherwise: int) -> int:
-        """Mean tokens per answer so far; `otherwise` before the first."""
-        return self._answer_tokens // self._answers if self._answers else otherwise
+    def money(self, tokens: Tokens) -> float:
+        """The cost of these tokens."""
+        return (tokens.prompt * self.price_in + tokens.completion * self.price_out) / 1e6
 
     @property
     def idle(self) -> bool:
-        """Whether no question is in flight."""
+        """Whether nothing is reserved."""
         return not self._reserved
