@@ -43,7 +43,8 @@ _IDIOMS = (  # before any other reading
     (re.compile(r"是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), ""),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain|unclear"
+    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
+    r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
     r"|(?:cannot|can't|can not|could not|couldn't|unable to|impossible to) (?:be )?"
     r"(?:determin|tell|say|know|answer|judg|decid|verif|conclu|confirm)"
