@@ -79,7 +79,7 @@ from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
 from finr1.answer.words import NEGATION
-from finr1.answer.yes_no import yes_or_no
+from finr1.answer.yes_no import IS_YES_OR_NO, yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
@@ -135,7 +135,7 @@ def _grade(text: str, boxed: bool, question: Question) -> Grade:
     if question.kind == "number":
         if is_number(gold):
             return Grade(*grade_number(text, question))
-        if yes_or_no(gold):  # True among the numbers of a data set
+        if IS_YES_OR_NO.fullmatch(clean(gold)):  # True among the numbers of a data set
             return _both(*_yes_no(text, boxed, question))
         return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
