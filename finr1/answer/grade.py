@@ -53,7 +53,7 @@ Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of t
 
 Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
 between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
-`LONGEST_ANSWER` characters the end is read; where only that is wrong, a judge must decide.
+`LONGEST_ANSWER` characters the end is read; where only that is wrong, and concludes nothing, a judge must decide.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ from finr1.answer.labels import labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
-from finr1.answer.words import NEGATION
+from finr1.answer.words import ANSWER_IS, NEGATION
 from finr1.answer.yes_no import IS_YES_OR_NO, yes_or_no
 from finr1.core.types import Question, Verdict
 
@@ -116,7 +116,8 @@ def grade(answer: str | None, question: Question) -> Grade:
     found = _grade(text[-LONGEST_ANSWER:], boxes is not None, question)
     if len(text) > LONGEST_ANSWER:
         start, text = text[:LONGEST_ANSWER], text[-LONGEST_ANSWER:]
-        if found.strict.value == 0.0 and _grade(start, boxes is not None, question).scaled.value != 0.0:
+        ends_open = found.strict.value == 0.0 and not ANSWER_IS.search(text)
+        if ends_open and _grade(start, boxes is not None, question).scaled.value != 0.0:
             return _both(None, text, "a long answer: its end is wrong, its start is not")
     if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
         return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
