@@ -39,8 +39,8 @@ _FALL = any_of("""
     """)
 _FALL_HAN = (
     any_of("""
-    下降 减少 降低 下跌 亏损 亏 缩减 负增长 下滑 回落 跌幅 降幅 减幅 萎缩 收缩 缩水 缩小 走低 走弱 下挫 下行 下调 调低 削减
-    滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 负
+    下降 减少 降低 下跌 亏损 亏 缩减 负增长 下滑 回落 跌幅 降幅 减幅 萎缩 收缩 缩水 缩小 走低 走弱 下挫 下行 下调 调低
+    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 负
     """)
     + "|降(?![准级息本])|(?<!涨)跌(?!停)"
 )
@@ -65,8 +65,8 @@ _TRAILING_MINUS = re.compile(r"\s?-\s*$")
 
 _MORE = any_of("""
     more_than greater_than higher_than over above at_least exceed exceeds exceeded exceeding in_excess_of upward_of
-    upwards_of north_of beyond no_less_than not_less_than no_fewer_than a_minimum_of minimum min min. 超过 超出 超 大于 高于
-    多于 至少 最少 不低于 不少于 不小于 逾 突破 >= > ≥
+    upwards_of north_of beyond no_less_than not_less_than no_fewer_than a_minimum_of minimum min min. 超过 超出 超 大于
+    高于 多于 至少 最少 不低于 不少于 不小于 逾 突破 ≥
     """)
 _LESS = any_of("""
     less_than fewer_than lower_than under below at_most up_to no_more_than not_more_than a_maximum_of maximum max max.
@@ -74,7 +74,7 @@ _LESS = any_of("""
     """)
 _MORE_AFTER = any_of("more higher above greater over up upward upwards at_least at_a_minimum minimum later longer plus")
 _LESS_AFTER = any_of("less lower below under fewer at_most at_a_maximum maximum tops max down earlier shorter")
-_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE})|±)[\s$€£¥]*$", re.IGNORECASE)
+_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE}|(?<![-=])>=?)|±)[\s$€£¥]*$", re.IGNORECASE)
 _BOUND_AFTER = re.compile(
     r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?"
     rf"(?:(?P<more>(?:{_MORE_AFTER})\b(?!\sthan)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
@@ -100,7 +100,11 @@ _FUNCTION_BEFORE = re.compile(
     r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\("
     r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
 )
-_FUNCTION_AFTER = re.compile(r"\s?(?:π|\bpi\b|σ|μ|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d))|[ij](?![A-Za-z])|n(?![A-Za-z])")
+_FUNCTION_AFTER = re.compile(  # a symbol or a letter that is no unit: 5π, 5^x, 5i, 5G
+    r"\s?(?:[\u0370-\u03ff]|\bpi\b|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d)"
+    r"|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|rho|tau|phi|psi|omega|epsilon|log|ln|sqrt|sin|cos|exp)\b)"
+    r"|[A-JLN-SU-WYZaefijlnoqruvwz](?![A-Za-z])"
+)
 _MOST_FACTORIAL = 20  # a larger figure before `!` is a cry
 _YEAR_ALONE = re.compile(r"(?:the|fiscal|year|fy|\s)*(?:19|20)\d\d\s?年?度?", re.IGNORECASE)
 
@@ -110,9 +114,9 @@ _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("month", "months", "个月", "月"), ("months", 1.0)),
     **dict.fromkeys(("week", "weeks", "周", "个星期"), ("days", 7.0)),
     **dict.fromkeys(("day", "days", "天", "日"), ("days", 1.0)),
-    **dict.fromkeys(("hour", "hours", "hr", "hrs", "小时", "个小时"), ("minutes", 60.0)),
-    **dict.fromkeys(("minute", "minutes", "mins", "分钟"), ("minutes", 1.0)),
-    **dict.fromkeys(("second", "seconds", "秒"), ("minutes", 1 / 60)),
+    **dict.fromkeys(("hour", "hours", "hr", "hrs", "小时", "个小时"), ("days", 1 / 24)),
+    **dict.fromkeys(("minute", "minutes", "mins", "分钟"), ("days", 1 / 1440)),
+    **dict.fromkeys(("second", "seconds", "秒"), ("days", 1 / 86400)),
     **dict.fromkeys(("kg", "kgs", "kilogram", "kilograms", "公斤", "千克"), ("grams", 1e3)),
     **dict.fromkeys(("gram", "grams", "g", "克"), ("grams", 1.0)),
     **dict.fromkeys(("ton", "tons", "tonne", "tonnes", "t", "吨"), ("grams", 1e6)),
@@ -129,6 +133,11 @@ _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("mw", "兆瓦"), ("watts", 1e6)),
     **dict.fromkeys(("share", "shares", "股"), ("shares", 1.0)),
     **dict.fromkeys(("employee", "employees", "people", "person", "persons", "人", "名"), ("people", 1.0)),
+}
+_DAYS_A_MONTH = (30.0, 365 / 12)
+_RATIOS = {(group, group): (1.0,) for group, _ in _MEASURES.values()} | {
+    ("months", "days"): _DAYS_A_MONTH,
+    ("days", "months"): tuple(1 / days for days in _DAYS_A_MONTH),
 }
 _MEASURE = re.compile(rf"\s?-?(?:{one_of(_MEASURES)})", re.IGNORECASE)
 _NOTED = re.compile(
@@ -260,5 +269,6 @@ def other_readings(number: Number, part: str, gold: Facts) -> Iterator[Number]:
         yield number.times(1e3 if noted[2] else UNITS[(noted[1] or noted[3]).lower()])
     end = number.end - 2 if part.startswith("半", number.end - 1) else number.end  # 一年半
     measure = measure_of(part[end : end + NEAR]) if gold.measure else None
-    if measure and gold.measure and measure[0] == gold.measure[0] and measure != gold.measure:
-        yield number._replace(value=number.value * measure[1] / gold.measure[1])
+    if measure and gold.measure and measure != gold.measure:
+        for ratio in _RATIOS.get((measure[0], gold.measure[0]), ()):
+            yield number._replace(value=number.value * ratio * measure[1] / gold.measure[1])
