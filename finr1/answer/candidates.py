@@ -35,14 +35,15 @@ _ROUNDING = re.compile(  # rounded to 2 decimal places, 保留两位小数
 )
 _NEAREST = re.compile(r"(?:nearest|精确[到至])\s?$", re.IGNORECASE)
 PART_OF_NAME = re.compile(
-    r"(?:S&P|Russell|CSI|FTSE|Nasdaq|Nikkei|Euro Stoxx|DAX|ISO|form|note|table|page|step|item|section|level|option|sfas"
+    r"(?:S&P|Russell|CSI|FTSE|Nasdaq|Nikkei|Euro Stoxx|DAX|ISO|form|note|table|page|step|item|section|level"
+    r"|option|sfas"
     r"|chapter|figure|exhibit|phase|tier|version|room|line|row|column|question|paragraph|article|footnote|appendix"
     r"|basel|ifrs|ias|asc|fas|(?<!#)#|\bno\.|沪深|中证|上证|标普|第|(?<![A-Za-z])[A-Z]-)\s?$",
     re.IGNORECASE,
 )
 ORDINAL = re.compile(r"(?:st|nd|rd|th)\b|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整")
 EXPRESSION = re.compile(
-    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt"
+    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d"
     r"|\d:\d|\d\s:\s\d|\d\s(?:out\s)?of\s\d|\b\d{1,3}\sin\s(?:every\s)?\d{1,3}\b"
 )
 _DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero

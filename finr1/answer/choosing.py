@@ -57,8 +57,10 @@ _ROLES = (
     ("break", r"[.;。\n]|\bbut\b|但是?"),
     (
         "filler",
-        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}|either|above"
-        r"|think|say|go|with|will|they)\b|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为|只有?|仅|即|和|与|及"
+        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}"
+        rf"|either|above"
+        r"|think|say|go|with|will|they)\b|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
+        r"|只有?|仅|即|和|与|及"
         r"|以及|外|[都均皆也的故了]|[\s,、/&:()\[\]*\"'$=<>{}!]",
     ),
 )
@@ -89,7 +91,8 @@ def _pattern(letters: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![A-Za-z&])(?P<letters>(?-i:{capital}+)(?![A-Za-z'])|(?!a (?!or\b|and\b)){capital}(?![A-Za-z']))"
         rf"|(?P<ordinal>(?:\b(?:{ordinals}|last)|[1-8](?:st|nd|rd|th))(?= {_NOUN}\b)"
-        rf"|第[{_HAN_DIGITS}1-8](?=[个项])|最后一(?=[个项])|(?:选项|\b(?:option|choice) ?)[{_HAN_DIGITS}1-8](?![\d.%]))"
+        rf"|第[{_HAN_DIGITS}1-8](?=[个项])|最后一(?=[个项])|(?:选项|\b(?:option"
+        rf"|choice) ?)[{_HAN_DIGITS}1-8](?![\d.%]))"
         rf"|{roles}",
         re.IGNORECASE,
     )

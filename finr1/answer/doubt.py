@@ -31,15 +31,20 @@ NEAR = 60  # characters beside a number that are read
 
 # decreases and losses; growth words between such a word and the number undo it
 FALL = (
-    r"(?:decreas\w{0,3}|declin\w{0,3}|fell|fall(?:s|en|ing)?|drop(?:s|ped|ping)?|reduc\w{1,4}|lower(?:ed|ing)?|loss(?:es)?|lost|los(?:es?|ing)"
-    r"|down(?:ward|turn)?|negative|contract(?:ed|ion|ing)|shr[aiu]nk(?:s|ing|age)?|slip(?:s|ped|ping)?|slid(?:e|es|ing)?|plung\w{1,3}"
-    r"|plummet\w{0,3}|tumbl\w{1,3}|worsen\w{0,3}|deteriorat\w{1,3}|dip(?:s|ped|ping)?|s[aiu]nk(?:s|ing)?|retreat\w{0,3}|weaken\w{0,3}"
-    r"|slump\w{0,3}|diminish\w{0,3}|dwindl\w{1,3}|collaps\w{1,3}|crash\w{0,3}|shed|deficit|outflows?|depreciated|eased|reced\w{1,3}"
+    r"(?:decreas\w{0,3}|declin\w{0,3}|fell|fall(?:s|en|ing)?|drop(?:s|ped|ping)?|reduc\w{1,4}|lower(?:ed|ing)?"
+    r"|loss(?:es)?|lost|los(?:es?|ing)"
+    r"|down(?:ward|turn)?|negative|contract(?:ed|ion|ing)|shr[aiu]nk(?:s|ing|age)?|slip(?:s|ped|ping)?|slid(?:e"
+    r"|es|ing)?|plung\w{1,3}"
+    r"|plummet\w{0,3}|tumbl\w{1,3}|worsen\w{0,3}|deteriorat\w{1,3}|dip(?:s|ped|ping)?|s[aiu]nk(?:s|ing)?"
+    r"|retreat\w{0,3}|weaken\w{0,3}"
+    r"|slump\w{0,3}|diminish\w{0,3}|dwindl\w{1,3}|collaps\w{1,3}|crash\w{0,3}|shed|deficit|outflows?"
+    r"|depreciated|eased|reced\w{1,3}"
     r"|erod\w{1,3}|narrow(?:s|ed|ing)|pullback|cut(?:s|ting)?|trimm?ed|slash\w{0,3}|devalu\w{1,5}|less(?! than))"
 )
 _FALL_HAN = (
-    "下降|减少|降低|下跌|亏损?|缩减|负增长|下滑|回落|跌幅?|降幅|萎缩|收缩|缩水|缩小|走低|走弱|下挫|下行|下调|调低|削减|滑落|滑坡"
-    "|恶化|贬值|净流出|赤字|逆差|损失|收窄|减亏|减幅|少了|降了|减了|负"
+    "下降|减少|降低|下跌|亏损?|缩减|负增长|下滑|回落|跌幅?|降幅|萎缩|收缩|缩水|缩小|走低|走弱|下挫|下行|下调"
+    "|调低|削减|滑落|滑坡"
+    "|恶化|贬值|净流出|赤字|逆差|损失|收窄|减亏|减幅|少了|减了|降(?![准级息本])|(?<!涨)跌(?!停)|负"
 )
 _FALLING = re.compile(rf"\b{FALL}\b|{_FALL_HAN}|[↓▼⬇🔻⇩↘▽△▲]", re.IGNORECASE)
 _RISING = r"increas|rise|rose|rising|grew|grow|gain|climb|improv|up\b|profit of|增|升|涨|提高|盈利"
@@ -53,25 +58,31 @@ _FALLING_BEFORE = re.compile(
 )
 _RISING_BEFORE = re.compile(rf"(?:{_RISING})[^\d,.;:!?。、\n]{{0,30}}$|[↑⬆]\s?$", re.IGNORECASE)
 _FALLING_AFTER = re.compile(
-    rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}(?:{FALL}\b|(?:净|同比|环比|年度?)?(?:{_FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
+    rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}(?:{FALL}\b|(?:净"
+    rf"|同比|环比|年度?)?(?:{_FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
     re.IGNORECASE,
 )
 _TRAILING_MINUS = re.compile(r"\s?-\s*$")
 
 # bounds, by direction
 _MORE = (
-    r"more than|greater than|higher than|over|above|at least|exceed(?:s|ed|ing)?|in excess of|upwards? of|north of|beyond|no less than"
-    r"|not less than|a minimum of|minimum|min\.?|no fewer than|超过?|大于|高于|多于|至少|不低于|不少于|不小于|最少|逾|超出|突破|>=?|≥"
+    r"more than|greater than|higher than|over|above|at least|exceed(?:s|ed|ing)?|in excess of|upwards? of"
+    r"|north of|beyond|no less than"
+    r"|not less than|a minimum of|minimum|min\.?|no fewer than|超过?|大于|高于|多于|至少|不低于|不少于|不小于"
+    r"|最少|逾|超出|突破|>=?|≥"
 )
 _LESS = (
-    r"less than|fewer than|lower than|under|below|at most|up to|no more than|not more than|a maximum of|maximum|max\.?|south of"
+    r"less than|fewer than|lower than|under|below|at most|up to|no more than|not more than|a maximum of|maximum"
+    r"|max\.?|south of"
     r"|within|不到|小于|低于|少于|至多|最多|不足|不超过?|不高于|不大于|不多于|未达|<=?|≤"
 )
 _BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE})|±)[\s$€£¥]*$", re.IGNORECASE)
 _BOUND_AFTER = re.compile(
-    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?(?:(?P<more>(?:more|higher|above|greater|over|up|upwards?|at least|at a minimum"
+    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?(?:(?P<more>(?:more|higher|above|greater"
+    r"|over|up|upwards?|at least|at a minimum"
     r"|minimum|later|longer|plus)\b(?! than)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
-    r"|(?P<less>(?:less|lower|below|under|fewer|at most|at a maximum|maximum|tops|max|down|earlier|shorter)\b(?! than)|[及或]?以[下内]|之下|之内|[<≤]))",
+    r"|(?P<less>(?:less|lower|below|under|fewer|at most|at a maximum|maximum|tops|max|down|earlier"
+    r"|shorter)\b(?! than)|[及或]?以[下内]|之下|之内|[<≤]))",
     re.IGNORECASE,
 )
 _OR = re.compile(r"\s?(?:\(?(?:or|and) |\+|[及或]?以|之|往|起|at |[<>≤≥]|max|min|tops|plus)", re.IGNORECASE)
@@ -82,15 +93,17 @@ _DENIED_BEFORE = re.compile(
 UNEQUAL = "said not to be the gold"
 _UNEQUAL = re.compile(r"(?:≠|!=|=/=)\s?$")
 _DENIED_AFTER = re.compile(
-    r"[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
+    r"\s?\?\s?no\b|[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't"
+    r"|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
     re.IGNORECASE,
 )
 _FUNCTION_BEFORE = re.compile(
-    r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\(|[A-Za-z)\]}]\s?\^|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
+    r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\("
+    r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
 )
-_FUNCTION_AFTER = re.compile(r"\s?(?:π|\bpi\b|σ|μ|√|\^[\s{(]*[A-Za-z])|[ij](?![A-Za-z])|n(?![A-Za-z])")
+_FUNCTION_AFTER = re.compile(r"\s?(?:π|\bpi\b|σ|μ|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d))|[ij](?![A-Za-z])|n(?![A-Za-z])")
 _MOST_FACTORIAL = 20  # a larger figure before `!` is a cry
-_YEAR_ALONE = re.compile(r"\D{0,12}(?:19|20)\d\d\s?年?度?")
+_YEAR_ALONE = re.compile(r"(?:the|fiscal|year|fy|\s)*(?:19|20)\d\d\s?年?度?", re.IGNORECASE)
 
 _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("year", "years", "yr", "yrs", "年"), ("months", 12.0)),
@@ -120,7 +133,8 @@ _MEASURES = {  # group, and size in the group's unit
 }
 _MEASURE = re.compile(rf"\s?-?(?:{one_of(_MEASURES)})", re.IGNORECASE)
 _NOTED = re.compile(
-    rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})",
+    rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|[\s($]000'?(s)\b"
+    rf"|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})",
     re.I,
 )
 _LOOSE_LETTER = re.compile(r"\s{1,3}([kmbtKMBT])(?![A-Za-z\d^&'])")
@@ -139,13 +153,17 @@ def _around(number: Number, part: str) -> tuple[str, str]:
     return part[max(number.start - NEAR, 0) : number.start], part[number.end : number.end + NEAR]
 
 
+_NO_FACTS = Facts(False, "", None)
+_BARE = re.compile(r"-?[\d.,]+\s?%?")
+
+
 @lru_cache(maxsize=8192)
 def facts_of(gold_text: str) -> Facts:
     """The facts of a gold of one number."""
     plain = clean(gold_text).strip()
-    numbers = read_numbers(plain, cleaned=True, most=1)
+    numbers = [] if _BARE.fullmatch(plain) else read_numbers(plain, cleaned=True, most=1)
     if not numbers:
-        return Facts(False, "", None)
+        return _NO_FACTS
     before, after = _around(numbers[0], plain)
     return Facts(numbers[0].value > 0 and _falls(before, after), _bound(before, after), measure_of(after))
 
@@ -240,7 +258,7 @@ def other_readings(number: Number, part: str, gold: Facts) -> Iterator[Number]:
         yield number.times(0.01)
     noted = _NOTED.search(part)
     if noted:
-        yield number.times(UNITS[(noted[1] or noted[2]).lower()])
+        yield number.times(1e3 if noted[2] else UNITS[(noted[1] or noted[3]).lower()])
     end = number.end - 2 if part.startswith("半", number.end - 1) else number.end  # 一年半
     measure = measure_of(part[end : end + NEAR]) if gold.measure else None
     if measure and gold.measure and measure[0] == gold.measure[0] and measure != gold.measure:

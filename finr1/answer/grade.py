@@ -53,7 +53,7 @@ Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of t
 
 Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
 between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
-`LONGEST_ANSWER` characters only the end is read.
+`LONGEST_ANSWER` characters the end is read; where only that is wrong, a judge must decide.
 """
 
 from __future__ import annotations
@@ -113,8 +113,11 @@ def grade(answer: str | None, question: Question) -> Grade:
     text = answer.strip() if boxes is None else boxes.text
     if not text:
         return _both(0.0, None, "empty box")
-    text = text[-LONGEST_ANSWER:]
-    found = _grade(text, boxes is not None, question)
+    found = _grade(text[-LONGEST_ANSWER:], boxes is not None, question)
+    if len(text) > LONGEST_ANSWER:
+        start, text = text[:LONGEST_ANSWER], text[-LONGEST_ANSWER:]
+        if found.strict.value == 0.0 and _grade(start, boxes is not None, question).scaled.value != 0.0:
+            return _both(None, text, "a long answer: its end is wrong, its start is not")
     if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
         return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
     return found
@@ -235,7 +238,7 @@ def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} is not a label"
-    if key := key_of_meaning(clean(text), tuple(question.choices.items())):
+    if key := key_of_meaning(text, tuple(question.choices.items())):
         return _compare_sets({key}, gold, True)
     answer, rest = labels_named(text, question.choices)
     if not answer:

@@ -28,7 +28,8 @@ TOO_MANY = f"more than {MAX_NUMBERS} numbers"  # the reason of such an undecided
 _RANGE_JOINT = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
 _HEDGE_JOINT = re.compile(
-    r"[\s$€£¥(),]*(?:(?:\bor\b\s?)?(?:\b(?:maybe|perhaps|possibly|even|about)\b)|\bor\b|或者?|还是|也?可能是?)[\s$€£¥(约]*",
+    r"[\s$€£¥(),]*(?:(?:\bor\b\s?)?(?:\b(?:maybe|perhaps|possibly|even|about)\b)|\bor\b|或者?|还是"
+    r"|也?可能是?)[\s$€£¥(约]*",
     re.IGNORECASE,
 )
 _LIST_JOINT = re.compile(r"[\s$€£¥]*[,、][\s$€£¥]*")

@@ -41,10 +41,12 @@ _CHINESE_NUMBER = re.compile(
     rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_NUMERALS}]++)又)?"
     rf"(?:(?P<under>(?<!\d)\d++|[{_NUMERALS}]++)分之(?P<minus2>[负負])?)?"
     rf"(?P<body>[{_NUMERALS}]++)(?:[点點](?P<tail>[{_DIGITS}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
-    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半|[{_DIGITS}])?)?"
+    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半"
+    rf"|[{_DIGITS}])?)?"
 )
 FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
-    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
+    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++"
+    rf"|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
 # what may stand before a single numeral that counts something: not 第一
 _BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
@@ -215,7 +217,8 @@ _BEFORE_NUMBER = re.compile(
     r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+"
 )
 _AFTER_NUMBER = re.compile(
-    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
+    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people"
+    r"|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
 _ANY_NUMBER_WORD = re.compile(

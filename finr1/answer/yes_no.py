@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from finr1.answer.clean import clean
-from finr1.answer.words import ANSWER_IS
+from finr1.answer.words import ANSWER_IS, last_match
 
 _HAN = "\u4e00-\u9fff"
 _YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
@@ -43,7 +43,8 @@ _IDIOMS = (  # before any other reading
     (re.compile(r"是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), ""),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain|unclear"
+    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
+    r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
     r"|(?:cannot|can't|can not|could not|couldn't|unable to|impossible to) (?:be )?"
     r"(?:determin|tell|say|know|answer|judg|decid|verif|conclu|confirm)"
@@ -61,6 +62,7 @@ _QUESTION_WORDS = re.compile(
     r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
+_CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
 _EDGES = " \n.。!,;:\"'()[]*$"
 _MAX_WORDS = 50
@@ -96,6 +98,10 @@ def polarity(text: str) -> str | None:
     unsure = _UNSURE.search(text)
     if not words or words[0][2] == "neither":
         return None
+    if conclusion := last_match(_CONCLUSION, text):  # "It is not divisible by 10. So the answer is **false**."
+        only = len(words) > 1 and words[-1][0] == conclusion.end() and words[-1][1] == len(text)
+        if only and words[-2][1] <= conclusion.start() and not _UNSURE.search(text, conclusion.start()):
+            return words[-1][2]
     (start, end, first), last = words[0], words[-1]
     says_first = start == 0 and _REASON.match(text, end) is not None
     if unsure:

@@ -1,7 +1,5 @@
 """`stage=chat`: a terminal client of any OpenAI-compatible server that shows thinking and answer separately."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

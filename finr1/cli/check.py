@@ -3,8 +3,6 @@
 `NEEDS` lists the parts that each stage needs, `RULES` the settings that cannot go together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """`dry_run=true`: build a run except for its weights, tokenizer and data, and show where those would come from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each rank is the same command in its own process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Prevent training on benchmark questions; report whether an evaluated model may have seen them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

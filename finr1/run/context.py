@@ -1,7 +1,5 @@
 """The context that every stage receives: settings, its folder and input folders, engines, tracker, progress bar."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of the chat command."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.core.errors import ConfigError

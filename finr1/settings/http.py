@@ -1,7 +1,5 @@
 """Settings of engine `http`; conf/engine/http.yaml lists them with their units."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

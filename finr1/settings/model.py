@@ -1,7 +1,5 @@
 """Settings of the language model: its weights, adapters, and dtype."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings of the serve command."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from finr1.settings.bounds import Bounded, above, least

@@ -3,8 +3,6 @@
 Numbers of a stage that has not run are None, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,49 +19,23 @@ from finr1.evaluation.scores import intervals as stats
 
 STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # of a full run, in order
 OUTCOMES = ("good", "bad", "undecided")
-SETTINGS = (  # shown in the report where the manifests have them
-    "seed",
-    "source",
-    "benchmark",
-    "engine.teacher",
-    "engine.policy",
-    "model.name",
-    "model.dtype",
-    "model.adapter",
-    "prompt.system",
-    "distil.sampling.n",
-    "distil.sampling.temperature",
-    "judge.answer",
-    "judge.reasoning",
-    "filter.criteria_needed",
-    "filter.scale_tolerant",
-    "filter.audit_share",
-    "sft.epochs",
-    "sft.learning_rate",
-    "sft.max_rows",
-    "sft.row_tokens",
-    "reward",
-    "grpo.reading",
-    "grpo.steps",
-    "grpo.questions_per_step",
-    "grpo.group_size",
-    "grpo.learning_rate",
-    "grpo.loss.kind",
-    "grpo.loss.clip_low",
-    "grpo.loss.clip_high",
-    "grpo.sampling.temperature",
-    "grpo.sampling.max_new_tokens",
-    "grpo.select.low",
-    "grpo.select.high",
-    "evaluate.reading",
-    "evaluate.scorer",
-    "evaluate.judge_repeats",
-    "engine.judge.model",
-    "evaluate.sampling.n",
-    "evaluate.sampling.temperature",
-    "evaluate.sampling.top_p",
-    "evaluate.sampling.max_new_tokens",
+_SHOWN = (  # section of the configuration, its settings that the report shows where the manifests have them
+    ("", "seed source benchmark"),
+    ("engine", "teacher policy"),
+    ("model", "name dtype adapter"),
+    ("prompt", "system"),
+    ("distil.sampling", "n temperature"),
+    ("judge", "answer reasoning"),
+    ("filter", "criteria_needed scale_tolerant audit_share"),
+    ("sft", "epochs learning_rate max_rows row_tokens"),
+    ("", "reward"),
+    ("grpo", "reading steps questions_per_step group_size learning_rate loss.kind loss.clip_low loss.clip_high"),
+    ("grpo", "sampling.temperature sampling.max_new_tokens select.low select.high"),
+    ("evaluate", "reading scorer judge_repeats"),
+    ("engine", "judge.model"),
+    ("evaluate.sampling", "n temperature top_p max_new_tokens"),
 )
+SETTINGS = [f"{section}.{name}".lstrip(".") for section, names in _SHOWN for name in names.split()]
 
 
 def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Render the report page: one self-contained HTML file; all its numbers come from the summary."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

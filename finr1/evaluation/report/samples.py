@@ -1,7 +1,5 @@
 """Choose completions for the sample browser: from the evaluation, GRPO's rollouts and the filtered traces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

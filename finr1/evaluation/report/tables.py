@@ -4,8 +4,6 @@ Where one of Fin-R1's five benchmarks was run, its published scores are shown ne
 and not claimed to be measured in the same way.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """Breakdowns of the scores, shaped for the page and for `breakdown.csv`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -58,14 +56,12 @@ def by_category(bench: Mapping[str, Any]) -> ByCategory:
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
     """Return the benchmark-specific figures of greedy (else sampled) completions, without those shown by category."""
     shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
+    mode_of: dict[str, str] = {}
+    for model, mode, _ in cells(bench, "figures"):
+        mode_of.setdefault(model, mode)
     rows = []
-    mode = ""
-    for model, modes in bench["scores"].items():
-        with_figures = [name for name, cell in modes.items() if cell.get("figures")]
-        if not with_figures:
-            continue
-        mode = mode or with_figures[0]
-        cell = modes[with_figures[0]]
+    for model, mode in mode_of.items():
+        cell = bench["scores"][model][mode]
         intervals = cell.get("figure_intervals") or {}
         figures = {
             name: {"value": value, **intervals.get(name, {})}
@@ -76,7 +72,9 @@ def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
             rows.append((model, figures))
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     return OwnFigures(
-        mode, names, [(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows]
+        mode=next(iter(mode_of.values()), ""),
+        names=names,
+        rows=[(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows],
     )
 
 

@@ -1,7 +1,5 @@
 """Log to Weights & Biases (`logger=wandb`): offline by default; a restarted run continues its W&B run."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fin-R1's accuracy reward: a model judges whether the answer equals the gold (arXiv 2503.16252 v5, §4.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from finr1.core.errors import ConfigError

@@ -78,6 +78,8 @@ class TableSource(FileSource):
             remedy = "use e.g. 0.01, or exact, shown or null"
             raise ConfigError(f"{key}.tolerance", tolerance, "not a relative difference", remedy)
         self.template, self.tolerance = template, tolerance
+        if "question" not in self.fields:  # the last of them asks
+            self.ASKED = [name for name in self.fields if name not in _SPECIAL][-1:]
         for place in re.findall(r"\{(\w+)\}", template):
             if place != "choices" and place not in self.fields:
                 remedy = f"add {{{place}: <column>}} to its fields"

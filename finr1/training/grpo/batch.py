@@ -1,7 +1,5 @@
 """The training batch of a GRPO step: groups packed into rows, with the advantage of every completion."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

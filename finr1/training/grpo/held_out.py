@@ -5,8 +5,6 @@ engine answers them with the weights just synced; they are graded as in the stag
 benchmark, so the best checkpoint may be chosen by them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

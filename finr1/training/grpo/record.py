@@ -1,7 +1,5 @@
 """Record a GRPO step: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path

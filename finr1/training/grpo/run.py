@@ -1,7 +1,5 @@
 """Stage `grpo`: GRPO on the questions without a good trace, selected by the policy's own pass rate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +26,7 @@ from finr1.training.grpo.sampler import Sampler
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints, fault_of, seed_random
 from finr1.training.loop.fit import fit
+from finr1.training.model.check import load_checked
 from finr1.training.model.weights import export
 
 

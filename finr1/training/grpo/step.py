@@ -23,8 +23,6 @@ Shape letters: P questions, G completions per question, C = P G completions, N c
 The loss is in `loss.py`, the advantages in `advantage.py`; both are pure functions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

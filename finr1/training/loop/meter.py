@@ -6,8 +6,6 @@ weights; recomputation does not count (PaLM, arXiv 2204.02311 App. B). The peak 
 measured on this machine in the dtype and with the threads of the step.
 """
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Sequence

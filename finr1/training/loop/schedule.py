@@ -1,7 +1,5 @@
 """Learning-rate schedule, and the order of training rows."""
 
-from __future__ import annotations
-
 import math
 
 import torch

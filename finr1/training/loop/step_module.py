@@ -1,7 +1,5 @@
 """The LightningModule that SFT and GRPO share: optimiser, schedule, gradient checks, one update per step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -71,9 +69,8 @@ class StepModule(pl.LightningModule):
         norm = self.sum_gradients()
         if not torch.isfinite(norm):
             why = f"the gradient norm of step {self.steps_done} is {float(norm)} (the weights are unchanged)"
-            raise ConfigError(
-                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "lower it, or use trainer.fit.precision=32-true"
-            )
+            remedy = "lower it, or use trainer.fit.precision=32-true"
+            raise ConfigError(f"{self.settings_of}.learning_rate", f"{lr:g}", why, remedy)
         if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by 1
             torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
         for group in optimizer.param_groups:

@@ -1,7 +1,5 @@
 """Load a model for training."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

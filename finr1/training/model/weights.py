@@ -1,7 +1,5 @@
 """Read a trained model's weights: merged with its adapters, the adapter alone, or exported to a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ Three kernels: `tiles` on CPU (`tiles.py`), `flex` on GPUs that torch can compil
 scaled dot-product attention over two padded batches: elsewhere, with dropout, and with `model.attention=padded`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -94,14 +92,15 @@ def padded(
     repeats = heads // key_TJD.shape[1]
     index = layout.padded
     prompt_query, prompt_key, prompt_value = (_gather(x, index.prompt_KP) for x in (query_THD, key_TJD, value_TJD))
-    parts = [_sdpa(prompt_query, prompt_key, prompt_value, repeats, scale, dropout, causal=True)]
+    options = {"dropout_p": dropout, "scale": scale}
+    parts = [_sdpa(prompt_query, prompt_key, prompt_value, repeats, is_causal=True, **options)]
     if index.completion_CL.numel():
         query_CHLD = _gather(query_THD, index.completion_CL)
         key_CJXD, value_CJXD = (
             torch.cat([prompt[index.prompt_of_C], _gather(x, index.completion_CL)], dim=2)
             for prompt, x in ((prompt_key, key_TJD), (prompt_value, value_TJD))
         )
-        parts.append(_sdpa(query_CHLD, key_CJXD, value_CJXD, repeats, scale, dropout, mask=index.mask_C1LX))
+        parts.append(_sdpa(query_CHLD, key_CJXD, value_CJXD, repeats, attn_mask=index.mask_C1LX, **options))
     flat = torch.cat([part.transpose(1, 2).reshape(-1, heads, size) for part in parts])
     return flat.index_select(0, index.place_T)[None]
 
@@ -113,18 +112,7 @@ def _gather(x_THD: Tensor, index_BS: Tensor) -> Tensor:
     return flat.view(*index_BS.shape, *x_THD.shape[1:]).transpose(1, 2)
 
 
-def _sdpa(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    repeats: int,
-    scale: float,
-    dropout: float,
-    mask: Tensor | None = None,
-    causal: bool = False,
-) -> Tensor:
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, repeats: int, **options: Any) -> Tensor:
     if repeats > 1:
         key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale
-    )
+    return scaled_dot_product_attention(query, key, value, **options)

@@ -1,7 +1,5 @@
 """The layout of a packed row: where its prompts and completions are, in the form each attention kernel needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -4,8 +4,6 @@ Logits are computed for one slice of the vocabulary at a time, with running sums
 Gimelshein, arXiv 1805.02867): they stay in the processor's cache, and the head's weight is read once per pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial

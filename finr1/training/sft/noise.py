@@ -5,8 +5,6 @@
 with d the embedding size and L the number of tokens of the text: of its prompt and completions, not of the packed row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

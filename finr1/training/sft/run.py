@@ -1,7 +1,5 @@
 """Stage `sft`: supervised fine-tuning on the good traces, or on chats from files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ from finr1.run.context import Context
 from finr1.training.loop.checkpoints import Checkpoints, seed_random
 from finr1.training.loop.fit import fit
 from finr1.training.loop.schedule import shuffled
+from finr1.training.model.check import load_checked
+from finr1.training.model.load import base_model
 from finr1.training.model.weights import export
 from finr1.training.rows.rows import RowGroup, is_single, pack
 from finr1.training.sft.chats import encode, read_chats

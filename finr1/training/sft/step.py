@@ -1,7 +1,5 @@
 """The SFT step: cross-entropy of the completion tokens of packed rows, averaged over the tokens of all ranks."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

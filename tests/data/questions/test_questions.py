@@ -63,6 +63,13 @@ def test_decontaminate_goes_by_wording_and_by_document_across_sources() -> None:
     free = question("Free?", document_id="AAA/2009/page_3.pdf")
     kept, removals = decontaminate([same_words, same_page, free], [held])
     assert kept == [free]
+    tweet = question("Profit up 5% at Acme https://t.co/A", split="test")
+    for text in (
+        "profit up 5% at Acme",
+        "What is the mood?\nTweet: Profit up  5% at Acme https://t.co/B\nAnswer 0, 1 or 2.",
+    ):
+        assert [r.reason for r in decontaminate([question(text)], [tweet])[1]] == ["in_benchmark"]
+    assert decontaminate([question("Profit up 15% at Acme"), question("Up 5% at Acme")], [tweet])[1] == []
     assert [(r.question, r.reason, r.partner) for r in removals] == [
         (same_words, "in_benchmark", held.id),
         (same_page, "benchmark_document", held.id),
@@ -103,7 +110,7 @@ def test_run_writes_every_row_somewhere(tmp_path: Path) -> None:
         counts = run(ctx)
     questions = [Question.from_json(row) for row in read_jsonl(ctx.folder / "questions.jsonl")]
     removed = list(read_jsonl(ctx.folder / "removed.jsonl"))
-    assert counts["removed"] == {"duplicate": 1, "contradictory_gold": 2, "benchmark_document": 1}
+    assert counts["removed"] == {"duplicate": 1, "contradictory_gold": 2, "in_benchmark": 1}
     assert (counts["read"], counts["questions"], counts["not_chosen"], len(removed)) == (12, 5, 3, 4)
     assert counts["by_source"] == {"tfns": 5} and counts["by_language"] == {"en": 5}
     assert len(questions) == 5 and all(q.split == "train" and q.gold == "1" for q in questions)

@@ -211,4 +211,4 @@ def test_the_prompts_of_judges_are_no_wording_of_a_question() -> None:
     from finr1.core.prompt import unfill
 
     filled = load("judge_answer_of.v1")
-    assert unfill("Question: what is it?") == ["Question: what is it?"] and "{question}" not in filled
+    assert unfill("Question: what is it?") == {"question": "Question: what is it?"} and "{question}" not in filled

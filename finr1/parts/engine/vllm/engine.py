@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -321,8 +321,14 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _isolated() -> AbstractContextManager[None]:
-    """Restore the random states of Python, NumPy and torch (on CPU) after the block."""
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (on CPU) after the block, also after an exception."""
     from pytorch_lightning.utilities.seed import isolate_rng
 
-    return isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation = isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        isolation.__exit__(None, None, None)  # after an exception Lightning restores nothing

@@ -1,7 +1,5 @@
 """Questions whose answer is not a number: a choice, yes or no, a label."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 CHOICE, YES_NO, LABEL = "choice", "yes or no", "label"

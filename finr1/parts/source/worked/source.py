@@ -5,8 +5,6 @@ Every question carries the program that computes its answer, in FinQA's language
 out (`template.side`): no seed, size or language makes the two overlap.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
