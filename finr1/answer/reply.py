@@ -162,7 +162,8 @@ _ANSWER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _REASON = re.compile(  # what follows an answer: why it is right, or what it is compared with
-    r"\s(?:because|since|as|due to|which|compared|up from|down from|versus|vs|and (?:it|this|the))\b|,\s(?:up|down|so|but|not|and not)\b"
+    r"\s(?:because|since|as|due to|which|compared|up from|down from|versus|vs|and (?:it|this|the))\b"
+    r"|,\s(?:up|down|so|but|not|and not)\b"
     r"|因为|由于|，(?!或)|;\s",
     re.IGNORECASE,
 )
