@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import scenarios
 from finr1.settings.bounds import above, check_bounds, least
+from finr1.settings.http import address
 
 
 @dataclass
@@ -25,7 +26,7 @@ class ChatSettings:
 
     def __post_init__(self) -> None:
         check_bounds("chat", self)
-        if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
+        if address(self.base_url) is None or "@" in self.base_url:
             why = "not an address, or it contains a secret"
             raise ConfigError("chat.base_url", "…", why, "give one like https://host/v1")
         if self.preset is not None and self.preset not in scenarios():
