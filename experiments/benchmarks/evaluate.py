@@ -66,7 +66,7 @@ def scored_again(pairs: Pairs, rows: list[ScoredCompletion], folder: Path) -> fl
     path = folder / "rows.jsonl"
     write_jsonl(path, (row.to_json() for row in rows))
     began = time.process_time()
-    write_jsonl(path, [regrade(by_id[row.question_id], row).to_json() for row in read_rows(path)])
+    write_jsonl(path, [regrade(by_id[row.question_id], row, "content").to_json() for row in read_rows(path)])
     return time.process_time() - began
 
 

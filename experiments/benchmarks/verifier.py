@@ -181,7 +181,7 @@ def number_pair(question: Question, right: bool, rng: random.Random) -> Pair | N
         at = next(i for i, digit in enumerate(digits) if digit in "123456789")
         digits[at] = str((int(digits[at]) + rng.randint(3, 5)) % 9 + 1)
         others = [-value, value * 10, Decimal("".join(digits))]
-        if "tolerance" not in question.meta:  # beyond half of the last digit shown
+        if not isinstance(question.meta.get("tolerance"), float):  # beyond half of the last digit shown
             others.append(value + 2 * Decimal((0, (1,), int(value.as_tuple().exponent))))
         value = rng.choice(others)
     unit = question.meta.get("unit")

@@ -1,35 +1,29 @@
-"""Which option letters, labels, or yes/no an answer gives; and the normal form of free text.
+"""Which option letters an answer gives; and the normal form of free text.
 
 >>> options = {"A": "bonds", "B": "stocks", "C": "cash"}
 >>> texts = ("B", "stocks", "The answer is (C).", "故选AC", "C: cash", "not A but B")
 >>> [sorted(letters_named(text, "ABC", options)[0]) for text in texts]
 [['B'], ['B'], ['C'], ['A', 'C'], ['C'], ['B']]
->>> labels_named("Outlook: positive", {"0": "Bearish", "1": "Bullish"})[0]
-{'1'}
->>> polarity("Yes, because it is not correct that costs rose"), polarity("yes or no"), yes_or_no("有")
-('yes', None, 'yes')
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from finr1.answer.choosing import Chosen, chosen_letters
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
-from finr1.answer.units import Number, starts_with_any
+from finr1.answer.units import Number
+from finr1.answer.words import last_match
+from finr1.answer.yes_no import yes_or_no
 
 LETTERS = "ABCDEFGH"
-ANSWER_IS = re.compile(
-    r"(?:answer|result|choice)\s?(?:is|:|=|would be|should be|equals)|####"
-    r"|(?:答案|结果|結果)\s?(?:应该是|应该为|应是|应为|是|为|為|:)",
-    re.IGNORECASE,
-)
-NEGATION = re.compile(
-    r"\b(?:not|neither|nor|no|never|cannot)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无", re.IGNORECASE
-)
+# letters and nothing else; letters left open (`A or B`); letters named in a sentence; only letters that it is not
+Manner = Literal["list", "hedge", "prose", "denial"]
 _FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic
 
 
@@ -46,14 +40,6 @@ def normalise(text: str) -> str:
 
 _PUNCTUATION = re.compile(r"[^\w%+\-.√×]|_")
 _ASCII_PUNCTUATION = {code: None for code in range(128) if _PUNCTUATION.match(chr(code))}
-
-
-def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """The last match of a pattern; None without any."""
-    last = None
-    for match in pattern.finditer(text):
-        last = match
-    return last
 
 
 _Options = tuple[tuple[str, str], ...]  # letter and text
@@ -85,12 +71,22 @@ class _Patterns(NamedTuple):
     correct: re.Pattern[str]  # `C is correct`
     standing: re.Pattern[str]  # a capital on its own
     run: re.Pattern[str]  # ABD inside Chinese text
-    negated: re.Pattern[str]  # not B, 排除B
+    denied: re.Pattern[str]  # not B, 排除B, B is wrong
 
 
 _BESIDE_LETTERS = re.compile(
-    r"[\s,;、/&.()\[\]*\"']|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与|及|选择?|选项?|答案|正确|应该?"
+    r"[\s,;、/&.()\[\]*\"']|(?<=[a-h])\+(?=[a-h])|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与"
+    r"|及|选择?|选项?|答案|正确|应该?"
     r"|[故是为:项均都]",
+    re.IGNORECASE,
+)
+
+
+_CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
+    r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
+    r"|eliminat\w*"
+    r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
+    r"|option \d)\b|n't\b|[不非错误对除都均皆全或第]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
 )
 
@@ -107,53 +103,83 @@ def _patterns(letters: str) -> _Patterns:
         enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
         concludes=re.compile(
             r"(?:answers?|choice|option)\s?(?:is|are|would be|should be|must be|:|=)"
-            r"|(?:答案|选项)\s?(?:应该?)?(?:是|为|选|:)|(?:故|应该?|因此|所以|我|本题|此题|该|正确)选择?(?:项)?(?:是|为|:)?"
+            r"|(?:答案|选项)\s?(?:应该?)?(?:是|为|选|:)|(?:故|应该?|因此|所以|我|本题|此题|该"
+            r"|正确)选择?(?:项)?(?:是|为|:)?"
             r"|正确的?(?:选项|答案|说法)?(?:是|为)|^选择?|(?:i|would|we|to)\s(?:choose|select|pick)",
             re.IGNORECASE,
         ),
         sequence=re.compile(
             rf"[\s:(\[*\"'$]*(?:(?:option|choice|answer|选项?|the)s?\s?)?[\s:(\[*\"'$]*"
-            rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z'])"
+            rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z']){_NO_NAME}"
         ),
-        other=re.compile(rf"[)\s]{{0,3}}(?:or|或者?)\s?\(?({capital})(?![A-Za-z])"),
+        other=re.compile(
+            rf"[)\s,]{{0,4}}(?:or|或者?|还是|maybe|perhaps|possibly)\s?(?:maybe\s)?\(?({capital})(?![A-Za-z])"
+        ),
         after_option=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
         correct=re.compile(
             rf"(?<![A-Za-z])({capital})\)?(?:\s(?:is|would be)\s(?:the\s)?(?:correct|right|best)\b"
             r"|项?\s?(?:是|为)?(?:正确|对)(?:的|答案|选项)?)"
         ),
         standing=re.compile(
-            rf"(?<![A-Za-z])({capital})(?![A-Za-z'])(\s(?!(?:or|and|is|are|was|because|since|as|with|but)\b)[a-z])?"
+            rf"{_NOT_IN_NAME}({capital})(?![A-Za-z'\d]){_NO_NAME}"
+            r"(\s(?!(?:or|and|is|are|was|because|since|as|with|but)\b)[a-z])?"
         ),
-        run=re.compile(rf"(?<![A-Za-z&])({capital}{{2,}})(?![A-Za-z])"),
-        negated=re.compile(
-            rf"(?:\bnot\b|\bnor\b|\bneither\b|n't\b|不是|不选|并非|排除|除了|除)\s?(?:be\s|an?\s|the\s)?(?:option|choice|选项)?\s?\(?({capital})(?![A-Za-z])",
+        run=re.compile(rf"(?<![A-Za-z&])({capital}{{2,}})(?![A-Za-z&]){_NO_NAME}"),
+        denied=re.compile(
+            r"(?:\b(?:not|cannot|never|nor|neither|except|exclude|eliminate|reject|ruled? out|rather than"
+            r"|instead of)\b"
+            r"|n't\b|不是|不选|不可能是?|不会是|并非|而非|排除|除了|除)"
+            rf"\s?(?:be\s|an?\s|the\s)?(?:option|choice|选项)?\s?\(?({capital})(?![A-Za-z])"
+            rf"|(?<![A-Za-z&])({capital})\)?(?:\s(?:is|was|must be|would be|can be|looks|seems)\s"
+            r"(?:\w{4,10}\s)?(?:wrong|incorrect|false|impossible|unlikely|out|excluded|eliminated|not|ruled out)\b"
+            r"|\s?(?:isn't|cannot|can't)\b|选?项?\s?(?:的?说法)?[是为]?(?:错|不正确|不对|不可能|有误|除外"
+            r"|被?排除|不符合|不成立|不选))",
             re.IGNORECASE,
         ),
     )
 
 
-def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[set[str], bool]:
-    """The option letters that a text gives as its answer, and whether it merely lists them (`A,B`) or says more.
+# letters of names are no options: R&D, M&A, Series A, Class B shares, A股, B轮, A-share
+_NAMES_BEFORE = (
+    "series class plan type grade tier part tranche rating vitamin schedule exhibit appendix company group point"
+)
+_NOT_IN_NAME = r"(?<![A-Za-z&\d])(?<!& )" + "".join(
+    rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]} )" for word in _NAMES_BEFORE.split()
+)
+_NO_NAME = (
+    r"(?!\s?&|[-+][A-Za-z]|[股轮輪级級类類座档档]|公司|银行|产品|基金|企业|国|客户|部门|债|份额|\+(?!\s?[A-Za-z])"
+    r"|\s(?:shares?|stocks?|rounds?|notes?|bonds?|rating|corporations?)\b)"
+)
+
+
+def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[set[str], Manner]:
+    """The option letters that a text gives as its answer, and in what manner.
 
     The first of these readings that finds letters counts:
 
     1. nothing but letters: `B`, `A and C`, `ABD`;
-    2. the text of one option, or a list of several, or the number that exactly one option is;
-    3. letters after the last "the answer is" or 故选;
-    4. a leading letter with its text: `C：国家税务总局`;
-    5. letters after a word like "option", then before "is correct", then on their own in a sentence.
+    2. the text of one option, or a list of several, or the number or the yes or no that exactly one option is;
+    3. letters among words of choosing alone: `all except C` (`chosen_letters`);
+    4. letters after the last "the answer is" or 故选;
+    5. a leading letter with its text: `C：国家税务总局`;
+    6. letters after a word like "option", then before "is correct", then on their own in a sentence.
 
     A letter beside another option's text gives both: the answer contradicts itself.
     """
-    letters = letters or LETTERS
+    choices = {key.strip("().、: ").upper(): text for key, text in choices.items()}
+    letters = letters.upper() if letters and len(letters) == len(choices) else "".join(choices) or letters or LETTERS
     plain = clean(text).strip().strip("()[]{}<>*.,;:。、\"'$ ")
     patterns, options = _patterns(letters), tuple(choices.items())
     bare = _BESIDE_LETTERS.sub("", plain) if len(plain) < 200 else ""
-    if patterns.alone.fullmatch(bare) and (len(bare) == 1 or bare.isupper()) and len(set(bare.upper())) == len(bare):
-        return set(bare.upper()), True
+    if patterns.alone.fullmatch(bare) and _is_list(bare, plain):
+        return set(bare.upper()), "list"
     by_content = _by_text(plain, options) | _by_number(plain, options)
     if by_content:
-        return by_content, True
+        return by_content, "list"
+    if special := key_of_meaning(plain, options):
+        return {special}, "list"
+    if _CHOOSING.search(plain) and (chosen := chosen_letters(plain, letters, bool(options))):
+        return _or_all(set(chosen.letters), options), _manner(chosen)
     conclusion = last_match(patterns.concludes, plain)
     if conclusion:
         sequence = patterns.sequence.match(plain, conclusion.end())
@@ -162,20 +188,34 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
             answer = {letter for letter in given if letter in letters and letter.isupper()} or {given.upper()}
             other = patterns.other.match(plain, sequence.end())
             if other:
-                return answer | {other[1]}, False
-            return _with_text(answer, plain[sequence.end() :], options), False
+                return answer | {other[1]}, "prose"
+            return _with_text(answer, plain[sequence.end() :], options), "prose"
     lead = patterns.lead.match(plain)
     if lead and (lead[1].isupper() or lead[0].rstrip().endswith((")", ".", ":"))):
         others = set(patterns.enumerated.findall(plain, lead.end()))
         answer = _with_text({lead[1].upper()}, plain[lead.end() :], options)
-        return answer | others, bool(others)
+        return answer | others, "list" if others else "prose"
     answer = {letter.upper() for letter in patterns.after_option.findall(plain)} or set(patterns.correct.findall(plain))
     if not answer:  # "A company": an article
         answer = {letter for letter, next_word in patterns.standing.findall(plain) if letter != "A" or not next_word}
     if not answer:
         runs = {run for run in patterns.run.findall(plain) if list(run) == sorted(set(run))}
         answer = set(next(iter(runs))) if len(runs) == 1 else set()
-    return answer - set(patterns.negated.findall(plain)), False
+    denied = patterns.denied.findall(plain)
+    if answer and answer <= {letter for pair in denied for letter in pair}:
+        return set(), "denial"
+    return answer - {before for before, _ in denied}, "prose"
+
+
+def _manner(chosen: Chosen) -> Manner:
+    return "hedge" if chosen.is_hedge else "list" if chosen.letters else "denial"
+
+
+def _is_list(bare: str, plain: str) -> bool:
+    """Whether the letters of a text of nothing else are options: `B`, `b`, `ABD`, `a, c`; not `AAA`, `bad`."""
+    if len(set(bare.upper())) < len(bare):
+        return False
+    return len(bare) == 1 or bare.isupper() or (bare.islower() and list(bare) == sorted(bare))
 
 
 def letters_standing(text: str) -> set[str]:
@@ -222,9 +262,51 @@ def _by_number(plain: str, options: _Options) -> set[str]:
     numbers = read_numbers(plain, cleaned=True, most=2) if values else []
     if len(numbers) != 1:
         return set()
-    value = numbers[0].value
-    equal = {k for k, option in values.items() if abs(option.value - value) <= _FLOAT_ERROR * abs(option.value)}
+    number = numbers[0]
+    equal = {k for k, option in values.items() if abs(option.value - number.value) <= _FLOAT_ERROR * abs(option.value)}
+    if not equal and number.bare and len({option.factor for option in values.values()}) == 1:  # 7 for 7%
+        equal = {k for k, option in values.items() if abs(option.figure - number.value) <= _FLOAT_ERROR * option.figure}
     return equal if len(equal) == 1 else set()
+
+
+_THESE = (
+    r"(?: of)?(?: the)? (?:above|these|them|options|choices|answers|statements)(?: (?:is |are )?(?:correct|right))?"
+)
+_ABOVE = "(?:以上)?(?:各项|选项|答案|说法)?"
+_HOLD = "(?:是|对|正确|选|包括|符合|属于)的?"
+_ALL = re.compile(rf"(?:all|both)(?:{_THESE}| (?:are )?correct)|{_ABOVE}(?:全部|[都均皆全]){_HOLD}|全选", re.IGNORECASE)
+_NONE = re.compile(rf"(?:none|neither){_THESE}|{_ABOVE}[都均皆全]不{_HOLD}", re.IGNORECASE)
+_MOST_CHARS = 40
+
+
+def _meaning(plain: str) -> str | None:
+    """What a short text means: "all" or "none" of the options, "yes" or "no"."""
+    if len(plain) > _MOST_CHARS:
+        return None
+    return "all" if _ALL.fullmatch(plain) else "none" if _NONE.fullmatch(plain) else yes_or_no(plain)
+
+
+@lru_cache(maxsize=4096)
+def _keys_of_meanings(options: _Options) -> dict[str, str]:
+    """The option that alone has a meaning; yes and no only where two options are these."""
+    said = [(_meaning(clean(text).strip(" .。")), key) for key, text in options]
+    count = Counter(meaning for meaning, _ in said)
+    polar = count["yes"] == count["no"] == 1
+    return {m: key for m, key in said if m and count[m] == 1 and (polar or m not in ("yes", "no"))}
+
+
+def key_of_meaning(text: str, options: _Options) -> str | None:
+    """The option that says the same as a text: 正确 for 对, "True" for "yes", 以上都是 for "all of the above"."""
+    keys = _keys_of_meanings(options)
+    if not keys or _LETTER.search(text):
+        return None
+    return keys.get(_meaning(clean(text).strip(" .。")) or "")
+
+
+def _or_all(letters: set[str], options: _Options) -> set[str]:
+    """The letters; the option "all of the above" alone where they are all the others."""
+    every = _keys_of_meanings(options).get("all")
+    return {every} if every and letters | {every} == {key for key, _ in options} else letters
 
 
 _DIGIT = re.compile(r"\d")
@@ -236,101 +318,3 @@ def _with_text(answer: set[str], rest: str, options: _Options) -> set[str]:
     normal = normalise(rest) if len(answer) == 1 and len(rest) < 2000 else ""
     same = {key for key, text in _normal_options(options).items() if text == normal} if len(normal) > 1 else set()
     return answer if not same or same & answer else answer | same
-
-
-_SYNONYMS = (
-    ("positive", "bullish", "optimistic", "favorable", "积极", "正面", "利好", "看多", "看涨", "乐观"),
-    ("negative", "bearish", "pessimistic", "unfavorable", "消极", "负面", "利空", "看空", "看跌", "悲观"),
-    ("neutral", "中性", "中立"),
-)
-
-
-@lru_cache(maxsize=1024)
-def _label_pattern(items: tuple[tuple[str, str], ...]) -> tuple[dict[str, str], re.Pattern[str] | None]:
-    names = {
-        normal: key for key, meaning in items for normal in (clean(key).casefold(), clean(meaning).casefold()) if normal
-    }
-    for words in _SYNONYMS:  # a synonym counts where exactly one label has that meaning
-        keys = {names[word] for word in words if word in names}
-        if len(keys) == 1:
-            names |= dict.fromkeys((word for word in words if word not in names), keys.pop())
-    if not names:
-        return names, None
-    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return names, re.compile(rf"(?<![a-z\d.])(?:{pattern})(?![a-z\d]|\.\d)")
-
-
-def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
-    """The labels in a text, by id, meaning or synonym (longest names first), and the text without them."""
-    names, pattern = _label_pattern(tuple(choices.items()))
-    if pattern is None:
-        return set(), text
-    text = clean(text).casefold()
-    return {names[match.group()] for match in pattern.finditer(text)}, pattern.sub(" ", text)
-
-
-_YES = (
-    "yes", "true", "correct", "right", "yeah", "yep", "是", "是的", "对", "对的", "正确", "真", "√", "会", "属于",
-    "合规", "可以", "符合",
-)  # fmt: skip
-_NO = (
-    "no", "false", "incorrect", "not correct", "not true", "untrue", "not right", "wrong", "isn't true",
-    "isn't correct", "nope", "not", "否", "不是", "错", "错误", "不对", "不正确", "假", "×", "不会", "不属于", "不合规",
-    "不可以", "不符合", "并非", "没有", "不能",
-)  # fmt: skip
-_POLARITY_OF = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
-_NOT_FOLLOWED_BY = {
-    "会": "(?![计計议議员費费])",
-    "对": "(?![于应象外方手比冲价公私账])",
-    "真": "(?![实正])",
-    "是": "(?!非)",
-}
-_WHOLE_ANSWERS = dict.fromkeys(("y", "t", "affirmative", "有", "能", "✓", "✔"), "yes")
-
-_WHOLE_ANSWERS |= dict.fromkeys(("n", "f", "negative", "无", "没", "✗", "✘", "不"), "no")
-
-_POLAR = re.compile(
-    starts_with_any(_POLARITY_OF)
-    + "(?:"
-    + "|".join(
-        rf"(?<![a-z]){re.escape(name)}(?![a-z])" if name.isascii() else re.escape(name) + _NOT_FOLLOWED_BY.get(name, "")
-        for name in sorted(_POLARITY_OF, key=len, reverse=True)
-    )
-    + ")"
-)
-_QUESTION_WORDS = re.compile(
-    r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
-    r"|whether\b|yes/no|yes or no|true or false|true/false"
-)
-_DOUBLE_NEGATION = re.compile(r"不是(?:错|假|不|否)|并非(?:错|假|不|否)|not (?:false|wrong|incorrect|untrue)")
-_REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
-_MAX_POLAR_WORDS = 50
-
-
-def yes_or_no(text: str) -> str | None:
-    """As `polarity`, and also what means yes or no only as a whole answer to a yes/no question: Y, 有, 无."""
-    return polarity(text) or _WHOLE_ANSWERS.get(clean(text).casefold().strip(" \n.。!,\"'()[]*$"))
-
-
-def polarity(text: str) -> str | None:
-    """ "yes" or "no" if the text says exactly one, at its start, at its end or after "answer is"; else None."""
-    text = clean(text).casefold().strip(" \n.。!,;:\"'()[]*$")
-    if _QUESTION_WORDS.fullmatch(text):
-        return None
-    text = _QUESTION_WORDS.sub(" ", text).strip(" :,")
-    if _DOUBLE_NEGATION.search(text):
-        return None
-    words: list[tuple[int, int, str]] = []  # start, end, yes or no
-    for match in _POLAR.finditer(text):
-        words.append((match.start(), match.end(), _POLARITY_OF[match.group()]))
-        if len(words) > _MAX_POLAR_WORDS:
-            return None
-    if not words:
-        return None
-    (start, end, first), last = words[0], words[-1]
-    if len({word for _, _, word in words}) == 1:
-        is_answer = start == 0 or last[1] == len(text) or ANSWER_IS.search(text[:start]) is not None
-        return first if is_answer else None
-    # "Yes, because it is not correct that …" says yes; "yes/no", "yes or no" and "yes, no" say nothing
-    says_first = start == 0 and _REASON.match(text, end) and words[1][0] - end > 8
-    return first if says_first else None

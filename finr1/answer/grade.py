@@ -9,7 +9,9 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     number  25%          25                      0       1       the gold's unit is missing
     number  3.5 million  3,500,000               1       1       scale words are part of the value
     number  5.0          5.04                    1       1       within half of the last digit the gold shows (0.05)
-    number  5.0          5.06                    0       0       outside it
+    number  5.0          5.05                    0       0       the upper end rounds to 5.1
+    number  5            5.04                    0       0       an integer is exact
+    number  at least 8%  at least 8%             1       1       the gold itself, whatever its form
     number  -5           5                       0       0       the sign must match
     number  0.118        11.8                    0       1       scaled: a factor of 100 either way
     number  1.2亿        120 million             1       1       units of both languages
@@ -35,41 +37,53 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
 
 Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
-- strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold
-  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure.
-  FinQA's own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate.
+- strict: the precision of the gold is what its source states in `Question.meta["tolerance"]`. `exact`: a = g. `shown`:
+  a rounds to g, so g - h <= a < g + h. A number: that relative difference, such as FinQA's 1%, at which 6.76% is right
+  for 0.06757; an answer further off that is g rounded to the two or more digits it shows (1.3% for 0.01266) is
+  undecided, "rounded", and right in the scaled verdict. Not stated: a whole number (not of percent) is exact, another
+  as `shown`, with h at most a tenth of g. FinQA's own evaluator compares executed programs to five decimals; Fin-R1's
+  judge is asked whether values deviate.
+- what the question asks for (`finr1.answer.asked`): a bare figure is in that unit, unless `Question.meta["unit"]` (`%`,
+  `million`, `亿元`, or empty) states one: $19.2 million for 19.2. Digits asked for are those of the gold: of two
+  decimal places, 3.31 is not 3.3.
 - scaled: also a factor of 100 either way; if gold, answer or question shows a unit, also 1e3, 1e4, 1e6, 1e8, 1e9, 1e12.
   A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would else accept almost anything.
 - a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
   number.
 
-Only the last `\boxed{}` is read, if there is one; and of more than `LONGEST_ANSWER` characters only the end.
+Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
+between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
+`LONGEST_ANSWER` characters the end is read; where only that is wrong, a judge must decide.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from finr1.answer.boxes import read_boxes
 from finr1.answer.choices import (
     LETTERS,
-    NEGATION,
-    labels_named,
+    key_of_meaning,
     letters_named,
     letters_standing,
     normalise,
-    yes_or_no,
 )
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
-from finr1.answer.grade_number import grade_number, is_number, same_number
+from finr1.answer.grade_number import grade_number, is_number
+from finr1.answer.labels import labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
-from finr1.answer.tags import last_box
+from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
+from finr1.answer.words import NEGATION
+from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
+HEDGE = "a hedge between several boxes"
 
 
 class Grade(NamedTuple):
@@ -93,19 +107,51 @@ def grade(answer: str | None, question: Question) -> Grade:
         return _both(None, None, "the question has no gold answer")
     if answer is None or not answer.strip():
         return _both(0.0, None, "no answer")
-    box = last_box(answer)
-    text = answer.strip() if box is None else box
+    boxes = read_boxes(answer)
+    if boxes is not None and boxes.either:
+        return _either([grade(f"\\boxed{{{content}}}", question) for content in boxes.either])
+    text = answer.strip() if boxes is None else boxes.text
     if not text:
         return _both(0.0, None, "empty box")
-    text = text[-LONGEST_ANSWER:]
+    found = _grade(text[-LONGEST_ANSWER:], boxes is not None, question)
+    if len(text) > LONGEST_ANSWER:
+        start, text = text[:LONGEST_ANSWER], text[-LONGEST_ANSWER:]
+        if found.strict.value == 0.0 and _grade(start, boxes is not None, question).scaled.value != 0.0:
+            return _both(None, text, "a long answer: its end is wrong, its start is not")
+    if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
+        return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
+    return found
+
+
+def _plain(text: str) -> str:
+    return clean(text).strip(" .。\n").casefold()
+
+
+_plain_gold = lru_cache(maxsize=8192)(_plain)
+
+
+def _grade(text: str, boxed: bool, question: Question) -> Grade:
+    gold = question.gold or ""
     if question.kind == "number":
-        if is_number(question.gold):
+        if is_number(gold):
             return Grade(*grade_number(text, question))
-        return _both(*(_dates(text, question.gold) or (None, text, f"the gold {question.gold!r} is not one number")))
+        return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
     grader = {"choice": _choice, "yes_no": _yes_no, "label": _label, "text": _text}[question.kind]
-    return _both(*grader(text, box is not None, question))
+    return _both(*grader(text, boxed, question))
+
+
+def _either(grades: Sequence[Grade]) -> Grade:
+    """The verdicts on a hedge between boxes: decided where the same holds of each."""
+    out = []
+    for verdicts in zip(*grades, strict=True):
+        values = {verdict.value for verdict in verdicts}
+        answer = " or ".join(verdict.answer or "" for verdict in verdicts)
+        out.append(
+            Verdict(values.pop(), answer, verdicts[-1].why) if len(values) == 1 else Verdict(None, answer, HEDGE)
+        )
+    return Grade(*out)
 
 
 def _both(value: float | None, answer: str | None, why: str) -> Grade:
@@ -152,11 +198,12 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
         return None, text, f"the gold {question.gold!r} is not an option"
     if letter := _whole_option(text, question.choices):
         return _compare_sets({letter}, gold, True)
-    answer, is_list = letters_named(text, letters, question.choices)
+    answer, manner = letters_named(text, letters, question.choices)
+    if manner == "hedge":
+        return 0.0, text, "a hedge: leaves open which option it is"
     if answer:
-        is_hedge = len(answer) > len(gold) and _LETTER_OR_LETTER.fullmatch(clean(text)) is not None
-        return _compare_sets(answer, gold, is_list or is_hedge or (boxed and answer <= letters_standing(text)))
-    if NEGATION.search(text):
+        return _compare_sets(answer, gold, manner == "list" or (boxed and answer <= letters_standing(text)))
+    if manner == "denial" or NEGATION.search(text):
         return None, text, "says only what the answer is not"
     plain = normalise(text)
     options = [normalise(option) for option in question.choices.values()]
@@ -166,7 +213,7 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
     return 0.0, text, "not one of the options"
 
 
-_LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])\s?[.,:;、)\]]\s?(.+)", re.DOTALL)
+_LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])(?:\s?[.,:;、)\]]\s?|\s)(.+)", re.DOTALL)
 
 
 def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
@@ -177,24 +224,25 @@ def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
     return letter if same else None
 
 
-_LETTER_OR_LETTER = re.compile(  # "maybe B or C"
-    r"\W*+(?:(?:either|the|option|answer|choice|is|maybe|perhaps|probably|选项?|答案|应该?|可能|是|为)\W*)*+[A-H]\W{0,3}"
-    r"(?:(?:,|、)\s?[A-H]\W{0,3})*(?:\bor\b|或者?|还是)\W*(?:option\s|choice\s|选项?)?[A-H]\W*",
-    re.IGNORECASE,
-)
+def _same_words(text: str, gold: str) -> bool:
+    """Whether two texts have the same words but for case, punctuation and LaTeX."""
+    plain, wanted = (normalise(clean(whole) if "\\" in whole else whole) for whole in (text, gold))
+    return plain == wanted != ""
 
 
 def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     if not question.choices:
-        if normalise(text) == normalise(question.gold or "") != "":
+        if _same_words(text, question.gold or ""):
             return 1.0, text, "the same words"
         return (0.0 if len(text.split()) <= 3 or is_only_numbers(text) else None), text, "other words"
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} is not a label"
+    if key := key_of_meaning(text, tuple(question.choices.items())):
+        return _compare_sets({key}, gold, True)
     answer, rest = labels_named(text, question.choices)
     if not answer:
-        return 0.0, text, "not one of the labels"
+        return (None if mentions_id(text, question.choices) else 0.0), text, "not one of the labels"
     if NEGATION.search(rest):
         return None, ",".join(sorted(answer)), "the answer holds a negation"
     is_list = boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是")
@@ -235,7 +283,7 @@ _LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
 
 def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold = question.gold or ""
-    if normalise(text) == normalise(gold) != "":
+    if _same_words(text, gold):
         return 1.0, text, "the same words"
     date = _dates(text, gold)
     if date is not None:
@@ -243,17 +291,21 @@ def _text(text: str, boxed: bool, question: Question) -> _Outcome:
     gold_items, answer_items = ({normalise(item) for item in _LIST.split(whole)} - {""} for whole in (gold, text))
     if len(gold_items) > 1 and gold_items == answer_items:
         return 1.0, text, "the same list"
-    return _numbers_in_text(text, gold) or (None, text, "other words: a judge must decide")
+    return _numbers_in_text(text, gold, question.meta.get("tolerance")) or (
+        None,
+        text,
+        "other words: a judge must decide",
+    )
 
 
-def _numbers_in_text(text: str, gold: str) -> _Outcome | None:
+def _numbers_in_text(text: str, gold: str, tolerance: object) -> _Outcome | None:
     """The verdict where gold and answer are each one number and nothing else."""
     if len(text) > 60 or len(gold) > 60:
         return None
     answer_number, gold_number = (_only_number(clean(whole).strip(" .。")) for whole in (text, gold))
     if answer_number is None or gold_number is None:
         return None
-    strict, scaled = same_number(answer_number, gold_number)
+    strict, scaled = same_number(answer_number, precise(gold_number, tolerance))
     if strict != scaled:
         return None
     return float(strict), text, f"{'' if strict else 'not '}the same number"

@@ -1,10 +1,7 @@
-r"""Grade a numeric answer: find the numbers it may mean (`candidates`), and compare each with the gold (`same_number`).
+"""Grade a numeric answer: compare the numbers it may mean (`candidates`) with the gold (`same_number`), and read what
+the words beside them say of them (`doubt`).
 
-The rules, with an example of each, are the table in `finr1.answer.grade`. Only numbers that an answer may conclude
-with are compared:
-
-    >>> [number.value for number in candidates("In 2019 revenue was 120 - 80 = $40 million")[1]]
-    [40000000.0]
+The rules, with an example of each, are the table in `finr1.answer.grade`.
 """
 
 from __future__ import annotations
@@ -16,107 +13,41 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from finr1.answer import number_words
-from finr1.answer.choices import ANSWER_IS, last_match
+from finr1.answer.asked import Asked, asked_of
+from finr1.answer.candidates import EXPRESSION, MAX_NUMBERS, candidates
 from finr1.answer.clean import clean
-from finr1.answer.date import date_spans, read_date
+from finr1.answer.currency import clash
+from finr1.answer.date import read_date
+from finr1.answer.doubt import UNEQUAL, Facts, facts_of, is_argument, may_be_negative, other_readings, why_doubtful
 from finr1.answer.number import read_numbers, single_number, unit_factor
+from finr1.answer.precision import TWO_DIGITS, precise, same_number
 from finr1.answer.units import Number
 from finr1.core.types import Question, Verdict
 
-SCALES = (1e3, 1e4, 1e6, 1e8, 1e9, 1e12)
-MAX_NUMBERS = 40  # more than these are not compared
 TOO_MANY = f"more than {MAX_NUMBERS} numbers"  # the reason of such an undecided verdict
-LONGEST_SENTENCE = 1000  # characters; in longer parts incidental numbers are not filtered out
-_FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic; rounding is judged by the digits shown
-_SCALED_TOLERANCE = 0.005
-_DIGIT = re.compile(r"\d")
-_EQUALS = re.compile(r"[=≈]")
-_CLAUSE_END = re.compile(
-    r"[。;!?\n]|\.(?=\s|$)|\(?\b(?:because|since|as|not|rather than|instead of)\b|因为|由于|而不是|而非", re.IGNORECASE
-)
-_DECREASE = re.compile(
-    r"decreas|declin|fell|fall|drop|reduc|lower|loss|down|negative|下降|减少|降低|下跌|亏损|缩减|负", re.I
-)
-_DECREASED_BY = re.compile(
-    r"(?:decreas\w*|declin\w*|fell|fallen|drop\w*|reduc\w*|down|下降|减少|降低|下跌|缩减)(?:\s(?:of|by|about|approximately)){0,2}"
-    r"[了约\s$]*$",
-    re.I,
-)
-_BOUND = re.compile(
-    r"(?:more than|less than|greater than|fewer than|higher than|lower than|over|under|above|below|at least|at most"
-    r"|up to|exceed(?:s|ed|ing)?|not|n't|超过|不到|大于|小于|高于|低于|多于|少于|至少|至多|不足|不是|不等于"
-    r"|[<>≤≥±≠])[\s$]*$",
-    re.I,
-)
-_BEFORE_YEAR = re.compile(
-    r"(?:\b(?:in|for|of|by|to|from|since|during|at|fiscal|year|fy|and|than|vs\.?|ended)|[年至到在较比])\s?$",
-    re.IGNORECASE,
-)
-_NAME_WITH_NUMBER = re.compile(
-    r"(?:S&P|Russell|CSI|FTSE|Nasdaq|Nikkei|Euro Stoxx|DAX|ISO|form|note|table|page|step|item|section|level|option|sfas"
-    r"|沪深|中证|上证|标普|第)\s?$",
-    re.IGNORECASE,
-)
-_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
-_EXPRESSION = re.compile(
-    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt"
-)
-_DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero
 _RANGE_JOINT = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
 _HEDGE_JOINT = re.compile(
-    r"[\s$€£¥(),]*(?:\bor\b(?:\s(?:maybe|perhaps|possibly|even|about))?|或者?|还是)[\s$€£¥(约]*", re.I
+    r"[\s$€£¥(),]*(?:(?:\bor\b\s?)?(?:\b(?:maybe|perhaps|possibly|even|about)\b)|\bor\b|或者?|还是"
+    r"|也?可能是?)[\s$€£¥(约]*",
+    re.IGNORECASE,
 )
 _LIST_JOINT = re.compile(r"[\s$€£¥]*[,、][\s$€£¥]*")
 _HEDGE_END = re.compile(r"\W*+\w{0,20}+\W*+")  # at most a unit: "12 or 13, the former" is not a hedge
-_CURRENCIES = (
-    ("USD", "US$", "美元", "美金"), ("HKD", "HK$", "港元", "港币"), ("EUR", "€", "欧元"), ("GBP", "£", "英镑"),
-    ("JPY", "日元", "円"), ("CNY", "RMB", "人民币", "元"),
-)  # fmt: skip
-_CURRENCY_OF = {word: names[0] for names in _CURRENCIES for word in names}
-_CURRENCY = re.compile("|".join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True)))
-
-
-def same_number(answer: Number, gold: Number, unit: float = 1.0, tolerance: float = 0.0) -> tuple[bool, bool]:
-    """Whether two numbers are equal, (strict, scaled).
-
-    Args:
-        answer: number read from the answer.
-        gold: number read from the gold.
-        unit: factor of the unit that the question asks for (1.0: none); a bare gold is in that unit.
-        tolerance: relative difference allowed beside half of the last digit that the gold shows.
-
-    >>> answer, gold = (read_numbers(text)[0] for text in ("25", "25%"))
-    >>> same_number(answer, gold), same_number(answer, gold, unit=0.01)
-    ((False, True), (True, True))
-    """
-    if unit != 1.0 and gold.bare:
-        gold = gold.times(unit)
-    value, target = answer.value, gold.value
-    size = abs(target)
-    float_error = _FLOAT_ERROR * size
-    rounding = max(gold.half_unit, tolerance * size)
-    allowed = rounding + float_error
-    bare = answer.factor == 1.0
-    if abs(value - target) <= allowed or (bare and unit != 1.0 and abs(value * unit - target) <= allowed):
-        return True, True
-    if target == 0 or value == 0 or (value < 0) != (target < 0):
-        return False, False
-    if bare and abs(value * gold.factor - target) <= allowed:  # the same figure without the gold's unit
-        return False, True
-    allowed = min(rounding, max(_SCALED_TOLERANCE, tolerance) * size) + float_error
-    if abs(value * 100.0 - target) <= allowed or abs(value / 100.0 - target) <= allowed:
-        return False, True
-    if bare and gold.bare and unit == 1.0:  # neither has a unit
-        return False, False
-    return False, any(abs(value * f - target) <= allowed or abs(value / f - target) <= allowed for f in SCALES)
+_DIFFERENCE = re.compile(r"\s?-\s?")
 
 
 class _Gold(NamedTuple):
-    """A gold: one number, or the two ends of a range, or none where it cannot be graded as one; and its currency."""
+    """A gold: one number, or the two ends of a range, or none where it cannot be graded as one; and its words."""
 
     numbers: tuple[Number, ...]
-    currency: str | None
+    plain: str
+    facts: Facts
+    unit: float = 1.0  # factor of the unit that the question asks for
+    tolerance: float = 0.0
+    by_value: bool = False  # a gold without unit may be a value as well as a figure in the unit asked for
+    figures: bool = False  # an answer without unit is such a figure, never a value: not 0.0516 for 5.16
+    rounds: bool = False  # an answer that is the gold rounded to fewer digits is right but for the strict verdict
 
 
 @lru_cache(maxsize=8192)
@@ -129,7 +60,28 @@ def _read_gold(text: str) -> _Gold:
         numbers = []
     if any(any(date[1:]) for date in read_date(plain)):  # a date; a year alone is a number
         numbers = []
-    return _Gold(tuple(numbers), _currency(plain))
+    return _Gold(tuple(numbers), plain, facts_of(text))
+
+
+@lru_cache(maxsize=8192)
+def _graded_gold(text: str, tolerance: object, asked: Asked, stated: bool) -> _Gold:
+    """A gold at its precision, in the unit asked for; `stated`: by the source, not by the question's words."""
+    gold = _read_gold(text)
+    unit, step = unit_factor(asked.unit) if asked.unit else 1.0, asked.step
+    size = max((abs(number.value) for number in gold.numbers), default=0.0)
+    if step >= 1e3 and (step == unit or size < step):
+        unit, step = step, 1.0  # 830, to the nearest million: a figure in millions
+    bare = unit != 1.0 and all(number.bare for number in gold.numbers)
+    in_unit = (number.times(unit) for number in gold.numbers) if bare else gold.numbers
+    relative = float(tolerance) if isinstance(tolerance, (int, float)) else 0.0
+    return gold._replace(
+        numbers=tuple(precise(number, tolerance, step) for number in in_unit),
+        unit=unit,
+        tolerance=relative,
+        by_value=bare and (unit > 1.0 or (not stated and size <= 1.0)),
+        figures=bare and unit < 1.0 and not stated,
+        rounds=relative > 0 and not step,
+    )
 
 
 def is_number(gold: str) -> bool:
@@ -140,31 +92,63 @@ def is_number(gold: str) -> bool:
 def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
     """The strict and the scaled verdict for a question whose gold is one number or one range (`is_number`)."""
     gold_text = (question.gold or "").strip()
-    gold = _read_gold(gold_text)
+    meta = question.meta
+    gold = _graded_gold(gold_text, meta.get("tolerance"), asked_of(question), "unit" in meta)
     part, numbers = candidates(text)
     if not numbers:
-        return _twice(0.0, text, "no number")
-    unit = unit_factor(str(question.meta["unit"])) if "unit" in question.meta else 1.0
-    tolerance = float(question.meta.get("tolerance", 0.0))
+        word = any(_matches(number, gold)[1] for number in number_words.vague_numbers(text) if len(gold.numbers) == 1)
+        return _twice(None if word else 0.0, text, "a word that may mean the number" if word else "no number")
     if len(gold.numbers) == 2:
-        return _grade_range(part, numbers, gold.numbers, unit, tolerance)
+        return _grade_range(part, numbers, gold)
     if len(numbers) > MAX_NUMBERS:
         return _twice(None, part, TOO_MANY)
-    gold_number = gold.numbers[0]
-    matches = [same_number(number, gold_number, unit, tolerance) for number in numbers]
+    matches = [_matches(number, gold) for number in numbers]
+    if not all(match[0] for match in matches):
+        matches = _read_again(part, numbers, matches, gold)
     strict, scaled = [match[0] for match in matches], [match[1] for match in matches]
+    if gold.rounds and not any(scaled):
+        scaled = [_is_rounding(number, gold, 1.0, 100.0, 0.01) for number in numbers]
     if not any(scaled):
-        verdict = _verdict_without_match(part, numbers, gold_number, gold_text, unit, tolerance)
+        verdict = _verdict_without_match(part, numbers, gold, gold_text)
         return verdict, verdict
     if not all(scaled) and _is_hedge(numbers, part):
         return _twice(0.0, part, f"a hedge, not {gold_text}")
-    doubt = _why_doubtful(part, numbers, scaled, question)
+    doubt = _why_doubtful(part, numbers, scaled, gold, question)
+    if doubt == UNEQUAL:
+        return _twice(0.0, part, doubt)
     if doubt:
         undecided = Verdict(None, part, doubt)
         return (undecided if any(strict) else Verdict(0.0, part, f"not {gold_text}")), undecided
-    if gold.currency and (currency := _currency(part)) and currency != gold.currency:
-        return _twice(0.0, part, f"in {currency}, not in {gold.currency}")
-    return _verdict(strict, part, gold_text, "by value"), _verdict(scaled, part, gold_text, "up to scale")
+    if difference := clash(part, gold.plain):
+        return _twice(0.0 if difference == "other" else None, part, f"in another currency than {gold_text}")
+    by_scale = _verdict(scaled, part, gold_text, "up to scale")
+    if gold.rounds and not any(strict) and any(_is_rounding(number, gold, 1.0) for number in numbers):
+        return Verdict(None, part, f"rounded: {gold_text} to fewer digits"), by_scale
+    if not any(strict) and _is_computed(part, numbers):
+        return Verdict(None, part, "an expression, not computed"), by_scale
+    return _verdict(strict, part, gold_text, "by value"), by_scale
+
+
+def _matches(number: Number, gold: _Gold) -> tuple[bool, bool]:
+    target = gold.numbers[0]
+    figure = target
+    if gold.figures or gold.by_value:
+        figure = target._replace(value=target.figure, half_unit=target.half_unit / target.factor, factor=1.0)
+    if gold.figures and number.bare:
+        return same_number(number, figure, 1.0, gold.tolerance)
+    strict, scaled = same_number(number, target, gold.unit, gold.tolerance)
+    strict = strict or (gold.by_value and same_number(number, figure)[0])
+    return strict, strict or scaled
+
+
+def _is_rounding(number: Number, gold: _Gold, *factors: float) -> bool:
+    """Whether an answer is the gold, times a factor, rounded to the digits that it shows, two at least."""
+    in_unit = number.times(gold.unit) if number.bare else number
+    return number.half_unit <= TWO_DIGITS * abs(number.value) and any(
+        abs(read.value - gold.numbers[0].value * factor) <= read.half_unit * (1 + 1e-9)
+        for read in (number, in_unit)
+        for factor in factors
+    )
 
 
 def _twice(value: float | None, answer: str, why: str) -> tuple[Verdict, Verdict]:
@@ -180,35 +164,71 @@ def _verdict(matches: Sequence[bool], part: str, gold_text: str, how: str) -> Ve
     return Verdict(0.0, part, f"{'none equals' if len(matches) > 1 else 'not'} {gold_text}")
 
 
-def _verdict_without_match(
-    part: str, numbers: Sequence[Number], gold: Number, gold_text: str, unit: float, tolerance: float
-) -> Verdict:
+def _verdict_without_match(part: str, numbers: Sequence[Number], gold: _Gold, gold_text: str) -> Verdict:
     """No number equals the gold: wrong, unless words may give the sign or the answer is an expression."""
-    if gold.value != 0:
+    if gold.numbers[0].value != 0:
         opposite = (
             number._replace(value=-number.value)
             for number in numbers
-            if _is_in_brackets(number, part) or _DECREASE.search(part if number.value > 0 else part[: number.start])
+            if _is_in_brackets(number, part) or may_be_negative(number, part, gold.facts)
         )
-        if any(same_number(number, gold, unit, tolerance)[1] for number in opposite):
+        if any(_matches(number, gold)[1] for number in opposite):
             return Verdict(None, part, "the sign depends on the words around it")
-    if len(numbers) > 1 and _EXPRESSION.search(part):
+    if _is_computed(part, numbers):
         return Verdict(None, part, "an expression, not computed")
+    if any(_is_cut_off(number, part, gold.numbers[0]) for number in numbers):
+        return Verdict(None, part, "digits left out")
     return Verdict(0.0, part, f"{'none equals' if len(numbers) > 1 else 'not'} {gold_text}")
 
 
-def _why_doubtful(part: str, numbers: Sequence[Number], matches: Sequence[bool], question: Question) -> str:
+def _read_again(
+    part: str, numbers: Sequence[Number], matches: Sequence[tuple[bool, bool]], gold: _Gold
+) -> list[tuple[bool, bool]]:
+    """The matches, with other readings of the numbers (`3.4 m`), and numbers that say again what another says."""
+    found = [
+        match
+        if match[0]
+        else next((m for read in other_readings(n, part, gold.facts) if (m := _matches(read, gold))[0]), match)
+        for n, match in zip(numbers, matches, strict=True)
+    ]
+    equal = [number for number, match in zip(numbers, found, strict=True) if match[0]]
+    return [
+        (True, True) if any(_says_again(number, other) for other in equal) else match
+        for number, match in zip(numbers, found, strict=True)
+    ]
+
+
+def _says_again(number: Number, other: Number) -> bool:
+    """Whether a number is another one rounded, in another notation: 8.35% beside 0.083487."""
+    off = abs(number.value - other.value)
+    return number.factor != other.factor and off <= number.half_unit <= TWO_DIGITS * abs(number.value)
+
+
+def _is_computed(part: str, numbers: Sequence[Number]) -> bool:
+    """Whether the numbers are parts of an expression or arguments of a function: 4 × 5, 1250-1000, √10, 3 out of 5."""
+    if any(is_argument(number, part) for number in numbers):
+        return True
+    if len(numbers) == 2 and numbers[0].value > numbers[1].value:
+        return EXPRESSION.search(part) is not None or bool(
+            _DIFFERENCE.fullmatch(part, numbers[0].end, numbers[1].start)
+        )
+    return len(numbers) > 1 and EXPRESSION.search(part) is not None
+
+
+def _is_cut_off(number: Number, part: str, target: Number) -> bool:
+    """Whether `...` after a number leaves out digits that its gold may have: 0.666... for 0.667."""
+    return part.startswith("...", number.end) and abs(number.value - target.value) <= 2.02 * number.half_unit
+
+
+def _why_doubtful(
+    part: str, numbers: Sequence[Number], matches: Sequence[bool], gold: _Gold, question: Question
+) -> str:
     """Why a number that equals the gold may still not mean it: `more than 5%`; "fell by 5%" for 5%. Empty: no doubt."""
     for number, match in zip(numbers, matches, strict=True):
-        before = part[max(number.start - 24, 0) : number.start] if match and number.start > 0 else ""
-        if not before:
-            continue
-        if _BOUND.search(before):
-            return "a bound, not a number"
-        if len(numbers) == 1 and _is_in_brackets(number, part):
+        if match and len(numbers) == 1 and _is_in_brackets(number, part):
             return "brackets that may mean a minus"
-        if number.value > 0 and _DECREASED_BY.search(before) and not _DECREASE.search(_end_of_question(question)):
-            return "the sign depends on the words around it"
+        if match and (doubt := why_doubtful(number, part, gold.facts, question)):
+            return doubt
     return ""
 
 
@@ -217,22 +237,18 @@ def _is_in_brackets(number: Number, text: str) -> bool:
     return number.value > 0 and text[: number.start].endswith("(") and text[number.end :].lstrip().startswith(")")
 
 
-def _end_of_question(question: Question) -> str:
-    """The last 200 characters of the prompt, where the question itself usually is."""
-    return question.prompt[-1]["content"][-200:] if question.prompt else ""
-
-
-def _grade_range(
-    part: str, numbers: Sequence[Number], gold: Sequence[Number], unit: float, tolerance: float
-) -> tuple[Verdict, Verdict]:
+def _grade_range(part: str, numbers: Sequence[Number], gold: _Gold) -> tuple[Verdict, Verdict]:
+    low, high = gold.numbers
     if len(numbers) == 2 and _is_range(numbers, part):
-        ends = [same_number(number, end, unit, tolerance) for number, end in zip(numbers, gold, strict=True)]
+        ends = [
+            _matches(number, gold._replace(numbers=(end,))) for number, end in zip(numbers, (low, high), strict=True)
+        ]
         strict, scaled = all(strict for strict, _ in ends), all(scaled for _, scaled in ends)
         return (
             Verdict(float(strict), part, "the same range" if strict else "another range"),
             Verdict(float(scaled), part, "the same range up to scale" if scaled else "another range"),
         )
-    if any(gold[0].value <= number.value <= gold[1].value for number in numbers):
+    if any(low.value <= number.value <= high.value for number in numbers):
         return _twice(None, part, TOO_MANY if len(numbers) > MAX_NUMBERS else "inside the range")
     return _twice(0.0, part, "not the range")
 
@@ -257,97 +273,7 @@ def _is_hedge(numbers: Sequence[Number], text: str) -> bool:
     if len({number.factor < 1 for number in numbers}) > 1 or not _HEDGE_END.fullmatch(text, numbers[-1].end):
         return False
     if len(numbers) == 2 and _is_range(numbers, text):
-        return "from" not in text.lower() and not _EXPRESSION.search(text)
+        return "from" not in text.lower() and not EXPRESSION.search(text)
     joints = [text[left.end : right.start] for left, right in pairwise(numbers)]
     is_or = [_HEDGE_JOINT.fullmatch(joint) is not None for joint in joints]
     return any(is_or) and all(o or _LIST_JOINT.fullmatch(joint) for o, joint in zip(is_or, joints, strict=True))
-
-
-def candidates(text: str) -> tuple[str, list[Number]]:
-    """The part of an answer that counts, and the numbers in it that may be meant (at most `MAX_NUMBERS` + 1).
-
-    The part is what follows the last "answer is" or `答案是`, and within it what follows the last `=`, if that holds a
-    number. Beside other numbers, years, dates, ordinals and numbers in names (S&P 500) do not count.
-
-    >>> part, numbers = candidates("Margin rose in 2019. The answer is 60 / 240 = 25%.")
-    >>> part, [number.value for number in numbers]
-    ('25%', [0.25])
-    """
-    part, numbers = _candidates(text)
-    return part, list(numbers)
-
-
-@lru_cache(maxsize=4096)  # the filter grades every correct answer again
-def _candidates(text: str) -> tuple[str, Sequence[Number]]:
-    text = clean(text).strip()
-    for part in _likeliest_parts(text):
-        numbers = _numbers_of_part(part)
-        if numbers:
-            return part, numbers
-    if _DASH.fullmatch(text):
-        return text, [Number(0.0, 0.5, 1.0, 0, len(text))]
-    if "FY" in text:
-        return text, read_numbers(text.replace("FY", " "), cleaned=True, most=MAX_NUMBERS + 1)
-    return text, []
-
-
-def _likeliest_parts(text: str) -> list[str]:
-    """The parts of a text that may hold the answer, likeliest first."""
-    parts = [text]
-    mark = last_match(ANSWER_IS, text)
-    if mark:
-        rest = text[mark.end() :].strip()
-        end = _CLAUSE_END.search(rest, 1)
-        parts.append(rest)
-        if end:
-            parts.append(rest[: end.start()].strip())
-    equals = last_match(_EQUALS, parts[-1])
-    if equals:
-        tail = parts[-1][equals.end() :].strip()
-        if not _EXPRESSION.search(tail):  # `60 (= 12 × 5)`
-            parts.append(tail)
-    return parts[::-1]
-
-
-def _numbers_of_part(part: str) -> list[Number]:
-    numbers = read_numbers(part, cleaned=True, most=MAX_NUMBERS + 1)
-    if len(numbers) == 1 and numbers[0].start == 0 and numbers[0].end >= len(part) - 1 and part[:2] != "0,":
-        return numbers
-    outside = part[: numbers[0].start] + part[numbers[0].end :] if len(numbers) == 1 else part
-    if len(numbers) != 1 or part[:2] == "0," or _DIGIT.search(outside):
-        single = single_number(part)
-        if single:
-            return [single]
-    han = not part.isascii() and number_words.HAN.search(part) is not None
-    if (len(numbers) == 1 and not han) or len(numbers) > MAX_NUMBERS or len(part) > LONGEST_SENTENCE:
-        return numbers
-    dates = date_spans(part)
-    meant = [number for number in numbers if not _is_incidental(number, part, dates)]
-    if not meant and han:  # 2019年为五千: digits hid the Chinese number
-        chinese = number_words.chinese_numbers(part, True, MAX_NUMBERS)
-        meant = [number for number in chinese if not _is_incidental(number, part, dates)]
-    if all(map(_looks_like_year, meant)) and len(numbers) > 1:
-        meant = [number for number in numbers if _looks_like_year(number)]  # "2019 and 2018": the answer is years
-    return meant or numbers
-
-
-def _looks_like_year(number: Number) -> bool:
-    return number.factor == 1.0 and 1900 <= number.value <= 2100 and number.half_unit == 0.5
-
-
-def _is_incidental(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bool:
-    """Whether a number is a year, part of a date, an ordinal, or part of a name."""
-    before = text[max(number.start - 12, 0) : number.start]
-    if _NAME_WITH_NUMBER.search(before) or _ORDINAL.match(text, number.end):
-        return True
-    if any(start <= number.start + 1 < end for start, end in dates):
-        return True
-    if not _looks_like_year(number) or number.end - number.start > 5:
-        return False
-    return text[number.end : number.end + 1] == "年" or _BEFORE_YEAR.search(before) is not None
-
-
-def _currency(text: str) -> str | None:
-    """The only currency in a text; None for none or several. A bare `$` is not counted: it may be LaTeX."""
-    currencies = {_CURRENCY_OF[word] for word in _CURRENCY.findall(text)}
-    return currencies.pop() if len(currencies) == 1 else None

@@ -43,16 +43,20 @@ _MAX_DIGITS = 400
 _CHINESE_TENTH = r"[成折](?![本功立为为长長員员交都熟分果效就旧舊扣算现現合])"
 _UNIT_WORD = f"{starts_with_any((*UNITS, *'成折'))}(?:{one_of(UNITS)}|{_CHINESE_TENTH})"
 _CURRENCY = rf"(?-i:(?=[$€£¥₹₩A-Z人美港欧英日])(?:{CURRENCY}))"
+_NOT_A_CLASS = r"(?!(?<!M)\s(?:shares?|stocks?|notes?|bonds?|bills?|forms?|accounts?)\b)"  # 5 B shares; 5 M shares
 _NUMBER = re.compile(
     r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
     rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?+\s?+"
     rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
     rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
     r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
-    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
-    rf"(?:(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
-    rf"|\s?\((?:in\s|单位:)?(?P<noted>{_UNIT_WORD})[^\d()]{{0,12}}\)"
-    r"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z^]))?",
+    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})(?!\.?\d)[)}]?)?"
+    rf"(?:(?:\.\.\.)?(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
+    rf"|\s?\((?:(?:in|单位|金额|amounts?|figures|expressed|dollars|of)\b:?|单位|{_CURRENCY}"
+    rf"|[$,:\s])*+(?P<noted>{_UNIT_WORD})"
+    r"[^\d()]{0,24}\)"
+    rf"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z\d^&]|[-./][A-Za-z\d]"
+    rf"|\s&){_NOT_A_CLASS})?",
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?<![A-Za-z])(?:{one_of(UNITS)})", re.IGNORECASE)
@@ -126,16 +130,34 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
                 last_factor = number.factor
                 continue
             if last.factor == 1.0 and _RANGE_JOINT.fullmatch(text, last.end, number.start):
-                numbers[-1] = last if 1900 <= last.value <= 2100 else last.times(number.factor)
+                is_same = abs(last.value - number.value) <= number.half_unit  # 0.125 or 12.5%
+                numbers[-1] = last if is_same or 1900 <= last.value <= 2100 else last.times(number.factor)
+        elif numbers and number.bare and last_factor > 1.0 and text[numbers[-1].end - 1] in "百千万亿萬億":
+            joined = _with_small_part(numbers[-1], number, last_factor, text)
+            if joined:
+                numbers[-1], last_factor = joined, 1.0
+                continue
         numbers.append(number)
         last_factor = number.factor
         if most is not None and len(numbers) >= most:
             return numbers
     if has_numerals:
         numbers = _merge(numbers, list(number_words.chinese_numbers(text, not numbers, tries)))
+    if "半" in text:
+        numbers = [number_words.and_a_half(number, text) for number in numbers]
     if "角" in text or "毛" in text or "块" in text:
         numbers = _join_coins(numbers, text)
     return numbers if most is None else numbers[:most]
+
+
+def _with_small_part(large: Number, small: Number, unit: float, text: str) -> Number | None:
+    """`1万5`, where the 5 counts thousands, and `1千零1`; None for other digits after a scale word."""
+    between, digits = text[large.end : small.start], text[small.start : small.end]
+    if not digits.isdigit() or (between != "零" and (between or len(digits) > 1)):
+        return None
+    added = small.value * (1.0 if between else unit / 10)
+    value = large.value + math.copysign(added, large.value)
+    return large._replace(value=value, half_unit=0.5 if between else unit / 20, end=small.end)
 
 
 def _share_a_unit(thousands: Number, hundreds: Number, text: str) -> bool:

@@ -41,15 +41,21 @@ _CHINESE_NUMBER = re.compile(
     rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_NUMERALS}]++)又)?"
     rf"(?:(?P<under>(?<!\d)\d++|[{_NUMERALS}]++)分之(?P<minus2>[负負])?)?"
     rf"(?P<body>[{_NUMERALS}]++)(?:[点點](?P<tail>[{_DIGITS}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
-    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半|[{_DIGITS}])?)?"
+    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半"
+    rf"|[{_DIGITS}])?)?"
 )
 FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
-    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
+    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++"
+    rf"|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
 # what may stand before a single numeral that counts something: not 第一
 _BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
 _AFTER_SINGLE = "元块圆角毛个個倍年月日天次家只股份人名位项項条笔张万亿%点號号岁季周期辆台套件亩吨斤克米美港欧英"
-_HALF = re.compile(r"[约為为是共計计达達\s]{0,4}(?:一?半)[。.]?")
+_RANGE, _MULTIPLE = tuple("到至-~"), (*_DIGIT, *_POWERS)  # 三到五年
+_HALF = re.compile(  # 一半, 半年, 半个百分点; not 上半年
+    r"(?:^|[约為为是共計计达達\s,:(])一?半(?:个?(?P<unit>百分点|[万亿成])|(?=个[月小]|[年天月小数]|[。.,)\s]|$))"
+)
+_AND_A_HALF = re.compile(r"个?[年月天周倍]?半(?!年|导|数)(?P<points>个?百分点)?")
 
 
 def chinese_numbers(text: str, all_kinds: bool, most: int | None = None) -> Iterator[Number]:
@@ -65,8 +71,22 @@ def chinese_numbers(text: str, all_kinds: bool, most: int | None = None) -> Iter
             number = _number_from_match(match, text)
             if number:
                 yield number
-    if all_kinds and _HALF.fullmatch(text):
-        yield Number(0.5, fraction_half_unit(0.5), 1.0, 0, len(text))
+    half = _HALF.search(text) if all_kinds and "半" in text else None
+    if half:
+        factor = {"百分点": 0.01, "成": 0.1, **_MYRIADS}.get(half["unit"], 1.0)
+        yield Number(0.5, fraction_half_unit(0.5), 1.0, half.start(), half.end()).times(factor)
+    if text.strip() in _MULTIPLIER and all_kinds:
+        yield Number(float(_MULTIPLIER[text.strip()]), 0.5, 1.0, 0, len(text))
+
+
+def and_a_half(number: Number, text: str) -> Number:
+    """The number with the half after its counter: 两年半 is 2.5; any other as it is."""
+    half = _AND_A_HALF.match(text, number.end)
+    if half is None or number.value % 1:
+        return number
+    value = number.value + math.copysign(0.5 * number.factor, number.value)
+    number = number._replace(value=value, half_unit=0.1 * number.half_unit, end=half.end())
+    return number.times(0.01) if half["points"] else number
 
 
 def denominator_factor(under: str) -> float | None:
@@ -130,8 +150,12 @@ def _counts_something(match: re.Match[str], text: str) -> bool:
         return True  # 七元八角
     if before[-1:] == "块" and before[-2:-1] in _DIGIT and not after.isalnum():
         return True  # 三块五
+    if after in _RANGE and text[match.end() + 1 : match.end() + 2] in _MULTIPLE:
+        after = ""
     if after.isalnum() and after not in _AFTER_SINGLE:
         return False
+    if before[-1:] in _RANGE and before[-2:-1] in _MULTIPLE:
+        return True
     return not before or match["minus"] is not None or _BEFORE_SINGLE.match(text[match.start() - 1]) is not None
 
 
@@ -193,7 +217,8 @@ _BEFORE_NUMBER = re.compile(
     r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+"
 )
 _AFTER_NUMBER = re.compile(
-    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
+    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people"
+    r"|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
 _ANY_NUMBER_WORD = re.compile(
@@ -234,6 +259,53 @@ def english_number(text: str) -> Number | None:
         return None
     value, half_unit = value_and_half_unit
     return Number(sign * value, half_unit, 1.0, 0, len(text)).times(factor)
+
+
+_RUN = re.compile(
+    rf"\b(?:a\s)?(?:{'|'.join((*_SMALL, *_THOUSANDS, *_FRACTIONS, 'hundred'))})"
+    rf"(?:(?:[\s-]|\sand\s|\sand\sa\s)(?:{'|'.join((*_SMALL, *_THOUSANDS, *_FRACTIONS, 'hundred'))})\b){{0,9}}"
+    r"(?:\s(?:percent(?:age points)?|per cent|basis points))?(?![\w-])",
+    re.IGNORECASE,
+)
+_NOT_COUNTED = re.compile(
+    r"(?:one|half|third|thirds|quarters?|fifths?|tenths?|halves|a third|a quarter|a fifth|a tenth|a half)", re.I
+)
+_OF = re.compile(r"\sof\b")
+
+
+def english_numbers(text: str) -> list[Number]:
+    """The numbers in words among other English words: "three segments"; not "one of them", "the third quarter"."""
+    if len(text) > _MAX_ENGLISH_CHARS or not text.isascii():
+        return []
+    found: list[Number] = []
+    for run in _RUN.finditer(text):
+        number = english_number(run.group())
+        vague = _NOT_COUNTED.fullmatch(run.group()) is not None
+        if number and (not vague or (run.group().lower() != "one" and _OF.match(text, run.end()))):
+            found.append(number._replace(start=run.start(), end=run.end()))
+    return found
+
+
+_VAGUE = (  # words that may stand for a number
+    (0.0, r"\b(?:none|nil|no|nothing|unchanged|flat|break-?even)\b|没有|无|不变|持平|零增长|未变"),
+    (0.5, r"\b(?:half|halved|one half)\b|减半|折半|对半"),
+    (1.0, r"\b(?:doubl(?:ed?|es|ing)|single|once)\b|翻一?番|翻倍|翻了一番|增长一倍"),
+    (2.0, r"\b(?:twice|doubl(?:ed?|es|ing)|two-?fold|couple|pair|both)\b|翻一?番|翻倍|翻了一番|双倍|加倍|两倍"),
+    (3.0, r"\b(?:thrice|tripl(?:ed?|es|ing)|three-?fold)\b"),
+    (4.0, r"\b(?:quadrupl(?:ed?|es|ing)|four-?fold)\b|翻两番|翻了两番"),
+    (10.0, r"\bten-?fold\b"),
+    (12.0, r"\bdozen\b"),
+)
+_VAGUE_WORDS = tuple((value, re.compile(pattern, re.IGNORECASE)) for value, pattern in _VAGUE)
+
+
+def vague_numbers(text: str) -> list[Number]:
+    """The numbers that words of a short text may stand for: twice, none, 翻番, 持平."""
+    if len(text) > _MAX_ENGLISH_CHARS:
+        return []
+    return [
+        Number(value, fraction_half_unit(value), 1.0, 0, len(text)) for value, word in _VAGUE_WORDS if word.search(text)
+    ]
 
 
 def _english_value(tokens: list[str]) -> tuple[float, float] | None:

@@ -1,10 +1,11 @@
-r"""The format of a completion: `<think>…</think>`, then `<answer>…</answer>`, with `\boxed{}` inside the answer.
+"""The format of a completion: `<think>…</think>`, then `<answer>…</answer>`.
 
-    >>> parsed = parse(render("60 / 240", r"It is \boxed{25\%}."))
-    >>> parsed.well_formed, final_answer(parsed.answer)
-    (True, '25\\%')
+    >>> parse(render("60 / 240", "25%"))
+    Parsed(think='\\n60 / 240\\n', answer='\\n25%\\n', well_formed=True, why='')
     >>> parse("<think>60 / 240</think> 25%").why
     'no <answer>'
+    >>> split_thinking("<think>60 / 240</think> 25%")
+    ('60 / 240', ' 25%')
 
 All functions take time linear in the text.
 """
@@ -15,7 +16,7 @@ import re
 from typing import NamedTuple
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_TAG = re.compile("|".join(TAGS))
 
 
 class Parsed(NamedTuple):
@@ -40,12 +41,29 @@ def render(reasoning: str, answer: str) -> str:
     return f"<think>\n{reasoning}\n</think>\n<answer>\n{answer}\n</answer>"
 
 
-def parse(text: str) -> Parsed:
+def split_thinking(text: str, reasoning: str | None = None) -> tuple[str, str]:
+    """Split a completion into its thinking and the reply after it, both empty where there is none.
+
+    A `</think>` without `<think>` closes thinking that began with the text: chat templates may put `<think>` into the
+    prompt. Unfinished thinking has no reply. `reasoning` is thinking that a server sent apart; where the text begins
+    with thinking of its own, it was sent twice, and the text counts.
+    """
+    thinking, closed, reply = text.rpartition("</think>")
+    if "<think>" in reply:
+        thinking, reply = text, ""
+    elif reasoning is not None and not closed:
+        thinking = reasoning
+    return thinking.strip().removeprefix("<think>").strip(), reply
+
+
+def parse(text: str, reasoning: str | None = None) -> Parsed:
     """Split a completion into reasoning and answer.
 
-    An answer block inside the thinking, or with a think tag in it, does not count: `answer` is None. A `</think>`
-    without `<think>` closes thinking that began with the text: chat templates may put `<think>` into the prompt.
+    An answer block inside the thinking, or with a think tag in it, does not count: `answer` is None. `reasoning`: as
+    in `split_thinking`; tags that it mentions are not the completion's.
     """
+    if reasoning is not None and not any(tag in text for tag in TAGS[:2]):
+        text = f"<think>\n{_TAG.sub('', reasoning).strip()}\n</think>\n{text}"
     think, think_at = _only_block(text, "think")
     answer, answer_at = _only_block(text, "answer")
     think_end = text.rfind("</think>")
@@ -67,34 +85,6 @@ def parse(text: str) -> Parsed:
         elif not answer.strip():
             why = "empty answer block"
     return Parsed(think, answer, not why, why)
-
-
-def final_answer(answer_text: str) -> str:
-    r"""The content of the last closed `\boxed{}`, else the whole text; stripped."""
-    box = last_box(answer_text)
-    return answer_text.strip() if box is None else box
-
-
-def last_box(text: str) -> str | None:
-    r"""The content of the last `\boxed{}` that is closed, by where it opens; None without any."""
-    first = text.find("\\boxed")
-    if first < 0:
-        return None
-    if text.startswith("{", first + 6) and text.count("{") == text.count("}") == 1 and text.endswith("}"):
-        return text[first + 7 : -1].strip() if text[-2] != "\\" else None  # fast path, by far the most frequent
-    open_braces: list[int] = []  # start of a box's content; -1 for other braces
-    start, end = -1, -1
-    for match in _BRACES.finditer(text, first):
-        token = match.group()
-        if token == "}":
-            content_start = open_braces.pop() if open_braces else -1
-            if content_start > start:
-                start, end = content_start, match.start()
-        elif token == "{":
-            open_braces.append(-1)
-        elif token.startswith("\\boxed"):
-            open_braces.append(match.end())
-    return text[start:end].strip() if start >= 0 else None
 
 
 def _only_block(text: str, name: str) -> tuple[str | None, int]:

@@ -1,20 +1,19 @@
 """`stage=chat`: a terminal client of any OpenAI-compatible server that shows thinking and answer separately."""
 
-from __future__ import annotations
-
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
+from typing import Any, Literal, NamedTuple, TextIO, cast
+
+import httpx2
+import openai
 
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.files import encodable
 from finr1.core.prompt import load
 from finr1.settings.chat import ChatSettings
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.http import api_key
+from finr1.settings.root import RootConfig
 
 Part = Literal["thinking", "answer", "text", "note"]
 _TAGS: Mapping[str, Part] = {"<think>": "thinking", "</think>": "text", "<answer>": "answer", "</answer>": "text"}
@@ -65,14 +64,9 @@ class Client:
     """Streams chat completions of one server; the key is read from the environment and sent in the header alone."""
 
     def __init__(self, settings: ChatSettings) -> None:
-        import openai
-
         self.settings = settings
         self.url = settings.base_url.rstrip("/")
-        self._key = os.environ.get(settings.api_key_env or "", "").strip()
-        if settings.api_key_env and not self._key:
-            why = "no such environment variable, or it is empty"
-            raise ConfigError("chat.api_key_env", settings.api_key_env, why, "export it, or set it to null")
+        self._key = api_key(settings.api_key_env, "chat.api_key_env")
         self._headers: dict[str, Any] = {} if self._key else {"Authorization": openai.Omit()}
         self._client = openai.OpenAI(
             base_url=self.url,
@@ -85,6 +79,8 @@ class Client:
 
     def stream(self, messages: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
         """Yield the reply piece by piece. Reasoning that the server sends in its own field is thinking."""
+        import openai
+
         settings, splitter = self.settings, Splitter()
         with self._one_line_errors():
             events: Any = self._client.chat.completions.create(
@@ -93,7 +89,7 @@ class Client:
                 stream=True,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                max_tokens=settings.max_new_tokens,
+                max_tokens=openai.omit if settings.max_new_tokens is None else settings.max_new_tokens,
                 extra_headers=self._headers,
             )
             ended = False
@@ -118,9 +114,6 @@ class Client:
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
         """Turn the client's errors into one line without the key."""
-        import httpx2
-        import openai
-
         try:
             yield
         except openai.APIStatusError as error:

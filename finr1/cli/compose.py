@@ -1,7 +1,5 @@
 """Composes `conf/` and overrides into a `RootConfig`, and into plain values to save and hash."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re
@@ -22,7 +20,7 @@ from finr1.settings.root import RootConfig
 _PACKAGE = Path(finr1.__file__).parent
 
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-_LISTS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")  # groups chosen by a list
+LISTS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")  # groups chosen by a list
 _SECRET = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 
 
@@ -59,7 +57,7 @@ def without_leftovers(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for such a part stay, and are refused later as a mistake.
     """
     given = [override.lstrip("+").split("=", 1)[0] for override in overrides]
-    for group in _LISTS:
+    for group in LISTS:
         nodes = OmegaConf.select(cfg, group)
         if not isinstance(nodes, DictConfig) or not any(name.split("@")[-1] == group for name in given):
             continue

@@ -1,14 +1,14 @@
 """`dry_run=true`: build a run except for its weights, tokenizer and data, and show where those would come from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from finr1.cli.check import check_judges, check_settings
+from finr1.cli.compose import LISTS
 from finr1.cli.nodes import check_engine, check_nodes
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
@@ -16,11 +16,7 @@ from finr1.core.stage_folder import is_done
 from finr1.run.fingerprints import outside_of, subtree
 from finr1.run.inputs import is_hub_id
 from finr1.run.stages import STAGES, TRAINING, Stage
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
-
-_GROUPS = ("source", "benchmark", "reward", "judge.answer", "judge.reasoning", "logger")
+from finr1.settings.root import RootConfig
 
 
 def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -> None:
@@ -28,16 +24,13 @@ def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage])
     screen = Console(highlight=False, soft_wrap=True)
     names = [stage.name for stage in stages]
     check_settings(cfg, values, names)
-    for key in ("trainer", "engine", *_GROUPS):
+    for key in ("trainer", "engine", *LISTS):
         check_nodes(subtree(values, key), key)
     for role in cfg.engine:
         check_engine(subtree(values, f"engine.{role}"), f"engine.{role}")
     check_judges(cfg, values, names)
-    for key in _GROUPS:
-        group: Any = cfg
-        for attribute in key.split("."):
-            group = getattr(group, attribute)
-        if parts := build_all(group):
+    for key in LISTS:
+        if parts := build_all(attrgetter(key)(cfg)):
             screen.print(f"{key}: {', '.join(parts)}")
     for role, node in cfg.engine.items():
         screen.print(f"engine.{role}: {node['_target_']} (not started)")

@@ -1,10 +1,8 @@
 """Errors in one line: `<key>=<value>: <why>; <what to do>`. Hydra's errors of many lines are matched by `_PATTERNS`."""
 
-from __future__ import annotations
-
 import errno
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hydra.errors import HydraException, OverrideParseException
@@ -12,16 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finr1.cli.peer_words import hint
 from finr1.cli.suggest import all_keys, choose_first, near_choice, near_setting
-from finr1.core.errors import Finr1Error
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes, from the outermost in."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+from finr1.core.errors import Finr1Error, causes
 
 
 def explain(error: BaseException, overrides: Sequence[str]) -> str | None:

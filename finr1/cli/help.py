@@ -1,10 +1,7 @@
 """The text of `python -m finr1 --help`, read from `conf/`."""
 
-from __future__ import annotations
-
-import dataclasses
 import textwrap
-from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +60,7 @@ def help_text() -> str:
             choices, WIDTH, initial_indent=f"  {_example(group.name):<44}", subsequent_indent=" " * 46
         )
     lines += ["", "Common settings and their defaults (an experiment may set others; all: --cfg job):"]
-    lines += [f"  {key}={_show(value)}" for key, value in _defaults()]
+    lines += [f"  {key}={_show(attrgetter(key)(RootConfig()))}" for key in KEYS]
     return "\n".join(lines)
 
 
@@ -81,15 +78,6 @@ def _first_comment(path: Path) -> str:
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").rstrip()
     return ""
-
-
-def _defaults() -> Iterator[tuple[str, Any]]:
-    root = dataclasses.asdict(RootConfig())
-    for key in KEYS:
-        node: Any = root
-        for part in key.split("."):
-            node = node[part]
-        yield key, node
 
 
 def _show(value: Any) -> str:

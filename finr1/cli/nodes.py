@@ -1,7 +1,5 @@
 """Checks keys against the schema, and `_target_` nodes against the signatures of their constructors."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import importlib
@@ -10,12 +8,13 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from finr1.cli.compose import LISTS
 from finr1.cli.peer_words import hint
 from finr1.core.errors import ConfigError
 from finr1.run.fingerprints import subtree
 
 ROLES = ("teacher", "judge", "policy")
-GROUPS = ("source", "benchmark", "reward", "engine", "logger", "judge.answer", "judge.reasoning")  # hold nodes by name
+GROUPS = ("engine", *LISTS)  # hold nodes by name
 _RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 

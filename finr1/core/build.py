@@ -1,7 +1,5 @@
 """Build the objects that `_target_` nodes of the configuration describe."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from finr1.core.errors import ConfigError
+from finr1.core.errors import ConfigError, causes
 
 _INNER_SOURCE = re.compile(r"(?<![\w.])source\.\w+\.")
 _LEAVE_OUT = re.compile(r"~source\.\w+")
@@ -30,9 +28,7 @@ def build_all(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         try:
             parts[name] = build(node)
         except InstantiationException as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, ConfigError):
-                cause = cause.__cause__
+            cause = next((cause for cause in causes(error) if isinstance(cause, ConfigError)), None)
             if cause is None or "source" not in node:
                 raise
             words = (_LEAVE_OUT.sub(f"~benchmark.{name}", str(word)) for word in cause.words)

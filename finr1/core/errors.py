@@ -1,6 +1,6 @@
 """The errors shown to users, in one line without a traceback: `<key>=<value>: <why>; <what to do>`."""
 
-from __future__ import annotations
+from collections.abc import Iterator
 
 
 class Finr1Error(Exception):
@@ -34,3 +34,12 @@ class RowError(DataError):
 
 class BusyError(Finr1Error, RuntimeError):
     """Another process holds the lock of the run folder."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes, from the outermost in."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,7 +1,5 @@
 """Atomic writes, JSON documents, and hashes of files and values."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -65,7 +63,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # brings the rename to disk
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -84,17 +86,7 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file atomically."""
     with replacing(path) as file:
         file.write(encodable(text).encode())
 

@@ -1,13 +1,10 @@
 """Append-only JSONL files: torn last lines are dropped, corrupt lines are reported with their number."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
 from finr1.core.errors import DataError
@@ -60,19 +57,9 @@ def _has(values: Any, key: str) -> bool:
     return True
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a file one at a time; errors as in `raw_rows`."""
-    return each_row(path, ())
-
-
-def each_row(path: Path, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Read the rows of a file one at a time, each checked to have these keys; errors as in `raw_rows`."""
     return (row.values for row in raw_rows(path, keys))
-
-
-def take_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Read `each_row` into a list."""
-    return list(each_row(path, keys))
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -115,9 +102,7 @@ class JsonlWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             os.fsync(self._file.fileno())
         self._file.close()

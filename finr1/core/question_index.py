@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -60,23 +59,22 @@ class QuestionIndex:
 
     def _find(self, question_id: str) -> tuple[int, Question] | None:
         """A question and its position in this index; None for an unknown id."""
+        place = self._place(question_id)
+        question = None if place is None else self._read(place)
+        return (place, question) if place is not None and question and question.id == question_id else None
+
+    def _place(self, question_id: str) -> int | None:
+        """The position of an id in this index, judged by its number alone."""
         wanted = np.uint64(number_of(question_id))
         place = int(np.searchsorted(self._numbers, wanted))
-        if place == len(self._numbers) or self._numbers[place] != wanted:
-            return None
-        question = self._read(place)
-        return (place, question) if question.id == question_id else None
+        return place if place < len(self._numbers) and self._numbers[place] == wanted else None
 
     def _read(self, place: int) -> Question:
         self._file.seek(int(self._starts[place]))
         return Question.from_json(json.loads(self._file.readline()))
 
     def __contains__(self, question_id: object) -> bool:
-        if not isinstance(question_id, str):
-            return False
-        number = np.uint64(number_of(question_id))
-        place = int(np.searchsorted(self._numbers, number))
-        return place < len(self._numbers) and bool(self._numbers[place] == number)
+        return isinstance(question_id, str) and self._place(question_id) is not None
 
     def __getitem__(self, question_id: str) -> Question:
         position_and_question = self.find(question_id)
@@ -100,7 +98,5 @@ class QuestionIndex:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -42,10 +42,7 @@ class LostRank(Finr1Error):
 class Ranks:
     """This process and the ranks it trains with. With one rank nothing is sent; every method returns its input.
 
-    Args:
-        rank: number of this process, from 0.
-        world: number of ranks.
-        group: process group of torch.distributed between CPUs; None with one rank.
+    `rank` counts from 0; `group` is torch.distributed's process group between CPUs, None with one rank.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, group: Any = None) -> None:
@@ -91,10 +88,8 @@ class Ranks:
         """All ranks' values in rank order, on every rank. Values are pickled."""
         if self.world == 1:
             return [value]
-        import torch.distributed as dist
-
         values: list[Any] = [None] * self.world
-        with _lost_rank():
+        with _connected() as dist:
             dist.all_gather_object(values, value, self._group)
         return values
 
@@ -102,10 +97,8 @@ class Ranks:
         """The first rank's value, on every rank."""
         if self.world == 1:
             return value
-        import torch.distributed as dist
-
         values: list[Any] = [value if self.first else None]
-        with _lost_rank():
+        with _connected() as dist:
             dist.broadcast_object_list(values, 0, self._group)
         return values[0]  # type: ignore[no-any-return]
 
@@ -113,10 +106,8 @@ class Ranks:
         """All ranks' values in rank order on the first rank, an empty list on the others."""
         if self.world == 1:
             return [value]
-        import torch.distributed as dist
-
         values: list[Any] | None = [None] * self.world if self.first else None
-        with _lost_rank():
+        with _connected() as dist:
             dist.gather_object(value, values, 0, self._group)
         return values or []
 
@@ -124,10 +115,8 @@ class Ranks:
         """The sum of a CPU tensor over ranks, bit-identical on all of them."""
         if self.world == 1:
             return numbers
-        import torch.distributed as dist
-
         total = numbers.clone()
-        with _lost_rank():
+        with _connected() as dist:
             dist.all_reduce(total, group=self._group)
         return total
 
@@ -139,11 +128,10 @@ class Ranks:
         if self.world == 1:
             return
         import torch
-        import torch.distributed as dist
 
         trained = [p for p in parameters if p.requires_grad]
         n_holders = self.sum(torch.tensor([float(p.grad is not None) for p in trained]))
-        with _lost_rank():
+        with _connected() as dist:
             works = []
             for p, n in zip(trained, n_holders.tolist(), strict=True):
                 if n:
@@ -156,9 +144,7 @@ class Ranks:
         """Overwrite the parameters with the first rank's."""
         if self.world == 1:
             return
-        import torch.distributed as dist
-
-        with _lost_rank():
+        with _connected() as dist:
             for p in parameters:
                 dist.broadcast(p.detach(), 0)
 
@@ -167,19 +153,21 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def _lost_rank(pattern: str = "") -> Iterator[None]:
-    """Turn torch's RuntimeError for a broken connection, recognised by this pattern, into LostRank."""
+def _connected(pattern: str = "") -> Iterator[Any]:
+    """Give torch.distributed; turn its RuntimeError for a broken connection, matched by `pattern`, into LostRank."""
+    import torch.distributed
+
     try:
-        yield
+        yield torch.distributed
     except RuntimeError as error:
         if world() == 1 or not re.search(pattern, str(error)):
             raise
         raise LostRank(f"another rank has ended ({str(error).splitlines()[0]})") from None
 
 
-def lost_in_passes() -> contextlib.AbstractContextManager[None]:
+def lost_in_passes() -> contextlib.AbstractContextManager[Any]:
     """Raise LostRank where passes through sharded weights lose a rank."""
-    return _lost_rank(r"gloo/transport|closed by peer|reset by peer|NCCL")
+    return _connected(r"gloo/transport|closed by peer|reset by peer|NCCL")
 
 
 def sharded(fit: Mapping[str, Any], full: bool) -> bool:
@@ -203,7 +191,6 @@ def world() -> int:
 
 
 def number() -> int:
-    """Number of this rank."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
@@ -239,15 +226,13 @@ def init_ranks() -> Ranks:
     if world() == 1:
         return ALONE
     import torch
-    import torch.distributed
 
-    dist: Any = torch.distributed  # its type stubs lack documented names
     _end_with_parent()
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
-    with _lost_rank():
+    with _connected() as dist:
         store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         store.set_timeout(TIMEOUT)
         store = dist.PrefixStore("default_pg", store)

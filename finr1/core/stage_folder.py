@@ -5,8 +5,6 @@ its inputs' fingerprints and of the source files it imports. A folder started wi
 is *resumed*; one with another fingerprint is moved to `.old/`, and the stage starts afresh.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from finr1.core.errors import DataError
 from finr1.core.files import canonical, digest, read_json, write_atomic, write_json
 
 MANIFEST = "manifest.json"
@@ -78,6 +77,23 @@ def state_of(folder: Path, key: StageKey) -> State:
 def is_done(folder: Path) -> bool:
     """Whether a stage has finished in this folder, under any settings."""
     return (folder / MANIFEST).is_file()
+
+
+def check_rows_whole(folder: Path) -> None:
+    """Raise DataError for a JSONL file of this folder that has lost rows since it was written.
+
+    A finished stage's manifest has the size of each file; in any other folder the last line must be complete.
+    """
+    sizes = read_json(folder / MANIFEST).get("files", {}) if is_done(folder) else {}
+    remedy = f"restore it, or delete {folder} and run its stage again"
+    for name, size in sizes.items():
+        now = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if name.endswith(".jsonl") and now != size:
+            raise DataError(folder / name, f"{now:,} bytes, but {size:,} when its stage finished", remedy)
+    for path in folder.glob("*.jsonl") if not sizes else ():
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+                raise DataError(path, "its last line does not end", "complete or delete that line")
 
 
 def begin(folder: Path, key: StageKey) -> tuple[State, str]:

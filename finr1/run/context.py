@@ -1,16 +1,13 @@
 """The context that every stage receives: settings, its folder and input folders, engines, tracker, progress bar."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
-from finr1.core.jsonl import take_rows
+from finr1.core.jsonl import read_jsonl
 from finr1.core.ranks import ALONE, Ranks
 from finr1.core.tracking import Tracker
 from finr1.core.types import Question
@@ -19,10 +16,9 @@ from finr1.parts.engine.cached import CachedEngine
 from finr1.parts.engine.ledger import Ledger
 from finr1.parts.engine.roles import Engines, in_process
 from finr1.parts.judge.base import AsksModel
+from finr1.parts.model.folder import resolve
 from finr1.run.progress import Bar, console
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 @dataclass
@@ -71,8 +67,6 @@ class Context:
     def _start_judge(self) -> Engine:
         engine = self.engines.get("judge")
         if isinstance(engine, PolicyEngine):
-            from finr1.parts.model.folder import resolve
-
             engine.load_folder(resolve(self.cfg.model))
         return engine
 
@@ -97,7 +91,7 @@ class Context:
 
     def questions(self) -> dict[str, Question]:
         """The run's questions by id, in file order; DataError names the line of a row that lacks a field."""
-        rows = take_rows(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
+        rows = read_jsonl(self.inputs["questions"] / "questions.jsonl", ["id", *Question.needed()])
         return {row["id"]: Question.from_json(row) for row in rows}
 
     def note(self, text: str) -> None:
@@ -105,8 +99,5 @@ class Context:
         self.notes.append(text)
         console.print(f"  {self.stage}: {text}")
 
-    @contextmanager
-    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; a plain line every 30 seconds elsewhere."""
-        with Bar(f"{self.stage}: {what}", total, done) as bar:
-            yield bar
+    def progress(self, what: str, total: int, done: int = 0) -> Bar:
+        return Bar(f"{self.stage}: {what}", total, done)

@@ -1,21 +1,17 @@
 """What a stage reads: folders of this run or another, weights, data files. The functions of the rows of `STAGES`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.core.stage_folder import is_done
 from finr1.parts.engine.roles import is_role
-from finr1.parts.source.reading import HUB
-
-if TYPE_CHECKING:
-    from finr1.settings.grpo import GrpoSettings
-    from finr1.settings.root import RootConfig
-    from finr1.settings.sft import SftSettings
+from finr1.parts.source.hub import HUB
+from finr1.settings.grpo import GrpoSettings
+from finr1.settings.root import RootConfig
+from finr1.settings.sft import SftSettings
 
 
 class Input(NamedTuple):
@@ -28,36 +24,22 @@ class Input(NamedTuple):
 
     @property
     def ready(self) -> bool:
-        """Whether it can be read."""
         return self.folder.exists() if self.bare else is_done(self.folder)
 
     @property
     def problem(self) -> str:
-        """Why it is not ready."""
         return "is not finished" if self.folder.is_dir() else "does not exist"
 
 
-Inputs = Callable[[dict[str, Input], "RootConfig"], dict[str, Input]]  # folders of this run by stage -> those read
-Outside = Callable[["RootConfig"], dict[str, Path]]  # -> config key: folder or file
-MoreSettings = Callable[["RootConfig"], tuple[str, ...]]  # -> config keys
-
-
-Reopens = Callable[["RootConfig", Mapping[str, Any]], bool]  # counts of a finished stage -> whether it resumes
-
-
-def never(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
-    """A finished stage stays finished."""
-    return False
+Inputs = Callable[[dict[str, Input], RootConfig], dict[str, Input]]  # folders of this run by stage -> those read
+Outside = Callable[[RootConfig], dict[str, Path]]  # -> config key: folder or file
+MoreSettings = Callable[[RootConfig], tuple[str, ...]]  # -> config keys
+Reopens = Callable[[RootConfig, Mapping[str, Any]], bool]  # counts of a finished stage -> whether it resumes
 
 
 def failed_calls(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
     """Failed calls are asked again (`distil.retry_failed`)."""
     return cfg.distil.retry_failed and counts.get("failed", 0) > 0
-
-
-def this_run(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
-    """The folders of this run, unchanged."""
-    return own
 
 
 def finished(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
@@ -95,11 +77,6 @@ def evaluate_inputs(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:
     return {name: entry for name, entry in own.items() if name in cfg.evaluate.models}
 
 
-def no_files(cfg: RootConfig) -> dict[str, Path]:
-    """No weights from outside the run."""
-    return {}
-
-
 def evaluated_folders(cfg: RootConfig) -> dict[str, Path]:
     """The model folders among `evaluate.models`."""
     folders = {name: Path(name).expanduser() for name in cfg.evaluate.models if not is_role(name, cfg.engine)}
@@ -115,11 +92,6 @@ def grpo_weights(cfg: RootConfig) -> dict[str, Path]:
         remedy = "give a model folder (such as a run's 4_sft/model) or a hub id"
         raise ConfigError("grpo.init_from", weights, "no such model folder", remedy)
     return {}
-
-
-def no_settings(cfg: RootConfig) -> tuple[str, ...]:
-    """No keys beside those of the table."""
-    return ()
 
 
 def evaluate_engines(cfg: RootConfig) -> tuple[str, ...]:

@@ -1,19 +1,15 @@
 """The table of stages: what each does, what it reads, which settings its result depends on, and its function."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.run import inputs as hooks
+from finr1.run.context import Context
 from finr1.run.inputs import Input
-
-if TYPE_CHECKING:
-    from finr1.run.context import Context
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Stage(NamedTuple):
@@ -24,10 +20,10 @@ class Stage(NamedTuple):
     run: str  # dotted path of `run(context) -> counts`
     settings: tuple[str, ...]  # dotted config keys that the result depends on
     reads: tuple[str, ...] = ()  # names of stages
-    inputs: hooks.Inputs = hooks.this_run  # narrows or replaces the folders of `reads`
-    outside: hooks.Outside = hooks.no_files  # weights from outside the run
-    more_settings: hooks.MoreSettings = hooks.no_settings  # further keys, depending on the configuration
-    reopens: hooks.Reopens = hooks.never  # whether a finished stage resumes, by its counts
+    inputs: hooks.Inputs = lambda own, cfg: own  # narrows or replaces the folders of `reads`
+    outside: hooks.Outside = lambda cfg: {}  # weights from outside the run
+    more_settings: hooks.MoreSettings = lambda cfg: ()  # further keys, depending on the configuration
+    reopens: hooks.Reopens = lambda cfg, counts: False  # whether a finished stage resumes, by its counts
     trains: bool = False  # runs on all ranks, on rows checked against the run's benchmarks
     needs_input: bool = False  # fails if `inputs` is empty
     does: str = ""  # for --help

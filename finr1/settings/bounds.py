@@ -1,14 +1,9 @@
-"""Bounds of settings: declared at the field, checked by one function that words the error.
+"""Bounds of settings: declared at the field, checked when an instance is created.
 
 @dataclass
-class SftSettings:
-    epochs: int = least(2, 1)  # 2 by default, at least 1
-
-    def __post_init__(self) -> None:
-        check_bounds("sft", self)  # sft.epochs=0: must be at least 1; use 1 or more
+class SftSettings(Bounded, key="sft"):
+    epochs: int = least(2, 1)  # 2 by default; sft.epochs=0: must be at least 1; use 1 or more
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -72,3 +67,15 @@ def check_bounds(prefix: str, settings: Any) -> None:
         bound = setting.metadata.get("bound")
         if bound and value is not None and not bound.holds(value):
             raise ConfigError(key, value, bound.why, bound.remedy)
+
+
+class Bounded:
+    """Base of settings classes; `key` is their place in the configuration, empty for its root."""
+
+    _key = ""
+
+    def __init_subclass__(cls, key: str) -> None:
+        cls._key = key
+
+    def __post_init__(self) -> None:
+        check_bounds(self._key, self)

@@ -1,16 +1,14 @@
 """Settings of the evaluate stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import check_bounds, least, one_of
+from finr1.settings.bounds import Bounded, least, one_of
 from finr1.settings.sampling import Sampling
 
 
 @dataclass
-class EvaluateSettings:
+class EvaluateSettings(Bounded, key="evaluate"):
     """Which models are scored, and how completions are sampled."""
 
     models: list[str] = field(default_factory=lambda: ["base", "sft", "grpo"])  # also model folders, engine roles
@@ -20,12 +18,12 @@ class EvaluateSettings:
     samples: dict[str, int] = field(default_factory=dict)  # model -> its `n` when sampled; sampling.n for the others
     scorer: str = one_of("rules", "llm", "rules_then_llm")  # llm: the model judges of judge.answer
     judge_repeats: int = least(1, 1)  # times that a model judges each answer: the majority counts
-    box_anywhere: bool = False  # read the last \\boxed{} of a completion without answer block, as Fin-R1's judge would
+    reading: str = one_of("content", "strict")  # strict: an answer outside the answer block counts as none
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = least(10_000, 1)
 
     def __post_init__(self) -> None:
-        check_bounds("evaluate", self)
+        super().__post_init__()
         if not self.models:
             raise ConfigError("evaluate.models", "[]", "no model to score", "name base, sft, grpo or a folder")
         if not (self.greedy or self.sampled):

@@ -1,17 +1,15 @@
 """Settings of the export stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import check_bounds, least
+from finr1.settings.bounds import Bounded, least
 
 SPLITS = {"good": "train", "bad": "bad", "undecided": "undecided"}  # outcome of the filter -> split of the data set
 
 
 @dataclass
-class ExportSettings:
+class ExportSettings(Bounded, key="export"):
     """How a run's traces become a data set."""
 
     outcomes: list[str] = field(default_factory=lambda: ["good"])  # good becomes the split `train`; also bad, undecided
@@ -21,7 +19,7 @@ class ExportSettings:
     licences: dict[str, str] = field(default_factory=dict)  # by source; overrides the licence in its yaml
 
     def __post_init__(self) -> None:
-        check_bounds("export", self)
+        super().__post_init__()
         for outcome in self.outcomes:
             if outcome not in SPLITS:
                 raise ConfigError("export.outcomes", outcome, "unknown outcome", f"use some of {', '.join(SPLITS)}")

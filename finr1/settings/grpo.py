@@ -1,11 +1,9 @@
 """Settings of the GRPO stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import above, check_bounds, least, one_of
+from finr1.settings.bounds import Bounded, above, least, one_of
 from finr1.settings.sampling import Sampling
 
 LOSSES = ("dapo", "grpo", "bnpo", "dr_grpo", "gspo", "cispo")
@@ -13,7 +11,7 @@ CORRECTIONS = ("none", "token_truncate", "token_mask", "sequence_truncate", "seq
 
 
 @dataclass
-class LossSettings:
+class LossSettings(Bounded, key="grpo.loss"):
     """The policy loss; equations in finr1/training/grpo/loss.py."""
 
     kind: str = one_of(*LOSSES)
@@ -26,14 +24,14 @@ class LossSettings:
     mask_truncated: bool = False  # exclude truncated completions from the loss
 
     def __post_init__(self) -> None:
-        check_bounds("grpo.loss", self)
+        super().__post_init__()
         if self.dual_clip is not None and (self.kind == "cispo" or self.dual_clip <= 1 + self.clip_high):
             why = "cispo has no minimum to bound" if self.kind == "cispo" else "not above 1 + grpo.loss.clip_high"
             raise ConfigError("grpo.loss.dual_clip", self.dual_clip, why, "use null, or about 3 with another loss")
 
 
 @dataclass
-class AdvantageSettings:
+class AdvantageSettings(Bounded, key="grpo.advantage"):
     """From rewards to advantages; equations in finr1/training/grpo/advantage.py."""
 
     baseline: str = one_of("group", "leave_one_out")  # subtract from the reward: mean of the group, or of the others
@@ -44,12 +42,9 @@ class AdvantageSettings:
     overlong_buffer_tokens: int = least(0, 0)  # penalise the last so many tokens before the limit; 0: off
     overlong_weight: float = least(1.0, 0)  # penalty at the limit
 
-    def __post_init__(self) -> None:
-        check_bounds("grpo.advantage", self)
-
 
 @dataclass
-class CorrectionSettings:
+class CorrectionSettings(Bounded, key="grpo.correction"):
     """Importance weights for the mismatch between engine and trainer; see finr1/training/grpo/loss.py."""
 
     kind: str = one_of(*CORRECTIONS)
@@ -57,7 +52,7 @@ class CorrectionSettings:
     high: float | None = above(3.0, 0)
 
     def __post_init__(self) -> None:
-        check_bounds("grpo.correction", self)
+        super().__post_init__()
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ConfigError("grpo.correction.low", self.low, f"not below high={self.high}", "change one of them")
         if self.kind != "none" and self.low is None and self.high is None:
@@ -65,7 +60,7 @@ class CorrectionSettings:
 
 
 @dataclass
-class SelectSettings:
+class SelectSettings(Bounded, key="grpo.select"):
     """Choice of the training questions by the initial policy's pass rate."""
 
     samples: int = least(4, 0)  # completions per question; 0: keep all questions
@@ -74,64 +69,54 @@ class SelectSettings:
     max_candidates: int | None = least(None, 1)  # measure at most this many questions
 
     def __post_init__(self) -> None:
-        check_bounds("grpo.select", self)
+        super().__post_init__()
         if not 0 <= self.low <= self.high <= 1:
             why = f"not within 0 <= low <= high={self.high} <= 1"
             raise ConfigError("grpo.select.low", self.low, why, "change one of them")
 
 
 @dataclass
-class WorkerSettings:
+class WorkerSettings(Bounded, key="grpo.workers"):
     """Rewards that run in worker processes because they may hang or crash."""
 
     rewards: list[str] = field(default_factory=list)  # by name; the others run in the trainer's process
     processes: int = least(2, 1)
     timeout_s: float = above(10.0, 0)  # per completion and reward; after it the verdict is undecided
 
-    def __post_init__(self) -> None:
-        check_bounds("grpo.workers", self)
-
 
 @dataclass
-class CanarySettings:
+class CanarySettings(Bounded, key="grpo.canary"):
     """The test that engine and trainer have the same weights, after every weight sync."""
 
     tokens: int = 48  # scored by both; 0: off
     bound: float = above(0.15, 0)  # mean |log p| difference per token, nats; measured with a bf16 engine: 0.03-0.09
 
     def __post_init__(self) -> None:
-        check_bounds("grpo.canary", self)
+        super().__post_init__()
         if self.tokens != 0 and self.tokens < 2:
-            raise ConfigError(
-                "grpo.canary.tokens", self.tokens, "the first token has no log-prob", "use 0, or 2 or more"
-            )
+            why = "the first token has no log-prob"
+            raise ConfigError("grpo.canary.tokens", self.tokens, why, "use 0, or 2 or more")
 
 
 @dataclass
-class SamplesSettings:
+class SamplesSettings(Bounded, key="grpo.samples"):
     """Completions kept in samples.jsonl, for the report and W&B."""
 
     every_steps: int = least(1, 1)  # starting with the first step
     kept: int = least(16, 0)  # per step, a whole group first
 
-    def __post_init__(self) -> None:
-        check_bounds("grpo.samples", self)
-
 
 @dataclass
-class HeldOutSettings:
+class HeldOutSettings(Bounded, key="grpo.eval"):
     """Greedy evaluation on held-out questions during training."""
 
     every_steps: int = least(0, 0)  # and after the last step; 0: off
     questions: int = least(64, 1)  # held out of the candidates, with all questions that share a document with them
     alarm_drop: float = least(0.05, 0)  # alarm: accuracy this far below its best, reward above its value then
 
-    def __post_init__(self) -> None:
-        check_bounds("grpo.eval", self)
-
 
 @dataclass
-class GrpoSettings:
+class GrpoSettings(Bounded, key="grpo"):
     """Group relative policy optimisation on the bad questions. Fin-R1 published none of these values: all are ours."""
 
     rows: str | None = None  # run folder with the questions to train on; null: this run
@@ -141,6 +126,7 @@ class GrpoSettings:
     questions_per_step: int = least(8, 1)  # global, split across ranks
     group_size: int = least(8, 2, why="a group of one has no advantage")  # completions per question
     refill_rounds: int = least(0, 0)  # at most this many extra rounds to replace groups without spread (DAPO); 0: off
+    reading: str = one_of("strict", "content")  # content: rewards also read an answer outside the answer block
     sampling: Sampling = field(default_factory=Sampling)
     learning_rate: float = above(2e-5, 0)
     warmup_steps: int = least(2, 0)
@@ -162,7 +148,7 @@ class GrpoSettings:
     export_step: str = one_of("last", "best")  # weights to export; best: by held-out accuracy
 
     def __post_init__(self) -> None:
-        check_bounds("grpo", self)
+        super().__post_init__()
         if self.export_step == "best" and not self.eval.every_steps:
             raise ConfigError("grpo.export_step", "best", "no accuracy is measured", "set grpo.eval.every_steps")
         train, limit = self.advantage.train_per_group, self.sampling.max_new_tokens
@@ -172,9 +158,6 @@ class GrpoSettings:
         if self.advantage.overlong_buffer_tokens > limit:
             why, buffer = f"more than grpo.sampling.max_new_tokens={limit}", self.advantage.overlong_buffer_tokens
             raise ConfigError("grpo.advantage.overlong_buffer_tokens", buffer, why, "lower it")
-        self._check_sampling()
-
-    def _check_sampling(self) -> None:
         if self.sampling.temperature == 0:
             raise ConfigError("grpo.sampling.temperature", 0, "greedy groups have no spread", "use a value above 0")
         if self.sampling.top_p != 1 or self.sampling.top_k != -1:

@@ -1,7 +1,5 @@
 """Settings of engine `http`; conf/engine/http.yaml lists them with their units."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -29,6 +27,15 @@ def address(text: object) -> SplitResult | None:
     except ValueError:
         return None
     return url if known else None
+
+
+def api_key(variable: str | None, setting: str) -> str:
+    """The key in an environment variable, empty without a name; ConfigError, naming `setting`, if it is not set."""
+    key = os.environ.get(variable or "", "").strip()
+    if variable and not key:
+        why = "no such environment variable, or it is empty"
+        raise ConfigError(setting, variable, why, "export it, or set it to null")
+    return key
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,7 @@ class HttpSettings:
             refuse("base_url", "it must not contain a secret", remedy, "…")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(self.api_key_env)):
             refuse("api_key_env", "not the name of an environment variable", "give its name, never the key", "…")
-        if self.api_key_env and not self.api_key:
-            refuse("api_key_env", "no such environment variable, or it is empty", "export it, or set it to null")
+        api_key(self.api_key_env, f"{key}.api_key_env")
         if self.client not in CLIENTS:
             refuse("client", "no such client", f"use one of {', '.join(CLIENTS)}")
         if self.lead_in not in (None, *LEAD_INS):

@@ -1,15 +1,13 @@
 """Settings of the language model: its weights, adapters, and dtype."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
-from finr1.settings.bounds import above, check_bounds, least, one_of, share
+from finr1.settings.bounds import Bounded, above, least, one_of, share
 
 
 @dataclass
-class LoraSettings:
+class LoraSettings(Bounded, key="model.lora"):
     """Low-rank adapters (peft); used when `model.adapter` is lora or qlora."""
 
     r: int = least(16, 1)  # rank
@@ -19,12 +17,9 @@ class LoraSettings:
     dora: bool = False  # train magnitude and direction of the weights separately (arXiv 2402.09353)
     rslora: bool = False  # scale by alpha / sqrt(r) instead of alpha / r (arXiv 2312.03732)
 
-    def __post_init__(self) -> None:
-        check_bounds("model.lora", self)
-
 
 @dataclass
-class ModelSettings:
+class ModelSettings(Bounded, key="model"):
     """A causal language model of transformers.
 
     `path` is a folder, a hub id, or `embedded:<name>` for a model that a Python package carries. `shape` is the model's
@@ -39,8 +34,6 @@ class ModelSettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
     attention: str = one_of("auto", "padded")  # on a GPU: auto (flex attention where torch compiles it) | padded
+    rows: str = one_of("auto", "packed", "single")  # auto: packed, if a check finds the model's own log-probs in them
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_bounds("model", self)

@@ -1,14 +1,12 @@
 """Settings of the questions stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from finr1.settings.bounds import check_bounds, least, within
+from finr1.settings.bounds import Bounded, least, within
 
 
 @dataclass
-class QuestionsSettings:
+class QuestionsSettings(Bounded, key="questions"):
     """Which questions of the sources are kept."""
 
     # training questions per source, chosen at random with the seed; null: all
@@ -22,6 +20,3 @@ class QuestionsSettings:
     overlap_words: int = least(13, 1)  # n-gram length in words, in prompt or gold
     overlap_characters: int = least(20, 1)  # n-gram length with Chinese characters, each counting as a word. Ours
     overlap_common: int = least(10, 1)  # n-grams in more training documents than this are common phrases
-
-    def __post_init__(self) -> None:
-        check_bounds("questions", self)

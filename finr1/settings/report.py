@@ -1,17 +1,12 @@
 """Settings of the report stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from finr1.settings.bounds import check_bounds, least
+from finr1.settings.bounds import Bounded, least
 
 
 @dataclass
-class ReportSettings:
+class ReportSettings(Bounded, key="report"):
     """What the report shows."""
 
     samples: int = least(60, 0)  # completions per model in the sample browser
-
-    def __post_init__(self) -> None:
-        check_bounds("report", self)

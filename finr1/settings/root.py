@@ -3,15 +3,13 @@
 Hydra composes `conf/` onto this schema: a mistyped key or a value of the wrong type is an error before anything loads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import check_bounds, least, within
+from finr1.settings.bounds import Bounded, least, within
 from finr1.settings.chat import ChatSettings
 from finr1.settings.checkpoint import CheckpointSettings
 from finr1.settings.distil import DistilSettings
@@ -37,19 +35,16 @@ class PathsSettings:
 
 
 @dataclass
-class JudgeSettings:
+class JudgeSettings(Bounded, key="judge"):
     """Judges of answers and of reasoning; each a cascade of `_target_` nodes in the given order."""
 
     answer: dict[str, Any] = field(default_factory=dict)
     reasoning: dict[str, Any] = field(default_factory=dict)
     stop_after_failed_calls: int = least(128, 0)  # consecutive failed calls of engine.judge end the stage; 0: never
 
-    def __post_init__(self) -> None:
-        check_bounds("judge", self)
-
 
 @dataclass
-class RootConfig:
+class RootConfig(Bounded, key=""):
     """The whole configuration."""
 
     name: str = "quickstart"  # the run's folder is <paths.runs>/<name>
@@ -79,7 +74,7 @@ class RootConfig:
     logger: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_bounds("", self)
+        super().__post_init__()
         if not self.name or self.name.startswith(".") or "/" in self.name or "\0" in self.name:
             why, remedy = "not the name of a folder", "use letters, digits, dashes and underscores"
             raise ConfigError("name", self.name, why, remedy)

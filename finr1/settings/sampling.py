@@ -1,15 +1,13 @@
 """How completions are sampled."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.core.errors import ConfigError
-from finr1.settings.bounds import above, check_bounds, least
+from finr1.settings.bounds import Bounded, above, least
 
 
 @dataclass
-class Sampling:
+class Sampling(Bounded, key="sampling"):
     """How completions are sampled."""
 
     n: int = least(1, 1)  # completions per request
@@ -21,7 +19,7 @@ class Sampling:
     repetition_penalty: float = above(1.0, 0)  # above 1: tokens of the prompt and completion so far become less likely
 
     def __post_init__(self) -> None:
-        check_bounds("sampling", self)
+        super().__post_init__()
         if self.n > 1 and self.temperature == 0:
             why = "greedy samples are identical"
             raise ConfigError("sampling.n", self.n, why, "set temperature above 0, or n=1")

@@ -1,17 +1,15 @@
 """Settings of the SFT stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finr1.settings.bounds import above, check_bounds, least, one_of, share
+from finr1.settings.bounds import Bounded, above, least, one_of, share
 
 CHAT_FILES = ("*.jsonl", "*.jsonl.gz", "*.json", "*.parquet")
 
 
 @dataclass
-class SftSettings:
+class SftSettings(Bounded, key="sft"):
     """Supervised fine-tuning on the good traces. Fin-R1 published none of these values: all are ours."""
 
     rows: str | None = None  # run folder with good traces, or file or folder of chats (`messages`); null: this run
@@ -28,9 +26,6 @@ class SftSettings:
     row_tokens: int = least(1024, 1)  # token budget of a packed row (one micro-batch)
     rows_per_step: int = least(1, 1)  # packed rows per optimiser step; global, split across ranks
     checkpoint_every_steps: int = least(50, 1)
-
-    def __post_init__(self) -> None:
-        check_bounds("sft", self)
 
     @property
     def chats(self) -> Path | None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finr1.answer.grade import grade
-from finr1.answer.grade_number import same_number
 from finr1.answer.number import read_numbers
+from finr1.answer.precision import same_number
 from finr1.core.types import Question
 from tests.helpers.runner import REPO
 

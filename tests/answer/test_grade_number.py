@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finr1.answer.candidates import MAX_NUMBERS, candidates
 from finr1.answer.grade import grade
-from finr1.answer.grade_number import MAX_NUMBERS, candidates
 from finr1.answer.number import read_numbers, single_number
 from finr1.core.types import Question
 

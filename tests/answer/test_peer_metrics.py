@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from finr1.answer.grade import grade
+from finr1.answer.number import unit_factor
 from finr1.answer.program import ProgramError, execute
 from finr1.core.types import Question
 from finr1.parts.source.finqa import FinQA
@@ -78,10 +79,13 @@ def programs(gold: str) -> Iterator[str]:
 def reason(asked: Question, value: float) -> str:
     """Why a value that FinQA's evaluator takes for another is right here."""
     shown = str(asked.gold)
-    gold, half_unit = float(shown), 0.5 * 10.0 ** -len(shown.partition(".")[2])
-    room = max(half_unit, 0.01 * abs(gold)) * (1 + 1e-9)
+    gold = float(shown)
+    room = 0.01 * abs(gold) * (1 + 1e-9)
     if abs(value - gold) <= room:
-        return "within the tolerance of the source, or a digit that the gold does not show"
+        return "within the tolerance of the source"
+    unit = unit_factor(asked.meta["unit"])
+    if unit > 1 and abs(value / unit - gold) <= room:
+        return "the gold counts in the unit that the question asks for"
     percent = asked.meta["answer"].endswith("%") and abs(100 * value - gold) <= room
     return "the annotated answer says that the gold counts in percent" if percent else ""
 

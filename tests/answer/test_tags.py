@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from finr1.answer.tags import final_answer, last_box, parse, render
+from finr1.answer.tags import parse, render, split_thinking
 
 
 def test_render_is_read_back() -> None:
@@ -62,34 +62,45 @@ def test_white_space_outside_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "reasoning", "expected"),
     [
-        (" 42 \n", "42"),
-        ("so \\boxed{42} dollars", "42"),
-        ("\\boxed{1} \\boxed{2}", "2"),
-        ("\\boxed{\\frac{3}{4}}", "\\frac{3}{4}"),
-        ("\\boxed{\\boxed{5}}", "5"),
-        ("\\boxed{a {b} c}", "a {b} c"),
-        ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
-        ("\\boxed{1} \\boxed{2", "1"),
-        ("\\boxed{2", "\\boxed{2"),
-        ("\\boxed {7}", "7"),
-        ("} \\boxed{8}", "8"),
-        ("\\boxed{}", ""),
+        ("<think>a</think>5", None, ("a", "5")),
+        ("a</think>5", None, ("a", "5")),
+        ("5", None, ("", "5")),
+        ("5", " a ", ("a", "5")),
+        ("", "a", ("a", "")),
+        ("<think>a", None, ("a", "")),  # unfinished thinking has no reply
+        ("<think>a</think><think>b \\boxed{5}", None, ("a</think><think>b \\boxed{5}", "")),
+        ("<think>a</think>5", "a", ("a", "5")),  # sent twice
+        ("a</think>5", "a", ("a", "5")),
+        ("<think>a", "a", ("a", "")),
     ],
 )
-def test_final_answer(text: str, answer: str) -> None:
-    assert final_answer(text) == answer
+def test_thinking_and_reply(text: str, reasoning: str | None, expected: tuple[str, str]) -> None:
+    assert split_thinking(text, reasoning) == expected
 
 
-def test_no_box_is_none() -> None:
-    assert last_box("plain {text}") is None
+@pytest.mark.parametrize(
+    ("text", "reasoning", "well_formed"),
+    [
+        ("<answer>5</answer>", "I write <answer> first, then </answer>, not <think>.", True),
+        ("<answer>5</answer>", "a", True),
+        ("<think>a</think><answer>5</answer>", "a", True),  # sent twice
+        ("5", "<answer>5</answer>", False),
+        ("<answer>5</answer>", "  ", False),
+        ("so <answer>5</answer>", "a", False),
+    ],
+)
+def test_tags_in_thinking_sent_apart_are_not_the_replys(text: str, reasoning: str, well_formed: bool) -> None:
+    parsed = parse(text, reasoning)
+    assert parsed.well_formed is well_formed
+    assert parsed.answer == ("5" if "<answer>" in text else None)
 
 
-@pytest.mark.parametrize("piece", ["<think>", "\\boxed{", "{", "}", "\\boxed", "<answer></answer>", "\\"])
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "<answer></answer>"])
 def test_hostile_text_is_read_in_linear_time(piece: str) -> None:
     text = (piece * 100_000)[:100_000]
     began = time.process_time()
     assert not parse(text).well_formed
-    final_answer(text)
+    split_thinking(text, text)
     assert time.process_time() - began < 1

@@ -88,9 +88,8 @@ def test_reasoning_that_comes_apart_is_thinking() -> None:
     assert Screen(out).show(pieces) == "Three."
 
 
-EMPTY = (
-    b'data: {"choices": []}\n\ndata: {}\n\ndata: {"choices": [{}, {"delta": null}, {"delta": {"content": null}}]}\n\n'
-)
+EMPTY = b'data: {"choices": []}\n\ndata: {}\n\n'
+EMPTY += b'data: {"choices": [{}, {"delta": null}, {"delta": {"content": null}}]}\n\n'
 ODD = [
     (EMPTY, ""),
     (b'data: {"choices": [{"delta": {"content": "a\\ud800b"}}]}\n\n', "[text]\na?b"),

@@ -52,13 +52,15 @@ def test_the_command_line_fits_the_model(tmp_path: Path) -> None:
     }
     assert {key: given[key] for key in expected} == expected
     assert "--chat-template" not in command and "--reasoning-parser" not in command
-    assert "--api-key" not in command
+    assert "--api-key" not in command and "--middleware" not in command
+    cfg.serve.api_key_env = "MINE"
+    assert dict(pairwise(command_of(cfg, folder)))["--middleware"].endswith("require_key.RequireKey")
 
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_fraction_of_a_gib_is_what_the_cache_gets(gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")  # would count before the argument
-    monkeypatch.setattr(serve, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(serve, "gpus", lambda: int(gpu))
     cfg = config(tmp_path, kv_cache_gib=0.25)
     command = command_of(cfg, model(tmp_path / "m"))
     given = dict(pairwise(command)).get("--kv-cache-memory-bytes")

@@ -53,6 +53,20 @@ def scored_alike(url: str, folder: Path, messages: Any) -> None:
     assert len(ids) > 20 and float((theirs - ours).abs().max()) < 1e-3 and float(ours.mean()) < -0.5
 
 
+def every_route_needs_the_key(root: str) -> None:
+    """Each method of each route that the server lists, and the mounted ones, answer 401 without the key."""
+    key = {"Authorization": f"Bearer {KEY}"}
+    paths = requests.get(f"{root}/openapi.json", headers=key, timeout=60).json()["paths"]
+    routes = {(method, path) for path, methods in paths.items() for method in methods}
+    assert {("post", "/v1/chat/completions"), ("post", "/tokenize"), ("post", "/invocations")} <= routes
+    routes |= {("get", path) for path in ("/metrics", "/docs", "/openapi.json", "/no-such-route", "/health/../docs")}
+    for method, path in sorted(routes - {("get", "/health")}):
+        for headers in ({}, {"Authorization": "Bearer sk-other"}, {"Authorization": KEY}):
+            assert requests.request(method, root + path, headers=headers, timeout=60).status_code == 401, (method, path)
+    assert requests.get(f"{root}/health", timeout=60).status_code == 200
+    assert requests.get(f"{root}/metrics", headers=key, timeout=60).status_code == 200
+
+
 def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, tmp_path: Path) -> None:
     model = tiny_run / "5_grpo" / "model"
     cfg = compose.typed(compose.compose(SETTINGS))
@@ -67,6 +81,7 @@ def test_any_client_may_ask_and_the_scores_are_those_in_process(tiny_run: Path, 
         assert [listed.id for listed in client.models.list()] == ["mine"]
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=url, api_key="sk-other", max_retries=0).models.list()
+        every_route_needs_the_key(url.removesuffix("/v1"))
         for question in questions:
             messages = chat(question, cfg.prompt.system)
             reply = client.chat.completions.create(model="mine", messages=messages, extra_body=own, **how)

@@ -43,7 +43,7 @@ def test_the_tables_show_seconds_scores_and_the_report(cfg: RootConfig, capsys: 
     evaluate, report = (line.split() for line in out.splitlines() if "6_scores" in line or "7_report  " in line)
     assert (evaluate, report) == (["evaluate", "6_scores", "12.3", "7.2"], ["report", "7_report", "0.5", "–"])
     (sft,) = (line for line in out.splitlines() if line.lstrip().startswith("sft"))
-    assert sft.split() == ["sft", "greedy", "1.000", "0.725", "–", "–", "–", "0.69–0.75", "1,024"]
+    assert sft.split() == ["sft", "greedy", "0.725", "–", "1.000", "–", "–", "0.69–0.75", "1,024"]
     (base,) = (line for line in out.splitlines() if line.lstrip().startswith("base"))
     assert "0.410" in base and "0.650" in base
     assert out.splitlines()[-1].endswith("report.html")
@@ -55,7 +55,7 @@ def test_no_figure_is_cut_at_eighty_columns(cfg: RootConfig, capsys: pytest.Capt
     write(Path(cfg.paths.runs) / "r", score("a", "base", "sampled", **every))
     show(cfg, {"evaluate": Spent(1.0, 1.0)}, 1.0)
     (base,) = (line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("base"))
-    assert base.split() == ["base", "sampled", "1.000", "0.725", "0.730", "0.500", "0.250", "0.69–0.75", "1,024"]
+    assert base.split() == ["base", "sampled", "0.725", "0.730", "1.000", "0.500", "0.250", "0.69–0.75", "1,024"]
 
 
 def test_a_light_stage_alone_shows_no_table(cfg: RootConfig, capsys: pytest.CaptureFixture[str]) -> None:

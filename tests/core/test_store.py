@@ -17,11 +17,10 @@ from finr1.core.jsonl import (
     raw_rows,
     read_jsonl,
     sort_jsonl,
-    take_rows,
     write_jsonl,
 )
 from finr1.core.lock import RunLock
-from finr1.core.stage_folder import SPENT, Spent, StageKey, begin, finish, note_spent, spent
+from finr1.core.stage_folder import SPENT, Spent, StageKey, begin, check_rows_whole, finish, note_spent, spent
 from finr1.core.types import Question, Trace
 from tests.helpers.runner import REPO
 
@@ -94,16 +93,16 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "none.jsonl"))
 
 
-def test_take_rows_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
+def test_read_jsonl_names_the_row_that_lacks_a_key(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"id": 1, "b": 2}, {"id": 2}])
     with pytest.raises(DataError, match="line 2 has no `b`"):
-        take_rows(tmp_path / "x.jsonl", ["id", "b"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["id", "b"]))
     write_jsonl(tmp_path / "x.jsonl", [{"a": {"b": 1}}, {"a": 1}])
     with pytest.raises(DataError, match=r"line 2 has no `a\.b`"):
-        take_rows(tmp_path / "x.jsonl", ["a", "a.b"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["a", "a.b"]))
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n["a"]\n')
     with pytest.raises(DataError, match="line 2 has no `a`"):
-        take_rows(tmp_path / "x.jsonl", ["a"])
+        list(read_jsonl(tmp_path / "x.jsonl", ["a"]))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nan_is_refused(tmp_path: Path) -> None:
@@ -149,6 +148,22 @@ def test_a_stage_is_fresh_then_resumed_then_done(tmp_path: Path) -> None:
     assert manifest["counts"] == {"good": 1} and (manifest["seconds"], manifest["memory_gib"]) == (1.25, 0.5)
     assert manifest["fingerprint"] == KEY.fingerprint and manifest["files"]["good.jsonl"] == 3
     assert not (folder / "begun.json").exists() and "begun.json" not in manifest["files"]
+
+
+def test_rows_lost_after_a_stage_finished_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "1_questions"
+    begin(folder, KEY)
+    (folder / "rows.jsonl").write_text('{"i": 0}\n{"i": 1}\n')
+    finish(folder, KEY, {}, Spent(1.0, 0.5), {})
+    check_rows_whole(folder)
+    (folder / "rows.jsonl").write_text('{"i": 0}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl: 9 bytes, but 18 when its stage finished; restore it, or delete"):
+        check_rows_whole(folder)
+    (folder / "manifest.json").unlink()
+    check_rows_whole(folder)  # rows made by hand
+    (folder / "rows.jsonl").write_text('{"i": 0}\n{"i": 1}')
+    with pytest.raises(DataError, match=r"rows\.jsonl: its last line does not end"):
+        check_rows_whole(folder)
 
 
 @pytest.mark.parametrize(

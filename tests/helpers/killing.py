@@ -29,10 +29,9 @@ from finr1.settings.sampling import Sampling
 from finr1.settings.sft import SftSettings
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.questions import make_plan
-from finr1.training.grpo.record import Recorder
+from finr1.training.grpo.record import Recorder, Services
 from finr1.training.grpo.rollout_log import RolloutLog
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.services import Services
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit

@@ -41,10 +41,10 @@ from finr1.settings.sft import SftSettings
 from finr1.training.grpo.canary import Canary
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.questions import make_plan
+from finr1.training.grpo.record import Services
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.run import load_exported
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.services import Services
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints
 from finr1.training.loop.fit import fit

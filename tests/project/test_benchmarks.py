@@ -105,6 +105,7 @@ def test_padded_rows_of_the_training_bench_are_the_same_work_as_shared_ones() ->
         torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_training_bench_writes_rows_of_the_tokens_it_says(tmp_path: Path) -> None:
     try:
         model = resolve(ModelSettings())

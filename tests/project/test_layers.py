@@ -31,7 +31,7 @@ LAYERS = {
 }
 HEAVY = {"torch", "transformers", "vllm", "wandb", "pytorch_lightning", "peft"}
 HEAVY |= {"pandas", "datasets", "scipy", "statsmodels"}
-MAY_BE_HEAVY = "finr1.training."
+MAY_BE_HEAVY = ("finr1.training.", "finr1.parts.engine.vllm.require_key")  # the latter is loaded by the server alone
 
 
 class Import(ast.NodeVisitor):

@@ -139,7 +139,7 @@ def test_a_setting_affects_only_the_stages_that_depend_on_it(tmp_path: Path) -> 
     overrides = (
         "seed=1",
         "reward=[format]",
-        "trainer.fit.precision=32-true",
+        "trainer.fit.precision=bf16-true",  # another than the default, which is fp32 on a CPU without bf16
         "report.samples=3",
         "logger=wandb",
         "name=x",
@@ -149,7 +149,7 @@ def test_a_setting_affects_only_the_stages_that_depend_on_it(tmp_path: Path) -> 
         changed[override] = {name for name in STAGES if after[name] != before[name]}
     assert changed["seed=1"] >= {"questions", "distil", "sft", "grpo", "evaluate"}
     assert changed["reward=[format]"] == {"grpo"}
-    assert changed["trainer.fit.precision=32-true"] == {"sft", "grpo"}
+    assert changed["trainer.fit.precision=bf16-true"] == {"sft", "grpo"}
     assert changed["report.samples=3"] == {"report"}
     assert changed["logger=wandb"] == changed["name=x"] == set()
 
@@ -158,7 +158,11 @@ def test_a_setting_affects_only_the_stages_that_depend_on_it(tmp_path: Path) -> 
     ("overrides", "world", "message"),
     [
         (["devices=2", "strategy=deepspeed"], 1, r"trainer\.fit\.strategy=deepspeed: no such strategy"),
-        (["devices=2", "strategy=fsdp"], 1, r"trainer\.fit\.precision=bf16-mixed: autocast would keep a copy of all"),
+        (
+            ["devices=2", "strategy=fsdp", "precision=bf16-mixed"],
+            1,
+            r"trainer\.fit\.precision=bf16-mixed: autocast would keep a copy of all",
+        ),
         (["devices=[0,1]"], 1, r"trainer\.fit\.devices=\[0, 1\]: rank k takes GPU k; give the number of GPUs"),
         (["devices=0"], 1, r"trainer\.fit\.devices=0: not a number of ranks"),
         (["devices=many"], 1, r"trainer\.fit\.devices=many: not a number of ranks"),

@@ -15,10 +15,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finr1.answer.tags import parse
+from finr1.answer.tags import parse, split_thinking
 from finr1.core.errors import DataError
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, each_row, sort_jsonl, write_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl, write_jsonl
 from finr1.core.prompt import chat, load, text_hash
 from finr1.core.types import Completion, Message, Question, Trace
 from finr1.parts.engine.asker import Asker
@@ -60,7 +60,7 @@ class Tally:
 def tally_of(path: Path, known: Container[str]) -> Tally:
     """Count the rows of an earlier attempt; DataError for a row whose question is not `known`."""
     tally = Tally()
-    for number, row in enumerate(each_row(path, Trace.needed()) if path.exists() else (), 1):
+    for number, row in enumerate(read_jsonl(path, Trace.needed()) if path.exists() else (), 1):
         if row["question_id"] not in known:
             why = f"line {number} has an unknown question {row['question_id']}"
             raise DataError(path, why, "delete that line, or start a new run with name=<other>")
@@ -74,7 +74,7 @@ def run(ctx: Context) -> dict[str, Any]:
     questions = list(ctx.questions().values())
     position = {question.id: number for number, question in enumerate(questions)}
     if cfg.retry_failed and path.exists():
-        write_jsonl(path, (row for row in each_row(path, Trace.needed()) if row.get("finish_reason") != "error"))
+        write_jsonl(path, (row for row in read_jsonl(path, Trace.needed()) if row.get("finish_reason") != "error"))
     before = tally_of(path, position)
     asks = missing(questions, before.samples, cfg.sampling.n)
     if asks:
@@ -162,20 +162,12 @@ def messages_of(question: Question, system: str | None, boxed: bool) -> list[Mes
 def split_text(completion: Completion) -> tuple[str, str]:
     """Split a teacher's completion into its reasoning and its final answer.
 
-    Handles reasoning in a separate field, this run's tags, a missing opening tag (DeepSeek-R1's template writes it into
-    the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
+    Handles reasoning in a separate field or twice, this run's tags, a missing opening tag (DeepSeek-R1's template
+    writes it into the prompt), and unfinished reasoning (no answer). A text without tags is an answer.
     """
-    if completion.reasoning is not None:
-        answer = parse(completion.text).answer
-        return completion.reasoning.strip(), (completion.text if answer is None else answer).strip()
-    head, closed, rest = completion.text.partition("</think>")
-    if closed:
-        answer = parse(rest).answer
-        return head.strip().removeprefix("<think>").strip(), (rest if answer is None else answer).strip()
-    if "<think>" in head:
-        return head.strip().removeprefix("<think>").strip(), ""
-    answer = parse(head).answer
-    return "", (head if answer is None else answer).strip()
+    reasoning, reply = split_thinking(completion.text, completion.reasoning)
+    answer = parse(reply).answer
+    return reasoning, (reply if answer is None else answer).strip()
 
 
 def to_trace(

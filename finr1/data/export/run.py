@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import DataError
 from finr1.core.files import read_json, write_atomic
-from finr1.core.jsonl import each_row, read_jsonl
+from finr1.core.jsonl import read_jsonl
 from finr1.core.question_index import QuestionIndex
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.types import Trace
@@ -72,7 +72,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _judged(path: Path, outcome: str, questions: QuestionIndex, counts: ExportCounts) -> Iterator[Judged]:
     """Read and count the rows of one outcome."""
-    for number, row in enumerate(each_row(path, (*_KEYS, *Trace.needed("trace."))), 1):
+    for number, row in enumerate(read_jsonl(path, (*_KEYS, *Trace.needed("trace."))), 1):
         if row["question_id"] not in questions:
             why = f"line {number} has an unknown question {row['question_id']}"
             raise DataError(path, why, "run stage=filter again")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError, DataError, Finr1Error
 from finr1.core.files import replacing, write_json
-from finr1.core.jsonl import JsonlWriter, count_lines, each_row, to_line, write_jsonl
+from finr1.core.jsonl import JsonlWriter, count_lines, read_jsonl, to_line, write_jsonl
 from finr1.core.question_index import QuestionIndex, number_of, repeated
 from finr1.core.types import Question, Trace
 from finr1.data.filter.summary import FilterSummary
@@ -73,7 +73,7 @@ def check_traces(path: Path, questions: QuestionIndex) -> int:
 
 
 def _traces(path: Path) -> Iterator[Trace]:
-    return map(Trace.from_json, each_row(path, ["id", *Trace.needed()]))
+    return map(Trace.from_json, read_jsonl(path, ["id", *Trace.needed()]))
 
 
 def _judge_all(ctx: Context, judges: Judges, questions: QuestionIndex, path: Path, total: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _judge_all(ctx: Context, judges: Judges, questions: QuestionIndex, path: Pat
         n_resumed = count_lines(verdicts_path)
         bar = stack.enter_context(ctx.progress("traces", total, n_resumed))
         traces = _traces(path)
-        for row in islice(each_row(verdicts_path, ("trace_id", "outcome")), n_resumed):
+        for row in islice(read_jsonl(verdicts_path, ("trace_id", "outcome")), n_resumed):
             trace = next(traces, None)
             if trace is None or trace.id != row["trace_id"]:
                 why = f"the verdict on trace {row['trace_id']} is out of step with {path}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from finr1.answer.reply import read_answer
 from finr1.answer.tags import parse, render
 from finr1.core.types import CRITERIA, Question, Trace, Verdict, stable_id
 from finr1.parts.judge.base import AnswerJudge, JudgeItem, ReasoningJudge, ask_all, decided
@@ -35,7 +36,7 @@ class Judges:
 
     def judge(self, pairs: Sequence[tuple[Question, Trace]]) -> list[dict[str, Any]]:
         """Judge the usable traces' answers, and the reasoning of those with a right answer; one verdict row each."""
-        items = [JudgeItem(question, trace.reasoning, trace.answer) for question, trace in pairs]
+        items = [JudgeItem(question, trace.reasoning, self._answer(question, trace)) for question, trace in pairs]
         defects = [unusable(trace) for _, trace in pairs]
         usable = [i for i, defect in enumerate(defects) if not defect]
         share, seed = self.settings.audit_share, self.settings.audit_seed
@@ -69,6 +70,12 @@ class Judges:
             i = usable[n]
             rows[i]["answers"] = {name: verdict._asdict() for name, verdict in by_judge[i].items()}
         return rows
+
+    def _answer(self, question: Question, trace: Trace) -> str:
+        """The text that is judged: the trace's answer part, or what that states as its answer."""
+        if self.settings.reading == "strict" or unusable(trace):
+            return trace.answer
+        return read_answer(trace.answer, question, "content") or ""
 
     def outcome(self, answer: Verdict, criteria: CriteriaVerdicts) -> tuple[Outcome, str]:
         """The outcome and its reason, a key of `filter_summary.json`; undecided while open criteria could turn it."""

@@ -11,13 +11,15 @@ withholds the gold are kept: they can be asked, never scored.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
+from finr1.answer.golds import same_gold
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.jsonl import write_jsonl
+from finr1.core.prompt import LINK, parts_of
 from finr1.core.types import Question, stable_id
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
     unparsed = [
         {"source": source.name, "reason": reason, "place": place, "why": why}
         for source in sources.values()
-        for place, reason, why in getattr(source, "set_aside", ())
+        for place, reason, why, _ in getattr(source, "set_aside", ())
     ]
     # an identical row is always a duplicate: later steps rely on unique question ids
     questions, removals = drop_duplicates(read, wording if settings.drop_duplicates else attrgetter("id"))
@@ -80,6 +82,7 @@ def run(ctx: Context) -> dict[str, Any]:
     write_jsonl(ctx.folder / "questions.jsonl", (question.to_json() for question in selected))
     write_jsonl(ctx.folder / "removed.jsonl", (*unparsed, *(removal.to_json() for removal in removals)))
     return {
+        "rows": {source.name: source.n_rows for source in sources.values() if hasattr(source, "n_rows")},
         "read": len(read),
         "questions": len(selected),
         "not_chosen": len(questions) - len(selected),
@@ -88,6 +91,7 @@ def run(ctx: Context) -> dict[str, Any]:
         "removed": dict(Counter([r.reason for r in removals] + [row["reason"] for row in unparsed])),
         "distribution": distribution(read, selected),
         "licences": {source.name: getattr(source, "licence", None) for source in sources.values()},
+        "benchmark_rows_left_out": {name: dict(getattr(b, "left_out", {})) for name, b in benchmarks.items()},
         "checked": {name: len(rows) for name, rows in held_out.items()} if settings.decontaminate else None,
         **{
             f"by_{key}": dict(Counter(getattr(question, key) for question in selected))
@@ -150,12 +154,12 @@ def drop_duplicates(
     kept: dict[str, Question] = {}
     removals: list[Removal] = []
     for key, group in groups.items():
-        golds = {id(question): normalised(question.gold) for question in group if question.gold is not None}
-        first = next((question for question in group if id(question) in golds), group[0])
-        if len(set(golds.values())) > 1 and first.kind not in ("text", "code"):
+        first = next((question for question in group if question.gold is not None), group[0])
+        other = next((question for question in group if not same_gold(question, first)), None)
+        if other is not None:
             for question in group:
-                other = next(q for q in group if id(q) in golds and golds[id(q)] != golds.get(id(question)))
-                removals.append(Removal(question, "contradictory_gold", other.id))
+                against = other if same_gold(question, first) else first
+                removals.append(Removal(question, "contradictory_gold", against.id))
         else:
             kept[key] = first
             removals += [Removal(question, "duplicate", first.id) for question in group if question is not first]
@@ -163,16 +167,38 @@ def drop_duplicates(
     return [question for question in questions if id(question) in chosen], removals
 
 
+def content(question: Question) -> str:
+    """A key that is equal for the same question, context and choices in any template; links aside."""
+    choices = sorted(question.choices.values()) if question.kind == "choice" else []
+    return _without_links("\n".join([part for texts in parts_of(question) for part in texts] + choices))
+
+
+def _contents(question: Question) -> Iterator[str]:
+    """The text of a question, its content, and its lines of some words, also without what a colon ends: `Tweet: …`."""
+    yield normalised(question.text)
+    yield content(question)
+    for line in question.text.splitlines():
+        for text in (_without_links(line), _without_links(line.partition(":")[2])):
+            if len(text.split()) >= 3 or len(text) >= 8:
+                yield text
+
+
+def _without_links(text: str) -> str:
+    return normalised(LINK.sub(" ", text))
+
+
 def decontaminate(
     questions: Sequence[Question], held_out: Sequence[Question], source_documents: Mapping[str, str] | None = None
 ) -> tuple[list[Question], list[Removal]]:
     """Remove questions that a benchmark asks too, and those on a document that a benchmark or source holds out."""
-    wordings = {normalised(question.text): question.id for question in reversed(held_out)}
+    wordings = {content(question): question.id for question in reversed(held_out)}
+    wordings |= {normalised(question.text): question.id for question in reversed(held_out)}
+    wordings.pop("", None)
     documents = {question.document_id: question.id for question in reversed(held_out)}
     kept: list[Question] = []
     removals: list[Removal] = []
     for question in questions:
-        if (text := normalised(question.text)) in wordings:
+        if (text := next((text for text in _contents(question) if text in wordings), None)) is not None:
             removals.append(Removal(question, "in_benchmark", wordings[text]))
         elif question.document_id in documents:
             removals.append(Removal(question, "benchmark_document", documents[question.document_id]))

@@ -2,8 +2,8 @@
 
 The judges are those of `judge.answer` that ask a model, as a cascade: each sees what the previous ones left undecided.
 A row keeps the rules' verdicts and gets `judges`, one verdict per repeat (empty where the model was not asked), and
-`judged`, the verdict that counts. Judge answers are cached in `paths.judge_cache` per repeat, so rescoring only asks
-about new answers.
+`judged`, the verdict that counts. An abstention that the judge does not call right stays undecided. Judge answers are
+cached in `paths.judge_cache` per repeat, so rescoring only asks about new answers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Judging:
         """Return these rows with `judges` and the `judged` fields; a failed judge call decides nothing."""
         settled = {i: verdict for i, row in enumerate(rows) if (verdict := self._by_rules(row)) is not None}
         open_rows = [i for i in range(len(rows)) if i not in settled]
-        items = [JudgeItem(questions[rows[i].question_id], "", rows[i].answer or "") for i in open_rows]
+        items = [JudgeItem(questions[rows[i].question_id], "", rows[i].said) for i in open_rows]
         verdicts_of: dict[int, list[JudgeVerdict]] = {i: [] for i in open_rows}
         for repeat in range(self.repeats):
             self.ctx.judge.repeat = repeat
@@ -50,6 +50,8 @@ class Judging:
         out = []
         for i, row in enumerate(rows):
             by, verdict = ("rules", settled[i]) if i in settled else ("llm", majority(verdicts_of[i]))
+            if row.abstains and verdict.value == 0:
+                verdict = Verdict(None, why=row.strict_why)
             judges = verdicts_of.get(i, [])
             out.append(replace(row, judges=judges, judged=verdict.value, judged_why=verdict.why, judged_by=by))
         return out

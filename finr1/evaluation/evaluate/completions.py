@@ -130,7 +130,7 @@ class PreviousCompletions:
             for file, key in read_json(old).items():
                 self._files_of.setdefault(key, []).append(old.parent / file)
 
-    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, boxed: bool) -> Rows:
+    def rows(self, cell: Cell, wanted: Sequence[Question], system: str | None, n: int, reading: str) -> Rows:
         """Return the cached completions of these questions, `n` each, graded by the current rules."""
         if not wanted:
             return []
@@ -141,7 +141,7 @@ class PreviousCompletions:
                     cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:
-            again += [regrade(question, row, boxed) for row in cached.get(chat_key(question, system), ())]
+            again += [regrade(question, row, reading) for row in cached.get(chat_key(question, system), ())]
         return again
 
 
@@ -160,7 +160,7 @@ def generate(ctx: Context, cell: Cell, model: Model, missing: Sequence[Question]
     with JsonlWriter(ctx.folder / cell.file) as writer:
 
         def keep(index: int, completions: Sequence[Completion]) -> None:
-            graded = grade_all(requests[index], completions, settings.box_anywhere)
+            graded = grade_all(requests[index], completions, settings.reading)
             writer.write(*(row.to_json() for row in graded))
             rows.extend(graded)
             bar.advance(1, " ".join(cell))

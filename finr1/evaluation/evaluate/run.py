@@ -69,11 +69,13 @@ def run(ctx: Context) -> dict[str, Any]:
     write_json(ctx.folder / "scores.json", [score.to_json() for score in scores])
     write_json(ctx.folder / "paired.json", [pair.to_json() for pair in pairs])
     _log(ctx, scores)
+    left_out = {name: dict(left) for name, b in benchmarks.items() if (left := getattr(b, "left_out", None))}
     return {
         "models": len(models),
         "questions": {name: len(of_benchmark) for name, of_benchmark in questions.items()},
         "completions": sum(map(len, rows.values())),
         "tokens": sum(row.n_tokens for cell_rows in rows.values() for row in cell_rows),
+        **({"left_out": left_out} if left_out else {}),
         **({"failed": failed} if failed else {}),
         **({"rescored": rescored} if rescored else {}),
         **ctx.count_judge(),
@@ -102,6 +104,9 @@ def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
         )
     if len(questions) < len(loaded):
         ctx.note(f"{name}: {len(loaded) - len(questions)} questions without a gold answer or duplicated are left out")
+    if left_out := getattr(benchmark, "left_out", None):
+        reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in left_out.items())
+        ctx.note(f"{name}: {len(questions):,} questions; rows of its source left out: {reasons}")
     return questions
 
 
@@ -127,7 +132,7 @@ def _complete(
             f"{' '.join(cell)}: {len(there)} of {len(questions)} questions were scored already, "
             "the rest is generated in other batches"
         )
-    again = earlier.rows(cell, missing, system, n, settings.box_anywhere)
+    again = earlier.rows(cell, missing, system, n, settings.reading)
     if again:
         with JsonlWriter(ctx.folder / cell.file) as writer:
             writer.write(*(row.to_json() for row in again))

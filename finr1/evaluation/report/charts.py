@@ -1,7 +1,5 @@
 """Charts as inline SVG: curves over steps, accuracy by length, intervals. Colours come from the page's style sheet."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -71,35 +69,50 @@ def line(name: str, curve: Sequence[Point], share: bool = False) -> Markup:
     pixels = [(round(x(step), 1), round(y(value), 1)) for step, value in points]
     smooth = len(values) >= SMOOTH_FROM
     label = f"{name}: from {number(values[0])} at step {number(first)} to {number(values[-1])} at step {number(last)}"
-    hover = json.dumps(
-        [[*pixel, f"step {step:g}: {number(v)}"] for pixel, (step, v) in zip(pixels, points, strict=True)]
-    )
-    parts = [
-        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
-        f'data-points="{escape(hover)}">'
-    ]
-    for mark in marks:
-        at = round(y(mark), 1)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{number(mark)}</text>')
-    for step in dict.fromkeys((first, last)):
-        anchor = "middle" if first == last else "start" if step == first else "end"
-        at = round(x(step), 1)
-        parts.append(f'<text class="tick" x="{at}" y="{HEIGHT - 14}" text-anchor="{anchor}">{step:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')
+    hover = [[*pixel, f"step {step:g}: {number(v)}"] for pixel, (step, v) in zip(pixels, points, strict=True)]
+    shapes = []
     for segment in _segments(curve):
         path = " ".join(f"{round(x(step), 1)},{round(y(value), 1)}" for step, value in segment)
-        parts.append(f'<polyline class="{"raw" if smooth else "bold"}" points="{path}"/>')
+        shapes.append(f'<polyline class="{"raw" if smooth else "bold"}" points="{path}"/>')
         if len(segment) == 1:
             step, value = segment[0]
-            parts.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5"/>')
+            shapes.append(f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5"/>')
     if smooth:
         means = moving_mean(values, max(5, len(values) // 10 | 1))
         path = " ".join(f"{pixel[0]},{round(y(mean), 1)}" for pixel, mean in zip(pixels, means, strict=True))
-        parts.append(f'<polyline class="bold" points="{path}"/>')
-    parts.append('<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>')
-    return Markup("".join(parts))
+        shapes.append(f'<polyline class="bold" points="{path}"/>')
+    rows = [(round(y(mark), 1), number(mark)) for mark in marks]
+    anchors = {first: "middle"} if first == last else {first: "start", last: "end"}
+    columns = [(round(x(step), 1), f"{step:g}", anchor) for step, anchor in anchors.items()]
+    return _frame(label, hover, rows, columns, "step", shapes)
+
+
+def _frame(
+    label: str,
+    hover: Sequence[Sequence[Any]],
+    rows: Sequence[tuple[float, str]],
+    columns: Sequence[tuple[float, str, str]],
+    axis: str,
+    shapes: Sequence[str],
+) -> Markup:
+    """Draw shapes (SVG elements) on a grid, in pixels.
+
+    `hover` holds x, y and text of each point that the mouse finds, `rows` y and text of each horizontal line, `columns`
+    x, text and anchor of each tick below.
+    """
+    parts = [
+        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-points="{escape(json.dumps(hover))}">'
+    ]
+    for at, text in rows:
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{text}</text>')
+    for at, text, anchor in columns:
+        parts.append(f'<text class="tick" x="{at}" y="{HEIGHT - 14}" text-anchor="{anchor}">{text}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{axis}</text>')
+    end = '<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>'
+    return Markup("".join([*parts, *shapes, end]))
 
 
 def _segments(curve: Sequence[Point]) -> list[list[tuple[float, float]]]:
@@ -128,31 +141,19 @@ def bins(name: str, groups: Sequence[Mapping[str, Any]]) -> Markup:
         return round(TOP + (1 - value) * (HEIGHT - TOP - BOTTOM), 1)
 
     label = f"{name}: " + "; ".join(f"{number(t)} tokens {g['value']:.0%}" for t, g in zip(tokens, shown, strict=True))
-    pixels = [[x(t), y(g["value"]), _hover(g)] for t, g in zip(tokens, shown, strict=True)]
-    parts = [
-        f'<svg class="line" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
-        f'data-points="{escape(json.dumps(pixels))}">'
-    ]
-    for mark in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark)}" y2="{y(mark)}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4}" text-anchor="end">{mark:.0%}</text>')
-    for at in dict.fromkeys((first, last)):
-        parts.append(f'<text class="tick" x="{x(at)}" y="{HEIGHT - 14}" text-anchor="middle">{number(at)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">tokens</text>')
+    hover, shapes = [], []
     for at, group in zip(tokens, shown, strict=True):
+        low, high = group["tokens"]
+        text = f"{low:,} to {high:,} tokens: {group['value']:.1%} of {group['n_decided']:,}"
+        hover.append((x(at), y(group["value"]), text))
         ends = f'y1="{y(group["low"])}" y2="{y(group["high"])}"'
-        parts.append(f'<line class="range" x1="{x(at)}" x2="{x(at)}" {ends}/>')
-    path = " ".join(f"{px},{py}" for px, py, _ in pixels)
-    parts.append(f'<polyline class="raw" points="{path}"/>')
-    parts += [f'<circle class="dot" cx="{px}" cy="{py}" r="3.2"/>' for px, py, _ in pixels]
-    parts.append('<g class="hover" visibility="hidden"><circle r="3.5"/><text y="20"></text></g></svg>')
-    return Markup("".join(parts))
-
-
-def _hover(group: Mapping[str, Any]) -> str:
-    low, high = group["tokens"]
-    return f"{low:,} to {high:,} tokens: {group['value']:.1%} of {group['n_decided']:,}"
+        shapes.append(f'<line class="range" x1="{x(at)}" x2="{x(at)}" {ends}/>')
+    path = " ".join(f"{px},{py}" for px, py, _ in hover)
+    shapes.append(f'<polyline class="raw" points="{path}"/>')
+    shapes += [f'<circle class="dot" cx="{px}" cy="{py}" r="3.2"/>' for px, py, _ in hover]
+    rows = [(y(mark), f"{mark:.0%}") for mark in (0, 0.25, 0.5, 0.75, 1)]
+    columns = [(x(at), number(at), "middle") for at in dict.fromkeys((first, last))]
+    return _frame(label, hover, rows, columns, "tokens", shapes)
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> Markup:

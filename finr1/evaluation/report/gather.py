@@ -3,8 +3,6 @@
 Numbers of a stage that has not run are None, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1.core.files import read_json
-from finr1.core.jsonl import read_jsonl
+from finr1.core.jsonl import count_lines, read_jsonl
 from finr1.core.scores import Pair, Score
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.tracking import read_metrics
@@ -21,47 +19,23 @@ from finr1.evaluation.scores import intervals as stats
 
 STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # of a full run, in order
 OUTCOMES = ("good", "bad", "undecided")
-SETTINGS = (  # shown in the report where the manifests have them
-    "seed",
-    "source",
-    "benchmark",
-    "engine.teacher",
-    "engine.policy",
-    "model.name",
-    "model.dtype",
-    "model.adapter",
-    "prompt.system",
-    "distil.sampling.n",
-    "distil.sampling.temperature",
-    "judge.answer",
-    "judge.reasoning",
-    "filter.criteria_needed",
-    "filter.scale_tolerant",
-    "filter.audit_share",
-    "sft.epochs",
-    "sft.learning_rate",
-    "sft.max_rows",
-    "sft.row_tokens",
-    "reward",
-    "grpo.steps",
-    "grpo.questions_per_step",
-    "grpo.group_size",
-    "grpo.learning_rate",
-    "grpo.loss.kind",
-    "grpo.loss.clip_low",
-    "grpo.loss.clip_high",
-    "grpo.sampling.temperature",
-    "grpo.sampling.max_new_tokens",
-    "grpo.select.low",
-    "grpo.select.high",
-    "evaluate.scorer",
-    "evaluate.judge_repeats",
-    "engine.judge.model",
-    "evaluate.sampling.n",
-    "evaluate.sampling.temperature",
-    "evaluate.sampling.top_p",
-    "evaluate.sampling.max_new_tokens",
+_SHOWN = (  # section of the configuration, its settings that the report shows where the manifests have them
+    ("", "seed source benchmark"),
+    ("engine", "teacher policy"),
+    ("model", "name dtype adapter"),
+    ("prompt", "system"),
+    ("distil.sampling", "n temperature"),
+    ("judge", "answer reasoning"),
+    ("filter", "criteria_needed scale_tolerant audit_share"),
+    ("sft", "epochs learning_rate max_rows row_tokens"),
+    ("", "reward"),
+    ("grpo", "reading steps questions_per_step group_size learning_rate loss.kind loss.clip_low loss.clip_high"),
+    ("grpo", "sampling.temperature sampling.max_new_tokens select.low select.high"),
+    ("evaluate", "reading scorer judge_repeats"),
+    ("engine", "judge.model"),
+    ("evaluate.sampling", "n temperature top_p max_new_tokens"),
 )
+SETTINGS = [f"{section}.{name}".lstrip(".") for section, names in _SHOWN for name in names.split()]
 
 
 def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
@@ -141,30 +115,21 @@ def lookup(settings: Mapping[str, Any], dotted: str) -> Any:
     return None
 
 
-def count_rows(path: Path | None) -> int | None:
-    """Count complete lines of a file; None if it does not exist."""
-    if path is None or not path.exists():
-        return None
-    with path.open("rb") as file:
-        return sum(line.endswith(b"\n") for line in file)
-
-
 def funnel(folders: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the number of rows after each step; `removed` counts removed questions by reason."""
 
     def rows(stage: str, name: str) -> int | None:
-        return count_rows(folders[stage] / name) if stage in folders else None
+        path = folders.get(stage, Path("none")) / name
+        return count_lines(path) if path.exists() else None
 
     def counted(stage: str, key: str) -> Any:
         return manifests.get(stage, {}).get("counts", {}).get(key)
 
-    removed = folders["questions"] / "removed.jsonl" if "questions" in folders else None
+    removed = folders.get("questions", Path("none")) / "removed.jsonl"
     selected = counted("grpo", "selected")
     return {
         "questions": rows("questions", "questions.jsonl"),
-        "removed": dict(Counter(row["reason"] for row in read_jsonl(removed)))
-        if removed and removed.exists()
-        else None,
+        "removed": dict(Counter(row["reason"] for row in read_jsonl(removed))) if removed.exists() else None,
         "traces": rows("distil", "traces.jsonl"),
         **{outcome: rows("filter", f"{outcome}.jsonl") for outcome in OUTCOMES},
         "sft_rows": rows("sft", "rows.jsonl"),

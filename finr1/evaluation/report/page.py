@@ -1,8 +1,5 @@
 """Render the report page: one self-contained HTML file; all its numbers come from the summary."""
 
-from __future__ import annotations
-
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -11,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from finr1.core.tracking import METRICS
@@ -41,9 +39,9 @@ SHARES = (
     *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_fraction"),
 )
 FIGURES = {
-    "format": "well-formed",
     "accuracy_strict": "accuracy (strict)",
     "accuracy_scaled": "accuracy (scale-tolerant)",
+    "format": "well-formed",
 }
 JUDGED = {"accuracy_judged": "accuracy (judged)"}  # where a judge model scores
 FUNNEL = (  # key in the summary, stage that writes it, label, indentation
@@ -87,35 +85,20 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         peak_gib=max(summary["memory_gib"].values(), default=None),
         findings=findings(summary),
         figures_of=figures_of,
-        by_category=views.by_category,
-        at_k=views.at_k,
-        own_figures=views.own_figures,
-        tests=views.tests,
-        failed=views.failed,
-        first_with_length=views.first_with_length,
-        has=views.has,
-        confidence=views.confidence,
-        bins_chart=charts.bins,
+        views=views,
+        tables=tables,
+        charts=charts,
         funnel=funnel(summary),
         stages=STAGES,
         curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
-        interval=charts.interval,
         methods=methods,
         leaders=tables.leaders(summary["benchmarks"]) if shows_leaders(summary["benchmarks"]) else [],
         published=published,
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         script=Markup((folder / "script.js").read_text(encoding="utf-8")),
-        samples=embed(samples),
+        samples=htmlsafe_json_dumps(samples, ensure_ascii=False, allow_nan=False),  # no text can end the <script>
         n_samples=len(samples["samples"]),
     )
-
-
-def embed(value: object) -> Markup:
-    """Serialise to JSON that is safe inside <script>: `<`, `>` and `&` are escaped, so no text can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:

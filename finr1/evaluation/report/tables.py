@@ -4,19 +4,17 @@ Where one of Fin-R1's five benchmarks was run, its published scores are shown ne
 and not claimed to be measured in the same way.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finr1.evaluation.report import published
 
 COLUMNS = (
-    *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
-    *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
+    *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "format", "accuracy_scaled", "undecided"),
+    *("abstained", "truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
     *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_unanimous", "kappa_with_rules"),
     *("tokens", "tokens_per_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
@@ -45,18 +43,22 @@ class Entry(NamedTuple):
 
 
 class Leaders(NamedTuple):
-    """Accuracy in one mode: one row per model, ours first, with the mean over benchmarks."""
+    """Accuracy in one mode: one row per model, ours first, with the mean over benchmarks and the well-formed share."""
 
     mode: str
     what: str  # label of the accuracy
     benchmarks: Sequence[str]
     ours: Mapping[str, Sequence[Entry]]
+    well_formed: Mapping[str, Entry]  # of our models, mean over benchmarks
     published: Mapping[str, Sequence[Entry]]
 
     def rows(self) -> list[tuple[str, list[Entry]]]:
-        """Return name and cells of each row, the mean last; published rows are marked."""
+        """Return name and cells of each row, mean and well-formed share last; published rows are marked."""
         named = [*self.ours.items(), *((f"{name} {published.MARK}", row) for name, row in self.published.items())]
-        return [(name, [*row, *([_mean(row)] if len(row) > 1 else [])]) for name, row in named]
+        return [
+            (name, [*row, *([_mean(row)] if len(row) > 1 else []), self.well_formed.get(name, Entry(None))])
+            for name, row in named
+        ]
 
     def notes(self) -> list[str]:
         """Return the footnotes of the marks in the table."""
@@ -69,7 +71,7 @@ class Leaders(NamedTuple):
 
     def head(self) -> list[str]:
         """Return the column names after the model."""
-        return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else [])]
+        return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else []), "well-formed"]
 
 
 def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
@@ -88,11 +90,11 @@ def _mean(row: Sequence[Entry]) -> Entry:
     if len(whole) < len(row):
         return Entry(None)
     k, mean = len(whole), sum(value for value, _, _ in whole) / len(whole)
-    below = [value - low for value, low, _ in whole if low is not None]
-    above = [high - value for value, _, high in whole if high is not None]
-    if len(below) < k or len(above) < k:
+    sides = [(value - low, high - value) for value, low, high in whole if low is not None and high is not None]
+    if len(sides) < k:
         return Entry(mean)
-    return Entry(mean, mean - math.hypot(*below) / k, mean + math.hypot(*above) / k)
+    below, above = (math.hypot(*side) / k for side in zip(*sides, strict=True))
+    return Entry(mean, mean - below, mean + above)
 
 
 def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
@@ -105,11 +107,13 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     }
     out = []
     for mode in modes:
-        ours = {}
+        ours, well_formed = {}, {}
         for model in models:
             ours[model] = [_entry(table, model, mode) for table in benchmarks.values()]
+            cells = [table["scores"].get(model, {}).get(mode, {}) for table in benchmarks.values()]
+            well_formed[model] = _mean([Entry(cell.get("format")) for cell in cells])
         what = WORDS[next(iter(benchmarks.values()))["headline"]]
-        out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
+        out.append(Leaders(mode, what, list(benchmarks), ours, well_formed, theirs))
     return out
 
 
@@ -133,7 +137,6 @@ def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the columns of a judge model."""
     if not judge:
         return {}
     agreed = {"repeats_unanimous": judge["repeats"]["unanimous"], "kappa_with_rules": judge["rules"]["kappa"]}
@@ -142,10 +145,14 @@ def _judged(judge: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def to_csv(benchmarks: Mapping[str, Any]) -> str:
     """Return `long_rows` as CSV; missing values are empty."""
+    return csv_of(COLUMNS, long_rows(benchmarks))
+
+
+def csv_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(long_rows(benchmarks))
+    writer.writerows(rows)
     return out.getvalue()
 
 
@@ -157,12 +164,9 @@ def to_markdown(benchmarks: Mapping[str, Any]) -> str:
         lines = [head, ["---", *["---:"] * len(table.head())]]
         lines += [[name.replace("|", "\\|"), *(entry.text() for entry in row)] for name, row in table.rows()]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{table.what}, {table.mode}, percent with CI\n\n{text}\n{_footnote(table)}")
+        notes = "".join(f"\n{note}.\n" for note in table.notes())
+        parts.append(f"{table.what}, {table.mode}, percent with CI\n\n{text}\n{notes}")
     return "\n".join(parts)
-
-
-def _footnote(table: Leaders) -> str:
-    return "".join(f"\n{note}.\n" for note in table.notes())
 
 
 def to_latex(benchmarks: Mapping[str, Any]) -> str:

@@ -1,11 +1,9 @@
 """Breakdowns of the scores, shaped for the page and for `breakdown.csv`."""
 
-from __future__ import annotations
-
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from finr1.evaluation.report.tables import csv_of
 
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
@@ -39,7 +37,6 @@ def cells(bench: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Any]]
 
 
 def has(bench: Mapping[str, Any], part: str) -> bool:
-    """Return whether any model has this part."""
     return any(True for _ in cells(bench, part))
 
 
@@ -59,14 +56,12 @@ def by_category(bench: Mapping[str, Any]) -> ByCategory:
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
     """Return the benchmark-specific figures of greedy (else sampled) completions, without those shown by category."""
     shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
+    mode_of: dict[str, str] = {}
+    for model, mode, _ in cells(bench, "figures"):
+        mode_of.setdefault(model, mode)
     rows = []
-    mode = ""
-    for model, modes in bench["scores"].items():
-        with_figures = [name for name, cell in modes.items() if cell.get("figures")]
-        if not with_figures:
-            continue
-        mode = mode or with_figures[0]
-        cell = modes[with_figures[0]]
+    for model, mode in mode_of.items():
+        cell = bench["scores"][model][mode]
         intervals = cell.get("figure_intervals") or {}
         figures = {
             name: {"value": value, **intervals.get(name, {})}
@@ -77,7 +72,9 @@ def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
             rows.append((model, figures))
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     return OwnFigures(
-        mode, names, [(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows]
+        mode=next(iter(mode_of.values()), ""),
+        names=names,
+        rows=[(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows],
     )
 
 
@@ -92,11 +89,6 @@ def at_k(bench: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Mapping[s
 def confidence(bench: Mapping[str, Any]) -> float:
     """Level of the intervals, 0.95 for 95%."""
     return next((float(level) for _, _, level in cells(bench, "confidence")), 0.95)
-
-
-def failed(bench: Mapping[str, Any]) -> bool:
-    """Return whether any call failed."""
-    return has(bench, "errors")
 
 
 def tests(test: Mapping[str, Any]) -> dict[str, float | None]:
@@ -117,46 +109,39 @@ def to_csv(benchmarks: Mapping[str, Any]) -> str:
 
     `value` is the accuracy, or the share of agreement for judges; `key` the category, figure or token range.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for name, bench in benchmarks.items():
-        for view, model, mode, key, row in _lines(bench):
-            writer.writerow({**row, "benchmark": name, "model": model, "mode": mode, "view": view, "key": key})
-    return out.getvalue()
+    rows = (
+        {**row, "benchmark": name, "model": model, "mode": mode, "view": view, "key": key}
+        for name, bench in benchmarks.items()
+        for view, model, mode, key, row in _lines(bench)
+    )
+    return csv_of(COLUMNS, rows)
 
 
 def paired_csv(benchmarks: Mapping[str, Any]) -> str:
     """Return `paired.csv`: every paired test by mode, figure and test; `leads` marks the one on the page."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, PAIRED, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    rows = []
     for name, bench in benchmarks.items():
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
             for mode, tests in modes.items():
                 for figure, test, leads, row in _tests(tests, bench["headline"]):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
-                    writer.writerow({**row, **place, "figure": figure, "test": test, "leads": leads})
-    return out.getvalue()
+                    rows.append({**row, **place, "figure": figure, "test": test, "leads": leads})
+    return csv_of(PAIRED, rows)
 
 
-def _tests(tests: Mapping[str, Any] | None, headline: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
+def _tests(tests: Mapping[str, Any] | None, leading: str) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
     """Yield figure, test, whether it leads, and its numbers."""
     if tests is None:
         return
-    figures = {headline: tests, **{key: row for key, row in tests.items() if key not in TESTS and _is_test(row)}}
-    for figure, row in figures.items():
+    others = {key: row for key, row in tests.items() if key not in TESTS and isinstance(row, Mapping) and "diff" in row}
+    for figure, row in {leading: tests, **others}.items():
         several = [name for name in TESTS if row.get(name)]
         for name in several:
             leads = row[name]["method"] == row["method"]
             yield figure, name, leads, {**row[name], **({"p_holm": row.get("p_holm")} if leads else {})}
         if not several:
             yield figure, "mcnemar" if "McNemar" in row["method"] else "bootstrap", True, row
-
-
-def _is_test(row: Any) -> bool:
-    return isinstance(row, Mapping) and "diff" in row
 
 
 def _lines(bench: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finr1.answer.choices import labels_named, letters_named, normalise, polarity
-from finr1.answer.grade_number import candidates
+from finr1.answer.candidates import candidates
+from finr1.answer.choices import letters_named, normalise
+from finr1.answer.labels import labels_named
+from finr1.answer.yes_no import polarity
 from finr1.core.types import Question
 from finr1.evaluation.scores import intervals as stats
 from finr1.evaluation.scores.rows import ScoredCompletion, by_question, headline
 
-SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
+SHARES = ("accuracy_strict", "accuracy_scaled", "format", "undecided", "abstained", "truncated")
 TESTED = ("accuracy_strict", "accuracy_scaled", "accuracy_judged", "format")
 
 

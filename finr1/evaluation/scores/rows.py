@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from finr1.answer.grade import grade
-from finr1.answer.tags import final_answer, last_box, parse
+from finr1.answer.boxes import read_boxes
+from finr1.answer.reply import GradedReply, grade_reply
+from finr1.answer.tags import parse, split_thinking
 from finr1.core.files import digest
 from finr1.core.jsonl import read_jsonl
 from finr1.core.prompt import chat
@@ -41,7 +42,7 @@ class ScoredCompletion:
     n_tokens: int
     well_formed: bool | None
     format_why: str
-    answer: str | None  # as read from the answer block
+    answer: str | None  # as read from the reply; None: no answer
     strict: float | None  # verdict of the rules
     strict_why: str
     scaled: float | None  # verdict of the rules, tolerant of scale (0.118, 11.8%, 11.8)
@@ -52,6 +53,8 @@ class ScoredCompletion:
     judged: float | None = None  # verdict that counts where a judge model scores
     judged_why: str = ""
     judged_by: str = ""  # rules or llm
+    reasoning: str | None = None  # thinking that the server sent apart from `text`
+    abstains: bool = False  # the answer commits to nothing, so the rules decide nothing
 
     @property
     def correct(self) -> float | None:
@@ -63,10 +66,30 @@ class ScoredCompletion:
         """Whether the call failed."""
         return self.finish_reason == "error"
 
+    @property
+    def outcome(self) -> str:
+        """What became of the question: one of `OUTCOMES`."""
+        if self.failed:
+            return "failed"
+        if self.answer is None:
+            return "truncated" if self.finish_reason == "length" else "no answer"
+        if self.correct is None:
+            return "abstained" if self.abstains else "undecided"
+        return "right" if self.correct == 1 else "wrong"
+
+    @property
+    def said(self) -> str:
+        """What a judge model judges: the answer; of a reply without an answer block or a box, all of it."""
+        reply = split_thinking(self.text, self.reasoning)[1].strip()
+        formed = parse(self.text, self.reasoning).answer is not None or read_boxes(reply) is not None
+        return self.answer or "" if formed or self.answer is None else reply
+
     def value(self, figure: str) -> float | None:
         """This row's value, 1, 0 or None, of a figure of `scores.figures`."""
         if figure == "undecided":
             return float(self.correct is None)
+        if figure == "abstained":
+            return float(self.outcome == "abstained")
         if figure == "truncated":
             return float(self.finish_reason == "length")
         value: float | None = getattr(self, _FIELD[figure])
@@ -79,9 +102,10 @@ class ScoredCompletion:
         return cls(**known | {"judges": [JudgeVerdict(**verdict) for verdict in row.get("judges", ())]})
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "outcome": self.outcome}
 
 
+OUTCOMES = ("right", "wrong", "abstained", "no answer", "truncated", "undecided", "failed")
 _NAMES = tuple(field.name for field in fields(ScoredCompletion))
 _FIELD = {
     "format": "well_formed",
@@ -97,27 +121,16 @@ def read_rows(path: Path) -> list[ScoredCompletion]:
 
 
 def grade_completion(
-    question: Question, sample: int, completion: Completion, box_anywhere: bool = False, prompt_hash: str = ""
+    question: Question, sample: int, completion: Completion, reading: str = "content", prompt_hash: str = ""
 ) -> ScoredCompletion:
-    """Grade one completion by the rules.
-
-    Reasoning that a server returns separately is put back into `text` as the thinking block. `box_anywhere`: where a
-    reply has no answer block, read its last `\\boxed{}` after the thinking.
-    """
-    text = completion.text
-    if completion.reasoning is not None:
-        text = f"<think>\n{completion.reasoning.strip()}\n</think>\n{text}"
+    """Grade one completion by the rules; `reading`: what counts as its answer (`finr1.answer.reply`)."""
+    text, reasoning = completion.text, completion.reasoning
     if completion.finish_reason == "error":
-        answer, well_formed, why = None, None, ""
-        strict = scaled = Verdict(None, why=f"failed call: {completion.error}")
+        undecided = Verdict(None, why=f"failed call: {completion.error}")
+        graded, well_formed, why = GradedReply(None, undecided, undecided), None, ""
     else:
-        parsed = parse(text)
-        block = parsed.answer
-        if block is None and box_anywhere and (box := last_box(text.rpartition("</think>")[2])) is not None:
-            block = f"\\boxed{{{box}}}"
-        answer = None if block is None else final_answer(block)
-        well_formed, why = parsed.well_formed, parsed.why
-        strict, scaled = grade(block, question)
+        graded = grade_reply(text, question, reading, reasoning, completion.finish_reason == "length")
+        _, _, well_formed, why = parse(text, reasoning)
     return ScoredCompletion(
         question_id=question.id,
         sample=sample,
@@ -127,21 +140,28 @@ def grade_completion(
         n_tokens=len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
         well_formed=well_formed,
         format_why=why,
-        answer=answer,
-        strict=strict.value,
-        strict_why=strict.why,
-        scaled=scaled.value,
-        scaled_why=scaled.why,
+        answer=graded.answer,
+        strict=graded.strict.value,
+        strict_why=graded.strict.why,
+        scaled=graded.scaled.value,
+        scaled_why=graded.scaled.why,
         paid=list(completion.meta["paid"]) if "paid" in completion.meta else None,
         prompt_hash=prompt_hash,
+        reasoning=reasoning,
+        abstains=graded.abstains,
     )
 
 
-def regrade(question: Question, row: ScoredCompletion, box_anywhere: bool = False) -> ScoredCompletion:
+def regrade(question: Question, row: ScoredCompletion, reading: str) -> ScoredCompletion:
     """Grade a cached completion again by the current rules, for this question."""
-    completion = Completion(row.text, row.finish_reason, error=row.error, meta={"n_tokens": row.n_tokens})  # type: ignore[arg-type]
-    graded = grade_completion(question, row.sample, completion, box_anywhere, row.prompt_hash)
-    return replace(graded, paid=row.paid)
+    completion = Completion(
+        row.text,
+        row.finish_reason,  # type: ignore[arg-type]
+        reasoning=row.reasoning,
+        error=row.error,
+        meta={"n_tokens": row.n_tokens},
+    )
+    return replace(grade_completion(question, row.sample, completion, reading, row.prompt_hash), paid=row.paid)
 
 
 def requests_of(questions: Sequence[Question], system: str | None) -> list[Request]:
@@ -149,13 +169,11 @@ def requests_of(questions: Sequence[Question], system: str | None) -> list[Reque
     return [Request(chat(question, system), question, logprobs=False) for question in questions]
 
 
-def grade_all(
-    request: Request, completions: Sequence[Completion], box_anywhere: bool = False
-) -> list[ScoredCompletion]:
+def grade_all(request: Request, completions: Sequence[Completion], reading: str = "content") -> list[ScoredCompletion]:
     """Grade the completions of one request: its samples in order."""
     prompt_hash = digest(request.messages)
     return [
-        grade_completion(request.question, i, completion, box_anywhere, prompt_hash)
+        grade_completion(request.question, i, completion, reading, prompt_hash)
         for i, completion in enumerate(completions)
     ]
 

@@ -20,7 +20,10 @@ class Outcome(NamedTuple):
 
 
 class Benchmark(Protocol):
-    """A set of held-out questions."""
+    """A set of held-out questions.
+
+    One that leaves rows out has `left_out`: their number by reason, of the last `load`.
+    """
 
     name: str
 

@@ -7,8 +7,8 @@ sample of 1,000; its 10% subset of Finance-Instruct-500k is `share: 0.1`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,12 +62,24 @@ class HeldOut:
             raise ConfigError(f"benchmark.{name}.share", share, "not a share", "use a value in (0, 1], or null")
         self.name, self.source, self.split, self.limit, self.seed = name, source, split, limit, seed
         self.label_figures, self.stratify, self.share = label_figures, tuple(stratify or ()), share
+        self.left_out: Counter[str] = Counter()
 
     def load(self) -> Sequence[Question]:
         """The chosen questions in the source's order; DataError if the source has none with gold."""
         shared = self._shared()
-        rows = (q for q in self._scorable() if (q.split == self.split if shared is None else q.id in shared))
-        questions = list({question.id: question for question in rows}.values())
+        by_id: dict[str, Question] = {}
+        self.left_out = Counter()
+        for question in self.source.load():
+            if shared is None and question.split != self.split:
+                continue
+            if question.gold is None or question.id in by_id:
+                self.left_out["without_gold" if question.gold is None else "duplicate"] += 1
+            if question.gold is not None and (shared is None or question.id in shared):
+                by_id[question.id] = question
+        of_any_file = self.share is not None or bool(getattr(self.source, "test_share", 0))
+        aside = getattr(self.source, "set_aside", ())
+        self.left_out.update(row.reason for row in aside if of_any_file or row.split == self.split)
+        questions = list(by_id.values())
         if not questions:
             wanted = self.split if self.share is None else "chosen"
             raise DataError(f"benchmark.{self.name}", f"no {wanted} question with gold", "check the source's files")
@@ -75,15 +87,14 @@ class HeldOut:
             return questions
         return self._sample(questions, self.limit)
 
-    def _scorable(self) -> Iterator[Question]:
-        return (question for question in self.source.load() if question.gold is not None)
-
     def _shared(self) -> set[str] | None:
         """Ids of the `share` of every category; reads the source once more, to keep only the chosen rows in memory."""
         if self.share is None:
             return None
         keys: dict[str, dict[str, str]] = defaultdict(dict)
-        for question in self._scorable():
+        for question in self.source.load():
+            if question.gold is None:
+                continue
             # the hash by which a source holds documents out (`FileSource.test_share`)
             keys[self.category(question)][question.id] = stable_id("split", question.document_id)
         chosen: set[str] = set()

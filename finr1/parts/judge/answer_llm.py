@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finr1.answer.tags import final_answer
+from finr1.answer.boxes import final_answer
 from finr1.core.prompt import fill
 from finr1.core.types import Verdict
 from finr1.parts.judge.base import JudgeItem

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from finr1.answer.boxes import final_answer
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import fill, load
 from finr1.core.types import Message, Question
@@ -81,11 +82,12 @@ class Judge:
 def read_box(text: str) -> float | None:
     r"""Return 1.0 or 0.0 if the last box is exactly `\boxed{1}` or `\boxed{0}`; else None.
 
-    An echo of the requested format (`\boxed{1} or \boxed{0}`) is not a score.
+    An echo of the requested format (`\boxed{1} or \boxed{0}`) is not a score, nor are two boxes that disagree on one
+    line.
     """
     text = text.replace(ONE_BOX, "")
     match = _BOX.match(text, max(text.rfind("\\boxed"), 0))
-    return float(match[1]) if match else None
+    return float(match[1]) if match and final_answer(text) == match[1] else None
 
 
 def gold_of(question: Question, with_question: bool) -> str:

@@ -20,12 +20,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from finr1.answer.choices import labels_named, letters_named, normalise, polarity
+from finr1.answer.boxes import read_boxes
+from finr1.answer.choices import letters_named, normalise
 from finr1.answer.clean import clean
-from finr1.answer.grade_number import same_number
+from finr1.answer.labels import labels_named
 from finr1.answer.number import read_numbers
-from finr1.answer.tags import last_box
+from finr1.answer.precision import same_number
 from finr1.answer.units import Number
+from finr1.answer.yes_no import polarity
 from finr1.core.errors import ConfigError
 from finr1.core.types import CRITERIA, Question, Verdict
 from finr1.parts.judge.base import JudgeItem
@@ -168,7 +170,7 @@ def instruction_following(trace: TraceFacts) -> Verdict:
     question = trace.question
     if not trace.answer:
         return _verdict(False, "no answer")
-    if trace.question_facts.wants_box and last_box(trace.item.answer) is None:
+    if trace.question_facts.wants_box and read_boxes(trace.item.answer) is None:
         return _verdict(False, "no \\boxed{} although the question asks for one")
     share = han_share(trace.item.reasoning)
     if share is not None and (share < 0.3) == (question.language == "zh"):

@@ -1,7 +1,5 @@
 """Log to Weights & Biases (`logger=wandb`): offline by default; a restarted run continues its W&B run."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +9,6 @@ from finr1.core.errors import ConfigError
 from finr1.core.files import write_atomic
 
 MODES = ("offline", "online", "disabled")
-
-
-def _new_id() -> str:
-    return secrets.token_hex(4)
 
 
 class WandbLogger:
@@ -45,7 +39,7 @@ class WandbLogger:
         import wandb
 
         id_file = run_dir / "wandb_id"
-        self.run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
+        self.run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         write_atomic(id_file, self.run_id + "\n")
         self._run = wandb.init(
             project=self.project,
@@ -70,7 +64,6 @@ class WandbLogger:
         self._run.log({**metrics, step_name: step})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Log a table of samples."""
         import wandb
 
         self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})

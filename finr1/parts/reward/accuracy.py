@@ -1,35 +1,22 @@
 """The accuracy reward by rule: compares the text of the only answer block with the gold answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from finr1.answer.grade import grade
-from finr1.answer.grade_number import TOO_MANY
-from finr1.answer.tags import parse
 from finr1.core.types import Verdict
-from finr1.parts.reward.base import RewardItem
+from finr1.parts.reward.base import RewardItem, verdict_by_rules
 
 
 class Accuracy:
-    """1 or 0 by `finr1.answer.grade.grade`; 0 without exactly one answer block after the thinking; None if undecided.
+    """1 or 0 by `finr1.answer.grade`; 0 without an answer and for one that commits to nothing; None if undecided.
 
-    An answer with too many numbers to compare is 0, not undecided: a policy could otherwise avoid a 0 by listing
-    numbers.
+    What counts as the answer is `grpo.reading`: by default the only answer block after the thinking.
 
     Fin-R1 asks Qwen2.5-Max for this verdict (v5, §4.2); here a rule decides. By default `scale_tolerant` is off:
     the policy learns to write the unit; evaluation reports both.
     """
 
-    name = "accuracy"
-
     def __init__(self, weight: float = 1.0, scale_tolerant: bool = False) -> None:
         self.weight, self.scale_tolerant = weight, scale_tolerant
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
-        return [self._one(item) for item in items]
-
-    def _one(self, item: RewardItem) -> Verdict:
-        verdicts = grade(parse(item.text).answer, item.question)
-        verdict = verdicts.scaled if self.scale_tolerant else verdicts.strict
-        return verdict._replace(value=0.0) if verdict.value is None and verdict.why == TOO_MANY else verdict
+        return [verdict_by_rules(item, self.scale_tolerant) for item in items]

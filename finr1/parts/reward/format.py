@@ -1,7 +1,5 @@
 """The format reward of Fin-R1 (arXiv 2503.16252 v5, §4.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1.answer.tags import parse
@@ -12,12 +10,8 @@ from finr1.parts.reward.base import RewardItem
 class Format:
     """1 for exactly one non-empty think block, then exactly one non-empty answer block, and nothing else; otherwise 0.
 
-    Args:
-        weight: of this reward in the sum.
-        think_prefilled: the chat template itself ends in `<think>`, so completions begin inside the block.
+    `think_prefilled`: the chat template itself ends in `<think>`, so completions begin inside the block.
     """
-
-    name = "format"
 
     def __init__(self, weight: float = 1.0, think_prefilled: bool = False) -> None:
         self.weight, self.think_prefilled = weight, think_prefilled

@@ -1,13 +1,9 @@
 """Length shaping: of two correct answers, the shorter completion earns more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from finr1.answer.grade import grade
-from finr1.answer.tags import parse
 from finr1.core.types import Verdict
-from finr1.parts.reward.base import RewardItem
+from finr1.parts.reward.base import RewardItem, verdict_by_rules
 
 
 class Length:
@@ -16,8 +12,6 @@ class Length:
     Only correct answers are rewarded for being short, as in Kimi k1.5 (arXiv 2501.12599 §2.3.3), which compares lengths
     within the group; this reward depends on the completion alone. Undecided answers stay None.
     """
-
-    name = "length"
 
     def __init__(self, weight: float = 0.2, target: int = 600, limit: int = 3000) -> None:
         if not 0 <= target < limit:
@@ -28,7 +22,7 @@ class Length:
         return [self._one(item) for item in items]
 
     def _one(self, item: RewardItem) -> Verdict:
-        correct = grade(parse(item.text).answer, item.question).strict
+        correct = verdict_by_rules(item)
         if not correct.value:
             return correct
         share = (self.limit - len(item.text)) / (self.limit - self.target)

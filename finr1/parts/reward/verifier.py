@@ -1,10 +1,7 @@
 """Fin-R1's accuracy reward: a model judges whether the answer equals the gold (arXiv 2503.16252 v5, §4.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
-from finr1.answer.tags import parse
 from finr1.core.errors import ConfigError
 from finr1.core.types import Verdict
 from finr1.parts.engine.base import Engine
@@ -13,7 +10,9 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Verifier:
-    """The verdict of a cascade of answer judges on the text of the only answer block; 0 without such a block.
+    """The verdict of a cascade of answer judges on the text of the answer; 0 without one.
+
+    What counts as the answer is `grpo.reading`: by default the only answer block after the thinking.
 
     All completions of a step are judged at once. A judge that fails leaves its completion undecided, never 0.
 
@@ -24,8 +23,6 @@ class Verifier:
         weight: of this reward in the sum.
     """
 
-    name = "verifier"
-
     def __init__(self, judges: Mapping[str, AnswerJudge], weight: float = 1.0) -> None:
         if not any(isinstance(judge, AsksModel) for judge in judges.values()):
             why = f"none of [{','.join(judges)}] asks a model"
@@ -33,13 +30,12 @@ class Verifier:
         self.judges, self.weight = dict(judges), weight
 
     def ask_through(self, engine: Engine) -> None:
-        """See `AsksModel`."""
         for judge in self.judges.values():
             if isinstance(judge, AsksModel):
                 judge.ask_through(engine)
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
-        answers = [parse(item.text).answer or "" for item in items]
+        answers = [item.answer for item in items]
         answered = [i for i, answer in enumerate(answers) if answer.strip()]
         judged = cascade(self.judges, [JudgeItem(items[i].question, "", answers[i]) for i in answered])
         verdicts = [Verdict(0.0, None, "no answer block")] * len(items)

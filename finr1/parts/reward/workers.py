@@ -48,8 +48,7 @@ class Guarded:
 
     def __init__(self, key: str, reward: Reward, workers: Workers | None = None) -> None:
         self.key, self.reward, self.workers = key, reward, workers
-        self.name, self.weight = reward.name, reward.weight
-        self.full: float | None = getattr(reward, "full", 1.0)
+        self.weight = reward.weight
         self.failures = 0
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
@@ -124,7 +123,6 @@ class Workers:
         return verdicts
 
     def close(self) -> None:
-        """End every worker."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
@@ -133,7 +131,6 @@ _loaded: dict[str, Reward] = {}  # in a worker process
 
 
 def _load(pickled: bytes) -> None:
-    """Start a worker process."""
     _loaded.update(pickle.loads(pickled))
 
 

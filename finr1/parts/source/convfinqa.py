@@ -121,11 +121,13 @@ class ConvFinQA(FileSource):
         document = row.values.get("filename") or (page[1] if page else None)
         if not isinstance(document, str):
             raise RowError(row.place, f"no report page in its id {row_id[:60]!r}")
+        if not talk.questions:
+            raise RowError(row.place, "no question in its conversation")
         for turn in talk.turns or range(len(talk.questions)):
             try:
                 yield self._question(row, split, talk, turn, row_id, document)
             except RowError as error:  # sets one turn aside, not the conversation
-                self.put_aside(error)
+                self.put_aside(error, split)
 
     def _question(
         self, row: SourceRow, split: Split, talk: _Conversation, turn: int, row_id: str, document: str
@@ -136,21 +138,23 @@ class ConvFinQA(FileSource):
         gold, meta = None, {"program": program, "answer": shown, "doubt": "", "percent": ""}
         if value is not None:
             place = f"{row.place} turn {turn}"
-            gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful)
-        dialogue = [
+            asked = talk.questions[turn]
+            gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful, asked)
+        history = [
             line
             for question, answer in zip(talk.questions[:turn], _history(talk.answers, turn), strict=True)
-            for line in (f"Question: {question}", *([f"Answer: {answer}"] if answer is not None else []))
+            for line in (f"Question: {question}\n", *([f"Answer: {answer}\n"] if answer is not None else []))
         ]
-        places = {**talk.page, "dialogue": "\n".join([*dialogue, f"Question: {talk.questions[turn]}"])}
+        places = {**talk.page, "history": "".join(history), "question": talk.questions[turn]}
         return self.question(
             row,
             split,
             document=document,
             gold=gold,
             kind="yes_no" if isinstance(value, str) else "number",
-            tags=self.rules.tags({**places, "question": talk.questions[turn]}),
+            tags=self.rules.tags(places),
             places=places,
+            within={"dialogue": "{history}Question: {question}"},
             meta={"row": row_id, "turn": turn, **meta, "tolerance": self.tolerance},
         )
 

@@ -6,6 +6,8 @@ import re
 from decimal import Decimal
 from typing import NamedTuple
 
+from finr1.answer.asked import read_asked
+from finr1.answer.number import unit_factor
 from finr1.answer.program import ProgramError, Table, execute, literal
 from finr1.core.errors import RowError
 
@@ -20,7 +22,9 @@ class Executed(NamedTuple):
     meta: dict[str, str]
 
 
-def examine(value: object, shown: str | None, program: str, table: Table, place: str, drop: bool) -> Executed:
+def examine(
+    value: object, shown: str | None, program: str, table: Table, place: str, drop: bool, question: str
+) -> Executed:
     """Check an executed answer against the annotated answer (None: not published) and the program.
 
     Raises:
@@ -35,7 +39,9 @@ def examine(value: object, shown: str | None, program: str, table: Table, place:
         raise RowError(place, why, reason="doubtful_gold")
     meta = {"program": program, "answer": shown or "", "doubt": doubt, "percent": percent}
     # a gold in percentage points (16.9 for 16.9%) is read as such; a fraction (0.169) equals 16.9% by value
-    return Executed(gold, meta | ({"unit": "%"} if percent == "points" else {}))
+    asked = read_asked(question).unit
+    scale = asked if not percent and unit_factor(asked) > 1 else ""
+    return Executed(gold, meta | {"unit": "%" if percent == "points" else scale})
 
 
 def plain(value: object, place: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from finr1.core.errors import ConfigError, DataError, RowError
-from finr1.core.prompt import fill_text, load
+from finr1.core.prompt import ASIDE, fill_spans, fill_text, load
 from finr1.core.types import Kind, Message, Question, Split, stable_id
 from finr1.parts.source.base import SetAside
 from finr1.parts.source.reading import DataFile, SourceRow, find, read
@@ -19,7 +19,8 @@ UNKNOWN = "unknown"  # licence
 class FileSource(ABC):
     """A source that reads files in upstream's own layout.
 
-    A row that cannot be used is added to `set_aside`, with file, line and reason; each `load` clears that list.
+    A row that cannot be used is added to `set_aside`, with file, line and reason; each `load` clears that list. Every
+    row of a file gives a question or is set aside.
 
     Args:
         path: folder of the data set, or `hub:<owner>/<name>`.
@@ -32,7 +33,7 @@ class FileSource(ABC):
 
     Raises:
         ConfigError: a setting is invalid, or the folder does not exist.
-        DataError: a file cannot be read, or has no usable row.
+        DataError: a file cannot be read, has no usable row, or has rows of which nothing is known afterwards.
     """
 
     NAME: ClassVar[str]
@@ -42,6 +43,7 @@ class FileSource(ABC):
     COLUMNS: ClassVar[Sequence[str]] = ()
     ROW: ClassVar[type] = dict
     TEST_SHARE: ClassVar[float] = 0.0
+    ASKED: Sequence[str] = ("question",)  # placeholders of what is asked; the others but for `ASIDE` hold its context
     REMEDY: ClassVar[str] = "fix the file, or download it again"  # for a file without any usable row
 
     def __init__(
@@ -63,6 +65,7 @@ class FileSource(ABC):
         if not 0 <= self.test_share <= 1:
             raise ConfigError(f"source.{self.name}.test_share", test_share, "not a share", "use 0 to 1")
         self.set_aside: list[SetAside] = []
+        self.n_rows = 0
 
     def patterns(self) -> Sequence[tuple[Split, str]]:
         """Split and glob pattern of the files below `path`."""
@@ -81,30 +84,38 @@ class FileSource(ABC):
         """The questions of one row; RowError sets the row aside."""
 
     def load(self) -> Iterator[Question]:
-        self.set_aside = []
+        self.set_aside, self.n_rows = [], 0
         files = list(self.files())
         if not files:
             names = ", ".join(dict.fromkeys(pattern.rpartition("**/")[2] for _, pattern in self.patterns()))
             raise DataError(self.path, f"none of {names} in it", "put the data set's files there")
         for split, file in files:
-            before, usable = len(self.set_aside), False
+            before, n_rows, n_used, n_set_aside = len(self.set_aside), 0, 0, 0
             for row in read(file, self.COLUMNS, self.ROW):
+                n_rows += 1
+                n_before, used = len(self.set_aside), False
                 try:
                     if row.fault:
                         raise RowError(row.place, row.fault)
-                    yield from self.questions(row, split, file)
-                    usable = True
+                    for question in self.questions(row, split, file):
+                        yield question
+                        used = True
                 except RowError as error:
-                    self.put_aside(error)
-                    usable = usable or error.reason != "unreadable"
-            if not usable:
-                first = next(iter(self.set_aside[before:]), None)
-                why = f"no usable row; the first, {first.place}: {first.why}" if first else "no row in it"
+                    self.put_aside(error, split)
+                n_used += used
+                n_set_aside += not used and len(self.set_aside) > n_before
+            if n_used + n_set_aside != n_rows:
+                why = f"{n_used} rows that gave questions and {n_set_aside} set aside are not its {n_rows} rows"
+                raise DataError(file.at, why, "report it")
+            self.n_rows += n_rows
+            aside = self.set_aside[before:]
+            if not n_used and all(row.reason == "unreadable" for row in aside):
+                why = f"no usable row; the first, {aside[0].place}: {aside[0].why}" if aside else "no row in it"
                 raise DataError(file.at, why, self.REMEDY)
 
-    def put_aside(self, error: RowError) -> None:
+    def put_aside(self, error: RowError, split: Split) -> None:
         """Record place and reason of a row that does not become a question."""
-        self.set_aside.append(SetAside(error.place, error.reason, error.why))
+        self.set_aside.append(SetAside(error.place, error.reason, error.why, split))
 
     def question(
         self,
@@ -118,14 +129,19 @@ class FileSource(ABC):
         places: Mapping[str, str],
         choices: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
+        within: Mapping[str, str] | None = None,
     ) -> Question:
         """A question whose prompt is the wording with `places` filled in.
+
+        `within` are placeholders that hold others: `{"dialogue": "{history}{question}"}`.
 
         Raises:
             RowError: the text cannot be encoded as UTF-8.
         """
         wording = tags.wording or self.wording
-        text = fill_text(self.template or load(wording), **places)
+        template = fill_text(self.template or load(wording), **(within or {}))
+        text, spans = fill_spans(template, places)
+        filled = [(name, span) for name, found in spans.items() for span in found if span[0] < span[1]]
         try:
             for part in (text, gold or "", document, *(choices or {}).values()):
                 part.encode()
@@ -136,11 +152,13 @@ class FileSource(ABC):
             document_id=document,
             language=tags.language,
             module=tags.module,
-            kind=tags.kind or kind,
+            kind=tags.kind_or(kind),
             prompt=[Message(role="user", content=text)],
             gold=gold,
             split="test" if gold is not None and _held_out(document, self.test_share) else split,
             choices=choices or {},
+            asked=[span for name, span in filled if name in self.ASKED],
+            context=[span for name, span in filled if name not in (*self.ASKED, *ASIDE)],
             meta={"origin": row.origin, "domain": tags.domain, "wording": wording, **(meta or {})},
         )
 

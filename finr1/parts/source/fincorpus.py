@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from finr1.answer.choices import letters_named, polarity
+from finr1.answer.choices import letters_named
+from finr1.answer.yes_no import polarity
 from finr1.core.errors import RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource
@@ -116,7 +117,8 @@ class FinCorpus(FileSource):
             gold=gold,
             kind=kind,
             tags=self.rules.tags({"question": exam.stem, "source": origin, "kind": kind}),
-            places={"question": exam.stem + options},
+            places={"question": exam.stem, "choices": options},
+            within={"question": "{question}{choices}"},
             choices=exam.choices,
             meta={"source": origin},
         )

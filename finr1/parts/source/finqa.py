@@ -48,14 +48,15 @@ class FinQA(FileSource):
         qa = inner.values
         value, shown, program = need(inner, "exe_ans"), str(qa.get("answer", "")).strip(), str(qa.get("program", ""))
         table = table_of(row, "table")
-        gold, meta = examine(value, shown, program, table, row.place, self.drop_doubtful)
+        question = text_of(inner, "question")
+        gold, meta = examine(value, shown, program, table, row.place, self.drop_doubtful, question)
         places = {
             "document": text_of(row, "filename"),
             "id": text_of(row, "id"),
             "pre_text": "\n".join(texts_of(row, "pre_text")),
             "table": str(table),
             "post_text": "\n".join(texts_of(row, "post_text")),
-            "question": text_of(inner, "question"),
+            "question": question,
         }
         yield self.question(
             row,

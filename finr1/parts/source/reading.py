@@ -14,16 +14,19 @@ import gzip
 import json
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from finr1.core.errors import ConfigError, DataError, RowError
+from finr1.parts.source import hub
+from finr1.parts.source.hub import HUB, reason
+from finr1.parts.source.typed import plain_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HUB = "hub:"
 MAX_ROW = 10_000_000  # bytes per line, characters per row of an array; longer rows are set aside
 _CHUNK = 1_000_000
 _ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as `surrogateescape` decodes them
@@ -71,7 +74,7 @@ def find(path: str, patterns: Sequence[str]) -> list[DataFile]:
         ConfigError: the folder does not exist, or `datasets` cannot open the hub id.
     """
     if path.startswith(HUB):
-        return [file for pattern in patterns for file in _hub_files(path, pattern)]
+        return [DataFile(at, on_hub=True) for pattern in patterns for at in hub.addresses(path, pattern)]
     place = Path(path).expanduser()
     if place.is_file():
         return [DataFile(str(place))]
@@ -165,7 +168,7 @@ def _lines(file: DataFile) -> Iterator[_Line]:
     """Lines with their line ends, one at a time, without byte-order mark. Lines that are too long are not kept."""
     number = 0
     if file.on_hub:
-        for number, row in enumerate(_stream("text", file, keep_linebreaks=True), 1):
+        for number, row in enumerate(hub.stream("text", file.at, keep_linebreaks=True), 1):
             yield _Line(number, row["text"].removeprefix("\ufeff") if number == 1 else row["text"])
     else:
         with _open(file) as binary:
@@ -194,16 +197,25 @@ def _too_long(binary: BinaryIO, data: bytes, number: int) -> _Line:
         data = binary.readline(_CHUNK)
 
 
+class _Lines(Iterator[str]):
+    """The texts of lines; `taken` are the lines since it was last cleared, all but the first of which can go back."""
+
+    def __init__(self, lines: Iterator[_Line]) -> None:
+        self._lines, self._waiting, self.taken = lines, deque[_Line](), list[_Line]()
+
+    def __next__(self) -> str:
+        self.taken.append(self._waiting.popleft() if self._waiting else next(self._lines))
+        return self.taken[-1].text
+
+    def give_back(self) -> None:
+        self._waiting.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
 def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
-    faults: dict[int, str] = {}
-
-    def texts() -> Iterator[str]:
-        for line in _lines(file):
-            if line.fault:
-                faults[line.number] = line.fault
-            yield line.text
-
-    reader = csv.reader(texts(), strict=True)
+    """The rows; one that swallows further lines, since a quote in it does not close, is set aside without them."""
+    lines = _Lines(_lines(file))
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader)
     except csv.Error as error:
@@ -214,21 +226,36 @@ def _csv(file: DataFile, columns: Sequence[str]) -> Iterator[SourceRow]:
         raise DataError(file.at, why, f"it needs the columns {','.join(columns)}")
     number = 0
     while True:
-        before, fields, fault = reader.line_num, [], ""
+        lines.taken.clear()
+        fields, broken = [], ""
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            fault = f"broken CSV ({error})"
-        if not fields and not fault and not any(line in faults for line in range(before + 1, reader.line_num + 1)):
+            broken = f"broken CSV ({error})"
+        fault = next((line.fault for line in lines.taken if line.fault), "")
+        if not (fields or broken or fault):
             continue  # a blank line
         number += 1
-        fault = next((faults[n] for n in range(before + 1, reader.line_num + 1) if n in faults), fault)
-        if not fault and len(fields) != len(header):
+        if lines.taken[0].fault != _TOO_LONG and (broken or _swallows(fields, lines.taken, header)):
+            if len(lines.taken) > 1:
+                broken = f"a quote that does not close before line {lines.taken[-1].number}"
+            lines.give_back()
+            fault = lines.taken[0].fault or broken
+        elif not fault and len(fields) != len(header):
             fault = f"{len(fields)} fields under a header of {len(header)}"
         values = {} if fault else dict(zip(header, fields, strict=True))
-        yield SourceRow(f"{file.at} row {number} (line {before + 1})", f"{file.origin}:{number}", values, fault)
+        place = f"{file.at} row {number} (line {lines.taken[0].number})"
+        yield SourceRow(place, f"{file.origin}:{number}", values, fault)
+
+
+def _swallows(fields: Sequence[str], lines: Sequence[_Line], header: Sequence[str]) -> bool:
+    """Whether the inner lines of a row are rows themselves: too many to be so by chance, if the row itself is whole."""
+    inner = lines[1:-1]
+    if not inner or (len(fields) == len(header) and len(inner) * (len(header) - 1) < 4):
+        return False
+    return all(len(next(csv.reader([line.text]), ())) == len(header) for line in inner)
 
 
 def _holds_lines(file: DataFile) -> bool:
@@ -237,8 +264,14 @@ def _holds_lines(file: DataFile) -> bool:
     first, second = next(texts, ""), next(texts, "")
     if not (first.startswith("{") and first.endswith("}")) or second:
         return first.endswith("}") and second.startswith("{")
-    only, _ = _parsed(first)
-    return isinstance(only, dict) and not any(isinstance(value, list) for value in only.values())
+    return not _has_rows(_parsed(first)[0])
+
+
+def _has_rows(value: Any) -> bool:
+    """Whether a document has an array of objects or of arrays, at any depth."""
+    if isinstance(value, list):
+        return any(isinstance(item, dict | list) for item in value)
+    return isinstance(value, dict) and any(map(_has_rows, value.values()))
 
 
 def _jsonl(file: DataFile, row_type: type) -> Iterator[SourceRow]:
@@ -253,11 +286,7 @@ def _parsed(text: str) -> tuple[Any, str]:
     try:
         return json.loads(text), ""
     except (ValueError, RecursionError) as error:
-        return {}, f"broken JSON ({_reason(error)})"
-
-
-def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0][:120]
+        return {}, f"broken JSON ({reason(error)})"
 
 
 def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> SourceRow:
@@ -267,42 +296,59 @@ def _typed(place: str, origin: str, values: Any, fault: str, row_type: type) -> 
 
 
 def _json(file: DataFile, row_type: type) -> Iterator[SourceRow]:
-    """The items of one array, or of the arrays in one object. Broken JSON ends the file with a DataError."""
+    """The items of all arrays: one or several in turn, or in an object at any depth. DataError for broken JSON."""
     if file.on_hub:
         text = "".join(line.text for line in _lines(file))
     else:
         with _open(file) as binary:
             text = binary.read().decode("utf-8-sig", "surrogateescape")
+    decoder, line, counted = json.JSONDecoder(), 1, 0  # `line` is the line of position `counted`
+    number, depth, has_array = 0, 0, False  # rows so far, open objects
+
+    def decoded(at: int) -> tuple[Any, int]:
+        try:
+            return decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            where = f"line {1 + text.count(chr(10), 0, getattr(error, 'pos', at))}, in row {number}"
+            raise DataError(file.at, f"broken JSON at {where} ({reason(error)})", "fix it") from error
+
     at = _skip(text, 0)
-    in_object = text.startswith("{", at)  # {"dev": [...]}
-    at = text.find("[", at) if in_object else at
-    if at < 0 or not text.startswith("[", at):
+    while at < len(text):
+        opens = text[at]
+        if opens == "[":
+            has_array, at = True, _skip(text, at + 1)
+            while not text.startswith("]", at):
+                line, counted = line + text.count("\n", counted, at), at
+                number += 1
+                values, end = decoded(at)
+                fault = _BAD_UTF8 if _ESCAPED.search(text, at, end) else _TOO_LONG if end - at > MAX_ROW else ""
+                place = f"{file.at} row {number} (line {line})"
+                yield _typed(place, f"{file.origin}:{number}", values, fault, row_type)
+                at = _skip(text, end)
+                if not text.startswith((",", "]"), at):
+                    why = f"broken JSON after row {number}: no comma or closing bracket"
+                    raise DataError(file.at, why, "fix it")
+                at = _skip(text, at + text.startswith(",", at))
+            at += 1
+        elif opens in "{," and depth + (opens == "{"):  # a key comes next, or the end of the object
+            depth += opens == "{"
+            at = _skip(text, at + 1)
+            if not text.startswith("}", at):
+                at = _skip(text, decoded(at)[1])
+                at += text.startswith(":", at)
+        elif opens == "}" and depth:
+            depth, at = depth - 1, at + 1
+        elif depth:
+            at = decoded(at)[1]
+        else:
+            break
+        at = _skip(text, at)
+    if not has_array:
         why = "no JSON array" if text.strip() else "an empty file"
         raise DataError(file.at, why, "use the data set's own file")
-    decoder, number, line, counted = json.JSONDecoder(), 0, 1, 0  # `line` is the line of position `counted`
-    at += 1
-    while True:
-        at = _skip(text, at)
-        if text.startswith("]", at):
-            at = _skip(text, at + 1)
-            at = text.find("[", at) + 1 if in_object and text.startswith(",", at) else 0
-            if not at:
-                return
-            continue
-        line, counted = line + text.count("\n", counted, at), at
-        number += 1
-        try:
-            values, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            line += text.count("\n", at, getattr(error, "pos", at))
-            why = f"broken JSON at line {line}, in row {number} ({_reason(error)})"
-            raise DataError(file.at, why, "fix it") from error
-        fault = _BAD_UTF8 if _ESCAPED.search(text, at, end) else _TOO_LONG if end - at > MAX_ROW else ""
-        yield _typed(f"{file.at} row {number} (line {line})", f"{file.origin}:{number}", values, fault, row_type)
-        at = _skip(text, end)
-        if not text.startswith((",", "]"), at):
-            raise DataError(file.at, f"broken JSON after row {number}: no comma or closing bracket", "fix it")
-        at += text.startswith(",", at)
+    if depth or at < len(text):
+        rest = "an object that does not close" if depth else repr(text[at : at + 20])
+        raise DataError(file.at, f"broken JSON after row {number}: {rest}", "fix it")
 
 
 def _skip(text: str, at: int) -> int:
@@ -320,7 +366,7 @@ def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapp
     import pyarrow.parquet as pq
 
     if file.on_hub:
-        yield from ((row, "") for row in _stream("parquet", file))
+        yield from ((row, "") for table in hub.stream("parquet", file.at, "arrow") for row in plain_rows(table))
         return
     try:
         table = pq.ParquetFile(file.at)
@@ -331,47 +377,18 @@ def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapp
         for batch in table.iter_batches(256):
             yield from _batch_rows(batch)
     except pa.ArrowException as error:
-        raise DataError(file.at, f"corrupt Parquet file ({_reason(error)})", "download it again") from error
+        raise DataError(file.at, f"corrupt Parquet file ({reason(error)})", "download it again") from error
 
 
 def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
     """Values and fault of each row; row by row only if the batch is too long or holds bad UTF-8."""
     if batch.nbytes <= MAX_ROW:
         with contextlib.suppress(UnicodeDecodeError):
-            return [(values, "") for values in batch.to_pylist()]
+            return [(values, "") for values in plain_rows(batch)]
     rows: list[tuple[Mapping[str, Any], str]] = []
     for row in (batch.slice(i, 1) for i in range(batch.num_rows)):
         try:
-            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (row.to_pylist()[0], ""))
+            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (plain_rows(row)[0], ""))
         except UnicodeDecodeError as error:
             rows.append(({}, f"{_BAD_UTF8} at byte {error.start}"))
     return rows
-
-
-def _hub_files(path: str, pattern: str) -> list[DataFile]:
-    from datasets import load_dataset_builder
-    from datasets.exceptions import DataFilesNotFoundError
-
-    name, _, revision = path.removeprefix(HUB).partition("@")
-    try:
-        builder = load_dataset_builder(name, data_files={"train": pattern}, revision=revision or None)
-    except DataFilesNotFoundError:
-        return []
-    except Exception as error:  # any error of the network or of the hub's files
-        why = f"`datasets` cannot open it ({type(error).__name__}: {_reason(error)})"
-        raise ConfigError("path", path, why, "check the name and the network, or use a folder") from error
-    return [DataFile(str(at), on_hub=True) for at in (builder.config.data_files or {}).get("train", [])]
-
-
-def _stream(builder: str, file: DataFile, **options: Any) -> Iterator[Mapping[str, Any]]:
-    """The rows of one hub file as they arrive; DataError if the stream breaks."""
-    from datasets import load_dataset
-
-    number = 0
-    try:
-        for row in load_dataset(builder, data_files={"train": file.at}, split="train", streaming=True, **options):
-            yield row
-            number += 1
-    except Exception as error:  # any error of the network or of the format
-        why = f"`datasets` stops after row {number} ({type(error).__name__}: {_reason(error)})"
-        raise DataError(file.at, why, "check the network, or download the file and set its folder") from error

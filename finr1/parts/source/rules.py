@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Kind, Language, Module
 
 Rule = Mapping[str, Any]
+AUTO = "auto"  # the kind of each row is that of its gold
 _VALUES: Mapping[str, Sequence[str] | None] = {
     "language": get_args(Language),
     "module": get_args(Module),
-    "kind": get_args(Kind),
+    "kind": (*get_args(Kind), AUTO),
     "domain": None,
     "wording": None,
 }
@@ -21,13 +22,17 @@ _NEEDED = ("language", "module", "domain")
 
 
 class Tags(NamedTuple):
-    """The tags of one row; where `kind` or `wording` is empty, the source decides."""
+    """The tags of one row; where `kind` is empty or `auto`, or `wording` is empty, the source decides."""
 
     language: Language
     module: Module
     domain: str
-    kind: Kind | None = None
+    kind: Kind | Literal["auto"] | None = None
     wording: str = ""
+
+    def kind_or(self, kind: Kind) -> Kind:
+        """The kind that the rules give, else this one."""
+        return kind if self.kind is None or self.kind == "auto" else self.kind
 
 
 class Rules:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finr1.answer.choices import letters_named
+from finr1.answer.golds import kind_of
 from finr1.core.errors import ConfigError, RowError
 from finr1.core.types import Kind, Question, Split, stable_id
 from finr1.parts.source.files import FileSource, option_lines
-from finr1.parts.source.reading import HUB, DataFile, SourceRow, need, text_of
-from finr1.parts.source.rules import Rule
+from finr1.parts.source.hub import HUB
+from finr1.parts.source.reading import DataFile, SourceRow, need, text_of
+from finr1.parts.source.rules import AUTO, Rule
 
 _SPECIAL = ("gold", "choices", "document")
 _LETTERS = "ABCDEFGH"
@@ -35,8 +37,9 @@ class TableSource(FileSource):
     - `document`: rows with the same value stay in one split; default: a hash of the question's fields;
     - every other name fills the placeholder of that name in the wording, or in `template`, which replaces it.
 
-    `tolerance` is the relative difference at which a number still counts as correct: golds such as 0.06757 show more
-    digits than anyone writes (6.76%). 0 means the precision that the gold shows.
+    `tolerance` is the precision of its numbers: `exact`; `shown`, half of the last digit shown; a relative difference,
+    for golds such as 0.06757 that show more digits than anyone writes (6.76%); None: an integer is exact, another
+    number as shown. The kind `auto` of a rule is that of each row's own gold and options (`kind_of`).
     """
 
     NAME, WORDING = "table", "question.v1"
@@ -56,7 +59,7 @@ class TableSource(FileSource):
         name: str = "",
         licence: str = "",
         template: str = "",
-        tolerance: float = 0.0,
+        tolerance: float | str | None = None,
     ) -> None:
         super().__init__(str(path or ""), wording, rules, test_share, name, licence)
         key = f"source.{self.name}"
@@ -69,9 +72,14 @@ class TableSource(FileSource):
         if not set(self.fields) - set(_SPECIAL):
             why = "no field fills a placeholder of the wording"
             raise ConfigError(f"{key}.fields", self.fields, why, "add {question: <column>}")
-        if not 0 <= tolerance < 1:
-            raise ConfigError(f"{key}.tolerance", tolerance, "not a relative difference", "use e.g. 0.01")
+        if tolerance not in (None, "exact", "shown") and not (
+            isinstance(tolerance, float | int) and 0 <= tolerance < 1
+        ):
+            remedy = "use e.g. 0.01, or exact, shown or null"
+            raise ConfigError(f"{key}.tolerance", tolerance, "not a relative difference", remedy)
         self.template, self.tolerance = template, tolerance
+        if "question" not in self.fields:  # the last of them asks
+            self.ASKED = [name for name in self.fields if name not in _SPECIAL][-1:]
         for place in re.findall(r"\{(\w+)\}", template):
             if place != "choices" and place not in self.fields:
                 remedy = f"add {{{place}: <column>}} to its fields"
@@ -84,26 +92,30 @@ class TableSource(FileSource):
     def questions(self, row: SourceRow, split: Split, file: DataFile) -> Iterator[Question]:
         columns = {name: column for name, column in self.fields.items() if name not in _SPECIAL}
         places = {name: text_of(row, column) for name, column in columns.items()}
-        choices = self._choices(row)
         if not any(places.values()):
             raise RowError(row.place, f"empty {', '.join(columns.values())}")
         document = str(need(row, self.fields["document"])) if "document" in self.fields else stable_id(places)
         document = f"{self.name}/{document}"
         tags = self.rules.tags({**row.values, **places, "file": file.name})
-        kind: Kind = tags.kind or ("choice" if choices else "text")
+        choices = self._choices(row, tags.kind == AUTO)
+        value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
+        kind: Kind = "choice" if choices else "text"
+        if tags.kind == AUTO and value is not None and not isinstance(value, list):
+            kind = kind_of(str(value), choices)
+        kind = tags.kind_or(kind)
         yield self.question(
             row,
             split,
             document=document,
-            gold=self._gold(row, kind, choices),
+            gold=self._gold(row, value, kind, choices),
             kind=kind,
-            tags=tags,
+            tags=tags._replace(kind=kind),
             places={**places, "choices": option_lines(choices)},
             choices=choices,
-            meta={"tolerance": self.tolerance} if self.tolerance and kind == "number" else {},
+            meta={} if self.tolerance is None or kind != "number" else {"tolerance": self.tolerance},
         )
 
-    def _choices(self, row: SourceRow) -> dict[str, str]:
+    def _choices(self, row: SourceRow, optional: bool) -> dict[str, str]:
         given = self.fields.get("choices")
         if given is None:
             return {}
@@ -111,6 +123,8 @@ class TableSource(FileSource):
             texts = [str(need(row, column) or "").strip() for column in given]
             return {letter: text for letter, text in zip(self._letters(given), texts, strict=True) if text}
         value = need(row, given)
+        if optional and value is None:
+            return {}
         if isinstance(value, Mapping):
             return {str(letter): str(text).strip() for letter, text in value.items() if text is not None}
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > len(_LETTERS):
@@ -126,8 +140,7 @@ class TableSource(FileSource):
             raise ConfigError(f"source.{self.name}.fields.choices", list(columns), why, f"name up to {len(_LETTERS)}")
         return _LETTERS[: len(columns)]
 
-    def _gold(self, row: SourceRow, kind: Kind, choices: Mapping[str, str]) -> str | None:
-        value = row.values.get(self.fields["gold"]) if "gold" in self.fields else None
+    def _gold(self, row: SourceRow, value: Any, kind: Kind, choices: Mapping[str, str]) -> str | None:
         if value is None or value != value or not str(value).strip():  # NaN is an empty cell
             return None
         several = isinstance(value, list) and kind == "choice"  # a list of correct options

@@ -38,8 +38,6 @@ default has no reference model and no KL term (as Fin-R1's README says; its pape
 spread are excluded from N and C, unless `normaliser` is `all`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -83,15 +81,13 @@ class PolicyLoss(NamedTuple):
 
 def token_weights(lengths_C: Tensor, kind: str, count: Count, limit: int) -> Tensor:
     """w_t of each completion's tokens in an optimiser step [C]; `limit` is L, the maximum of new tokens."""
-    if kind in ("dapo", "cispo"):
-        return torch.full_like(lengths_C, 1.0, dtype=torch.float32) / max(1.0, count.tokens)
-    if kind == "bnpo":
-        return torch.full_like(lengths_C, 1.0, dtype=torch.float32) / max(1.0, count.own_tokens)
+    n_completions = max(1.0, count.completions)
     if kind in ("grpo", "gspo"):
-        return 1.0 / (lengths_C.clamp_min(1) * max(1.0, count.completions))
-    if kind == "dr_grpo":
-        return torch.full_like(lengths_C, 1.0, dtype=torch.float32) / (max(1.0, count.completions) * limit)
-    raise ValueError(f"unknown loss {kind}")
+        return 1.0 / (lengths_C.clamp_min(1) * n_completions)
+    totals = {"dapo": count.tokens, "cispo": count.tokens, "bnpo": count.own_tokens, "dr_grpo": n_completions * limit}
+    if kind not in totals:
+        raise ValueError(f"unknown loss {kind}")
+    return torch.ones_like(lengths_C, dtype=torch.float32) / max(1.0, totals[kind])
 
 
 def policy_loss(tokens: Tokens, rule: LossSettings, correction: CorrectionSettings) -> PolicyLoss:

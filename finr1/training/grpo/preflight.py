@@ -3,19 +3,17 @@
 Otherwise the same fault would grade every completion of the run, and the policy would learn it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import chat
 from finr1.core.types import Question
 from finr1.parts.reward.base import Reward, RewardItem
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 KINDS = ("number", "choice", "yes_no", "label")  # free text and code have no single gold wording
 _THINK = "<think>"
@@ -90,6 +88,4 @@ def _spread(questions: Sequence[Question], n: int) -> list[Question]:
     piles: dict[tuple[str, str], list[Question]] = {}
     for question in questions:
         piles.setdefault((question.source, question.kind), []).append(question)
-    turns = sorted(((i, k) for k, pile in enumerate(piles.values()) for i in range(min(n, len(pile)))))
-    ordered = list(piles.values())
-    return [ordered[k][i] for i, k in turns[:n]]
+    return [question for turn in zip_longest(*piles.values()) for question in turn if question][:n]

@@ -1,19 +1,19 @@
 """The questions GRPO trains on: candidates, selection by pass rate, the plan of the steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from finr1.answer.grade import grade
-from finr1.answer.tags import parse
+import torch
+
 from finr1.core.errors import DataError
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, check_known, take_rows, write_jsonl
+from finr1.core.jsonl import JsonlWriter, check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import PolicyEngine, Request
+from finr1.parts.reward.base import RewardItem, verdict_by_rules
 from finr1.run.context import Context
+from finr1.training.loop.schedule import shuffled
 
 PASS_RATES = "pass_rates.jsonl"
 SELECT_BATCH = 512  # questions sampled together; a killed run repeats at most this many
@@ -23,7 +23,7 @@ def load_candidates(ctx: Context) -> list[Question]:
     """Load the RL questions that the filter wrote; DataError if there are none or a row is corrupt."""
     questions = ctx.questions()
     path = ctx.inputs["filter"] / "rl.jsonl"
-    ids = [row["question_id"] for row in take_rows(path, ["question_id"])]
+    ids = [row["question_id"] for row in read_jsonl(path, ["question_id"])]
     if not ids:
         raise DataError(path, "no question for GRPO: every one has a good trace", "add questions to source=[...]")
     check_known(path, ids, questions)
@@ -41,7 +41,7 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
         write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": None} for q in candidates])
         return list(candidates)
     path = ctx.folder / PASS_RATES
-    on_disk = take_rows(path, ["question_id", "pass_rate"]) if path.exists() else []
+    on_disk = list(read_jsonl(path, ["question_id", "pass_rate"])) if path.exists() else []
     rates = {row["question_id"]: row["pass_rate"] for row in ctx.ranks.broadcast(on_disk)}
     batches = [candidates[i : i + SELECT_BATCH] for i in range(0, len(candidates), SELECT_BATCH)]
     # Whole batches only: completions depend on the batch they are in, and a resumed run must select the same questions.
@@ -53,25 +53,28 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
             own = ctx.ranks.shard(batch)
             requests = [Request(chat(q, ctx.cfg.prompt.system), q) for q in own]
             answers = engine.generate(requests, sampling, lambda *_: bar.advance())
-            measured = ctx.ranks.unshard([pass_rate(q, cs) for q, cs in zip(own, answers, strict=True)])
+            measured = ctx.ranks.unshard(
+                [pass_rate(q, cs, ctx.cfg.grpo.reading) for q, cs in zip(own, answers, strict=True)]
+            )
             rows = [{"question_id": q.id, "pass_rate": rate} for q, rate in zip(batch, measured, strict=True)]
             writer.write(*rows)
             rates |= {row["question_id"]: row["pass_rate"] for row in rows}
     chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
     if not chosen:
-        raise DataError(
-            path,
-            f"none of {len(candidates)} questions has a pass rate in [{settings.low}, {settings.high}]",
-            "widen grpo.select.low and grpo.select.high, or set grpo.select.samples=0",
-        )
+        why = f"none of {len(candidates)} questions has a pass rate in [{settings.low}, {settings.high}]"
+        raise DataError(path, why, "widen grpo.select.low and grpo.select.high, or set grpo.select.samples=0")
     ctx.note(f"{len(chosen)} of {len(candidates)} questions have a pass rate in [{settings.low}, {settings.high}]")
     write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": rates[q.id]} for q in chosen])
     return chosen
 
 
-def pass_rate(question: Question, completions: Sequence[Completion]) -> float | None:
+def pass_rate(question: Question, completions: Sequence[Completion], reading: str) -> float | None:
     """Strict accuracy of the decided completions; None if none is decided."""
-    verdicts = [grade(parse(c.text).answer, question).strict.value for c in completions if c.finish_reason != "error"]
+    verdicts = [
+        verdict_by_rules(RewardItem(question, c.text, c.finish_reason == "length", reading)).value
+        for c in completions
+        if c.finish_reason != "error"
+    ]
     decided = [value for value in verdicts if value is not None]
     return sum(decided) / len(decided) if decided else None
 
@@ -95,8 +98,6 @@ class Plan:
 
         So a resumed run samples the same refills, and refills never change the plan of later steps.
         """
-        import torch
-
         generator = torch.Generator().manual_seed(int(digest([self.seed, "spare", step]), 16) % 2**63)
         planned = {question.id for question in self[step]}
         order = torch.randperm(len(self.questions), generator=generator).tolist()
@@ -105,8 +106,6 @@ class Plan:
 
 def make_plan(questions: Sequence[Question], steps: int, per_step: int, seed: int) -> Plan:
     """Assign questions to steps: seeded shuffles of all questions, one epoch after the other."""
-    from finr1.training.loop.schedule import shuffled
-
     epochs = -(-steps * per_step // len(questions))
     order = [i for epoch in shuffled(len(questions), epochs, seed + 2) for i in epoch]
     planned = [[questions[i] for i in order[s * per_step : (s + 1) * per_step]] for s in range(steps)]

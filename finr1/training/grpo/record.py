@@ -1,20 +1,56 @@
 """Record a GRPO step: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import NamedTuple
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from finr1.core.jsonl import JsonlWriter, take_rows, write_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
+from finr1.core.ranks import ALONE, Ranks
+from finr1.core.tracking import Tracker
+from finr1.run.progress import Bar
 from finr1.settings.grpo import GrpoSettings
 from finr1.training.grpo.rollout import Rollout
-from finr1.training.grpo.samples import SAMPLES, sample_rows, table
-from finr1.training.grpo.services import Services
-from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.schedule import learning_rate
+
+SAMPLES = "samples.jsonl"
+
+
+class Services(NamedTuple):
+    """Where a training stage writes, and how it is distributed."""
+
+    folder: Path  # of the stage
+    tracker: Tracker
+    bar: Bar
+    ranks: Ranks = ALONE
+    seed: int = 0
+
+
+class StepTimer:
+    """Adds up seconds by metric name; each `lap` covers the time since the previous one."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under this name."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add time measured elsewhere, and start the next lap now."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        self._last = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
 
 
 class UpdateStats(NamedTuple):
@@ -40,7 +76,7 @@ class Recorder:
     def resume(self, steps_done: int) -> None:
         """Drop the samples of steps that will be repeated; show the finished ones on the bar."""
         if self.samples_path.exists():
-            rows = [row for row in take_rows(self.samples_path, ["step"]) if row["step"] < steps_done]
+            rows = [row for row in read_jsonl(self.samples_path, ["step"]) if row["step"] < steps_done]
             write_jsonl(self.samples_path, rows)
         self.services.bar.advance(steps_done)
 
@@ -115,3 +151,43 @@ def mean_reward(rollout: Rollout) -> float:
 def _std(rewards_G: Tensor) -> Tensor:
     decided = rewards_G[~rewards_G.isnan()]
     return decided.std(unbiased=False) if len(decided) else torch.tensor(float("nan"))
+
+
+def sample_rows(step: int, rollout: Rollout) -> list[dict[str, Any]]:
+    """One row per completion: first a whole group, with spread if any has it, then the other groups in turn."""
+    graded, adv = rollout.graded, rollout.advantages
+    n_groups, size = graded.rewards_PG.shape
+    first = int(adv.spread_P.int().argmax())
+    places = [(first, g) for g in range(size)]
+    places += [(p, g) for g in range(size) for p in range(n_groups) if p != first]
+    rows = []
+    for p, g in places:
+        group = graded.groups[p]
+        completion, reward = group.completions[g], float(graded.rewards_PG[p, g])
+        rows.append(
+            {
+                "step": step,
+                "question_id": group.question.id,
+                "prompt": group.question.text,
+                "gold": group.question.gold,
+                "completion": completion.text,
+                "truncated": completion.finish_reason == "length",
+                "rewards": {name: {"value": v[g].value, "why": v[g].why} for name, v in group.verdicts.items()},
+                "reward": None if reward != reward else reward,
+                "advantage": float(adv.advantages_PG[p, g]),
+                "weights_version": rollout.weights_version,
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and values of sample rows; each reward's verdict and reason get columns of their own."""
+    flat = []
+    for row in rows:
+        cells = {name: value for name, value in row.items() if name != "rewards"}
+        for name, verdict in row["rewards"].items():
+            cells |= {f"verdict/{name}": verdict["value"], f"why/{name}": verdict["why"]}
+        flat.append(cells)
+    columns = list(flat[0]) if flat else []
+    return columns, [[cells[column] for column in columns] for cells in flat]

@@ -1,7 +1,5 @@
 """The frozen reference policy of the KL term: the weights that GRPO starts from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +16,7 @@ from finr1.training.rows.rows import Row
 class Reference:
     """With adapters: the policy with its adapters disabled, which takes no memory. Else a copy, loaded on first use.
 
-    Args:
-        load: returns the model that training started from, also in a resumed run. The copy is sharded as the policy is.
+    `load` returns the model that training started from, also in a resumed run. The copy is sharded as the policy is.
     """
 
     def __init__(self, load: Callable[[], Any]) -> None:
@@ -31,14 +28,12 @@ class Reference:
         """log pi_ref of the row's completion tokens [N], without gradient."""
         if base_model(policy) is not policy:
             with policy.disable_adapter():
-                logprobs_N = completion_stats(policy, row, temperature).logprobs_N
-        else:
-            if self._frozen is None:
-                self._frozen = self._load().requires_grad_(False)
-                if is_sharded(policy):
-                    shard_like(self._frozen, policy)
-                else:
-                    like = next(policy.parameters())  # compare bf16 weights with bf16 weights
-                    self._frozen = cast_weights(self._frozen.to(like.device), like.dtype)
-            logprobs_N = completion_stats(self._frozen, row, temperature).logprobs_N
-        return logprobs_N
+                return completion_stats(policy, row, temperature).logprobs_N
+        if self._frozen is None:
+            self._frozen = self._load().requires_grad_(False)
+            if is_sharded(policy):
+                shard_like(self._frozen, policy)
+            else:
+                like = next(policy.parameters())  # compare bf16 weights with bf16 weights
+                self._frozen = cast_weights(self._frozen.to(like.device), like.dtype)
+        return completion_stats(self._frozen, row, temperature).logprobs_N

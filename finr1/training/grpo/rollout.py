@@ -1,17 +1,15 @@
 """The rollout of a GRPO step: graded groups with their rewards, and which questions a refill samples next."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from finr1.answer.grade import grade
 from finr1.answer.tags import parse
 from finr1.core.types import Group, Question, Verdict
-from finr1.parts.reward.base import Reward, RewardItem
+from finr1.parts.reward.base import Reward, RewardItem, verdict_by_rules
 from finr1.settings.grpo import GrpoSettings
 from finr1.training.grpo.advantage import Advantages, combine, overlong_penalty
 
@@ -22,7 +20,7 @@ class Graded(NamedTuple):
     groups: Sequence[Group]
     rewards_PG: Tensor  # all rewards combined
     format_PG: Tensor  # 1 for a well-formed completion that is not truncated, whatever the rewards are
-    accuracy_PG: Tensor  # strict accuracy, whatever the rewards are
+    accuracy_PG: Tensor  # strict verdict of the rules, whatever the rewards are
 
 
 class Rollout(NamedTuple):
@@ -34,19 +32,20 @@ class Rollout(NamedTuple):
     weights_version: str  # of the policy that sampled
 
 
-def grade_groups(groups: Sequence[Group], rewards: Mapping[str, Reward]) -> list[Group]:
+def items_of(groups: Sequence[Group], reading: str) -> list[RewardItem]:
+    """The completions of all groups, as rewards see them."""
+    return [RewardItem(g.question, c.text, c.finish_reason == "length", reading) for g in groups for c in g.completions]
+
+
+def grade_groups(groups: Sequence[Group], rewards: Mapping[str, Reward], reading: str = "strict") -> list[Group]:
     """Add every reward's verdict on every completion to the groups."""
     if not groups:
         return []
-    items = [RewardItem(g.question, c.text, c.finish_reason == "length") for g in groups for c in g.completions]
+    items = items_of(groups, reading)
     verdicts_of = {name: reward.grade(items) for name, reward in rewards.items()}
     size = len(groups[0].completions)
     return [
-        Group(
-            group.question,
-            group.completions,
-            {name: verdicts[i * size : (i + 1) * size] for name, verdicts in verdicts_of.items()},
-        )
+        replace(group, verdicts={name: verdicts[i * size : (i + 1) * size] for name, verdicts in verdicts_of.items()})
         for i, group in enumerate(groups)
     ]
 
@@ -62,12 +61,9 @@ def combine_rewards(groups: Sequence[Group], rewards: Mapping[str, Reward], sett
         lengths_C = torch.tensor([len(c.token_ids) for c in completions])
         limit = settings.sampling.max_new_tokens
         rewards_C += s.overlong_weight * overlong_penalty(lengths_C, limit, s.overlong_buffer_tokens)
-    parsed = [parse(c.text) for c in completions]
-    format_C = torch.tensor(
-        [float(p.well_formed and c.finish_reason != "length") for p, c in zip(parsed, completions, strict=True)]
-    )
-    questions = [g.question for g in groups for _ in g.completions]
-    accuracy_C = torch.tensor([_value(grade(p.answer, q).strict) for p, q in zip(parsed, questions, strict=True)])
+    items = items_of(groups, settings.reading)
+    format_C = torch.tensor([float(parse(item.text).well_formed and not item.truncated) for item in items])
+    accuracy_C = torch.tensor([_value(verdict_by_rules(item)) for item in items])
     shape = (len(groups), len(groups[0].completions))
     return Graded(groups, rewards_C.float().view(shape), format_C.view(shape), accuracy_C.view(shape))
 

@@ -5,11 +5,8 @@ in `rollouts/<step>.jsonl`, one row per sampling round, written before the updat
 and a reward that would answer differently the second time (a judge behind a server) cannot change the run.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +14,6 @@ from finr1.core.jsonl import JsonlWriter, read_jsonl
 from finr1.core.types import Completion, Group, Question, Verdict
 
 FOLDER = "rollouts"
-_ROUND = ("step", "round", "weights_version", "question_ids")
 
 
 class Round(NamedTuple):
@@ -34,34 +30,26 @@ class RolloutLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
         self._step = -1
-        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}  # of that step, written by an earlier process
+        self._rows: list[dict[str, Any]] = []  # of that step, written by an earlier process
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:08d}.jsonl"
-
-    @staticmethod
-    def _key(step: int, round: int, weights_version: str, question_ids: Sequence[str]) -> tuple[Any, ...]:
-        return step, round, weights_version, tuple(question_ids)
 
     def take(self, step: int, round: int, version: str, questions: Sequence[Question]) -> Round | None:
         """The logged round of exactly these questions and weights; None if there is none."""
         if step != self._step:
             path = self._path(step)
-            rows = read_jsonl(path) if path.exists() else ()
-            self._step, self._rows = step, {self._key(**{key: row[key] for key in _ROUND}): row for row in rows}
-        row = self._rows.pop(self._key(step, round, version, [q.id for q in questions]), None)
+            self._step, self._rows = step, list(read_jsonl(path)) if path.exists() else []
+        key = _key(step, round, version, questions)
+        row = next((row for row in self._rows if key == {name: row[name] for name in key}), None)
         if row is None:
             return None
         groups = [_group(question, group) for question, group in zip(questions, row["groups"], strict=True)]
         return Round(groups, row["failures"], row["seconds"])
 
     def put(self, step: int, round: int, version: str, graded: Round) -> None:
-        """Write a round to disk."""
         row = {
-            "step": step,
-            "round": round,
-            "weights_version": version,
-            "question_ids": [group.question.id for group in graded.groups],
+            **_key(step, round, version, [group.question for group in graded.groups]),
             "failures": graded.failures,
             "seconds": dict(graded.seconds),
             "groups": [_row(group) for group in graded.groups],
@@ -76,13 +64,17 @@ class RolloutLog:
                 path.unlink()
 
     def clear(self) -> None:
-        """Delete all rounds when the stage is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _key(step: int, round: int, version: str, questions: Sequence[Question]) -> dict[str, Any]:
+    """The part of a row that identifies its round."""
+    return {"step": step, "round": round, "weights_version": version, "question_ids": [q.id for q in questions]}
 
 
 def _row(group: Group) -> dict[str, Any]:
     # Plain floats survive JSON to the last bit; a NumPy scalar would become a string.
-    completions = [{**asdict(c), "logprobs": list(map(float, c.logprobs))} for c in group.completions]
+    completions = [{**vars(c), "logprobs": list(map(float, c.logprobs))} for c in group.completions]
     for completion in completions:
         del completion["prompt_token_ids"]
     verdicts = {

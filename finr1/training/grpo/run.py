@@ -1,42 +1,37 @@
 """Stage `grpo`: GRPO on the questions without a good trace, selected by the policy's own pass rate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from finr1.core.build import build
 from finr1.core.prompt import chat
 from finr1.core.types import Question
 from finr1.parts.engine.base import PolicyEngine
+from finr1.parts.model.folder import from_hub
+from finr1.parts.model.tokens import load_tokenizer, prompt_ids
+from finr1.parts.reward.workers import guarded
 from finr1.run.context import Context
+from finr1.training.grpo.canary import Canary
+from finr1.training.grpo.held_out import HeldOutEvaluation, hold_out
+from finr1.training.grpo.preflight import preflight, render_gold
 from finr1.training.grpo.questions import load_candidates, make_plan, select_questions
-
-if TYPE_CHECKING:
-    from finr1.training.grpo.canary import Canary
-    from finr1.training.grpo.step import GrpoModule
-    from finr1.training.loop.checkpoints import Checkpoints
+from finr1.training.grpo.record import Services
+from finr1.training.grpo.reference import Reference
+from finr1.training.grpo.sampler import Sampler
+from finr1.training.grpo.step import GrpoModule, Inference
+from finr1.training.loop.checkpoints import Checkpoints, fault_of, seed_random
+from finr1.training.loop.fit import fit
+from finr1.training.model.check import load_checked
+from finr1.training.model.weights import export
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Select questions, train, export; leaves `questions.jsonl`, `samples.jsonl` and `model/` in the stage folder."""
-    from finr1.parts.model.tokens import load_tokenizer
-    from finr1.parts.reward.workers import guarded
-    from finr1.training.grpo.held_out import HeldOutEvaluation, hold_out
-    from finr1.training.grpo.preflight import preflight
-    from finr1.training.grpo.reference import Reference
-    from finr1.training.grpo.sampler import Sampler
-    from finr1.training.grpo.services import Services
-    from finr1.training.grpo.step import GrpoModule, Inference
-    from finr1.training.loop.checkpoints import Checkpoints, seed_random
-    from finr1.training.loop.fit import fit
-    from finr1.training.model.load import load_trainable
-    from finr1.training.model.weights import export
-    from finr1.training.rows.attention import register
-
     cfg, settings = ctx.cfg, ctx.cfg.grpo
     start = _start(ctx)
     held_out, candidates = hold_out(load_candidates(ctx), settings, cfg.seed)
@@ -50,8 +45,8 @@ def run(ctx: Context) -> dict[str, Any]:
         questions = select_questions(ctx, candidates, engine)
         plan = make_plan(questions, settings.steps, settings.questions_per_step, cfg.seed)
         seed_random(cfg.seed)  # adapters are initialised at random
-        load = partial(load_trainable, start, cfg.model, register(cfg.model.attention))
-        model = load()
+        load = partial(load_checked, start, cfg.model)
+        model = load(ctx.note)
         keep_best = cfg.checkpoint.keep_best or settings.export_step == "best"
         checkpoints = Checkpoints(ctx.folder, replace(cfg.checkpoint, keep_best=keep_best), ctx.note)
         sampling = replace(settings.sampling, n=settings.group_size)
@@ -88,16 +83,8 @@ def run(ctx: Context) -> dict[str, Any]:
 def load_exported(module: GrpoModule, checkpoints: Checkpoints, which: str, note: Callable[[str], None]) -> int:
     """Load the weights to export into the module's model; returns their steps done. Every rank calls this.
 
-    Args:
-        module: holds the last weights.
-        checkpoints: read by the first rank only.
-        which: `last`, or `best` by held-out accuracy; `last` if the best checkpoint is missing or corrupt.
-        note: called with one line in that case.
+    `which`: `last`, or `best` by held-out accuracy; `last`, with a line to `note`, if that checkpoint is unusable.
     """
-    import torch
-
-    from finr1.training.loop.checkpoints import fault_of
-
     best, last = module.best_steps, module.steps_done
     if which == "last" or best is None or best == last:
         return last
@@ -114,8 +101,6 @@ def load_exported(module: GrpoModule, checkpoints: Checkpoints, which: str, note
 
 def _start(ctx: Context) -> Path:
     """The model folder that GRPO starts from: a model folder, a run's SFT model, or a download from the hub."""
-    from finr1.parts.model.folder import from_hub
-
     name = ctx.cfg.grpo.init_from
     if name is None:
         return ctx.inputs["sft"] / "model"
@@ -127,10 +112,6 @@ def _start(ctx: Context) -> Path:
 
 def _canary(ctx: Context, question: Question, tokenizer: Any, engine: PolicyEngine) -> Canary | None:
     """The canary on the last tokens of a question's prompt and gold completion (of the prompt, without a gold)."""
-    from finr1.parts.model.tokens import prompt_ids
-    from finr1.training.grpo.canary import Canary
-    from finr1.training.grpo.preflight import render_gold
-
     canary = ctx.cfg.grpo.canary
     if canary.tokens == 0:
         return None

@@ -1,7 +1,5 @@
 """The inference engine as GRPO uses it: questions in, groups of completions out; weights in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,22 +15,11 @@ from finr1.training.model.weights import adapter_of, checkpoint_weights
 
 
 class Sampler:
-    """Samples groups and loads weights; both run outside the autocast of the training step.
-
-    Args:
-        engine: generates the completions.
-        sampling: `n` is the group size.
-        system: system prompt.
-        dtype: of the weights that the engine receives.
-    """
+    """Samples groups of `sampling.n` and loads weights, cast to `dtype`; both outside the training step's autocast."""
 
     def __init__(self, engine: PolicyEngine, sampling: Sampling, system: str | None, dtype: str) -> None:
         self.engine, self.sampling, self.system, self.dtype = engine, sampling, system, dtype
         self._base: str | None = None  # the engine's version of the base weights, under the adapter
-
-    def sleep(self) -> bool:
-        """Free the engine's memory for the trainer; True if weights must be loaded before it samples again."""
-        return self.engine.sleep()
 
     def sample(self, questions: Sequence[Question]) -> list[Group]:
         """Sample G completions per question; RuntimeError where a prompt does not fit the model."""

@@ -23,8 +23,6 @@ Shape letters: P questions, G completions per question, C = P G completions, N c
 The loss is in `loss.py`, the advantages in `advantage.py`; both are pure functions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,13 +40,11 @@ from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.loss import PolicyLoss, Tokens, policy_loss, token_weights
 from finr1.training.grpo.questions import Plan
-from finr1.training.grpo.record import Recorder, UpdateStats, mean_reward
+from finr1.training.grpo.record import Recorder, Services, StepTimer, UpdateStats, mean_reward
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.rollout import Graded, Rollout, combine_rewards, concatenate, grade_groups, refill_questions
 from finr1.training.grpo.rollout_log import RolloutLog, Round
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.services import Services
-from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.checkpoints import seed_random
 from finr1.training.loop.meter import Meter, work_of
 from finr1.training.loop.schedule import learning_rate
@@ -96,9 +92,9 @@ class GrpoModule(StepModule):
         self.meter.prepare()
         timer = StepTimer()
         rollout = self.rollout(step, timer)  # q, o_i ~ pi_old(. | q), r_i, A_i
-        asleep = self.sampler.sleep()
+        asleep = self.sampler.engine.sleep()
         seed = self.seed_update(step)
-        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed)
+        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed, self.single)
         stats = self.update(step, batch)  # theta <- theta - eta grad L(theta)
         timer.lap("train_s")
         canary = self.sync(step + 1, timer) if stats.n_tokens or asleep else {}  # pi_old <- pi_theta
@@ -134,7 +130,7 @@ class GrpoModule(StepModule):
         timer, before = StepTimer(), count_failures(self.rewards)
         groups = self.sampler.sample(self.ranks.shard(questions))
         timer.lap("sample_s")
-        groups = self.ranks.unshard(grade_groups(groups, self.rewards))
+        groups = self.ranks.unshard(grade_groups(groups, self.rewards, self.settings.reading))
         lost = sum(self.ranks.gather(count_failures(self.rewards) - before))
         timer.lap("grade_s")
         sampled = Round(groups, lost, timer.seconds)
@@ -187,11 +183,8 @@ class GrpoModule(StepModule):
     ) -> Iterator[Tensor]:
         """Yield the loss of each of this rank's rows of one optimiser step, normalised over all ranks.
 
-        Args:
-            batch: of the whole step.
-            rows: of this optimiser step, on all ranks.
-            old: log pi_old by completion number, where the trainer has computed them.
-            sums: each figure of `PolicyLoss` by name; every row adds its own.
+        `rows` are those of all ranks. `old`: log pi_old by completion number, where the trainer has computed them.
+        Every row adds its figures of `PolicyLoss` to `sums`.
         """
         s, temperature = self.settings, self.settings.sampling.temperature
         count = batch.normaliser(rows, s.loss.normaliser)
@@ -232,7 +225,8 @@ class GrpoModule(StepModule):
 
     def measure(self, step: int, rollout: Rollout, batch: Batch, timer: StepTimer) -> dict[str, float]:
         """Machine utilisation of the update and, where one is due, the held-out evaluation."""
-        work, seconds = work_of([groups for rows in batch.updates for groups in rows]), timer.seconds["train_s"]
+        rows = [groups for update in batch.updates for groups in update]
+        work, seconds = work_of(rows, self.single), timer.seconds["train_s"]
         speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
         metrics = self.meter.metrics(work, seconds, self.settings.row_tokens) | speed
         if self.held_out:
@@ -259,7 +253,6 @@ class GrpoModule(StepModule):
         checkpoint["weights_version"] = self.sampler.engine.weights_version
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See StepModule."""
         super().on_load_checkpoint(checkpoint)
         self.version = checkpoint["weights_version"]
         if self.held_out and checkpoint["held_out"]:

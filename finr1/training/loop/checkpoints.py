@@ -4,8 +4,6 @@ A checkpoint is `<stage>/checkpoints/step-<steps done>.ckpt`. Before a resume th
 verified; a corrupt checkpoint is deleted, and the one before it is used.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import shutil
@@ -20,7 +18,7 @@ import numpy
 import torch
 from pytorch_lightning import seed_everything
 
-from finr1.core.errors import Finr1Error
+from finr1.core.errors import Finr1Error, causes
 from finr1.core.files import partial_name, replacing
 from finr1.settings.checkpoint import CheckpointSettings
 
@@ -29,20 +27,13 @@ GIB = 2**30
 
 
 class Checkpoints:
-    """The checkpoints of one stage folder.
-
-    Args:
-        folder: the stage folder.
-        rule: which checkpoints are kept.
-        note: called with one-line messages for the user.
-    """
+    """The checkpoints of one stage folder, kept by a rule; `note` is called with one-line messages for the user."""
 
     def __init__(self, folder: Path, rule: CheckpointSettings, note: Callable[[str], None]) -> None:
         self.folder, self.rule, self.note = folder / FOLDER, rule, note
         self._over_budget = False
 
     def path(self, steps_done: int) -> Path:
-        """The path of the checkpoint after this many steps."""
         return self.folder / f"step-{steps_done:08d}.ckpt"
 
     def steps(self) -> list[int]:
@@ -70,10 +61,8 @@ class Checkpoints:
 
         The newest always stays; `best` (steps done) is deleted last.
         """
-        steps = self.steps()
-        if self.rule.disk_gib is None or not steps:
-            return
-        self._fit_budget(extra=self.path(steps[-1]).stat().st_size, best=best)
+        if steps := self.steps():
+            self._fit_budget(extra=self.path(steps[-1]).stat().st_size, best=best)
 
     def prune(self, best: int | None) -> None:
         """Delete the checkpoints that the rule does not keep, oldest first; `best`: steps done at the best metric."""
@@ -84,23 +73,23 @@ class Checkpoints:
         for step in steps:
             if step not in kept:
                 self.path(step).unlink()
-        if self.rule.disk_gib is not None:
-            self._fit_budget(extra=0, best=best)
+        self._fit_budget(extra=0, best=best)
 
     def _fit_budget(self, extra: int, best: int | None) -> None:
-        assert self.rule.disk_gib is not None
+        """Delete checkpoints until the rest and `extra` bytes fit the disk budget; the newest always stays."""
+        if self.rule.disk_gib is None:
+            return
         sizes = {step: self.path(step).stat().st_size for step in self.steps()}
-        removable = [step for step in list(sizes)[:-1] if step != best] + [s for s in list(sizes)[:-1] if s == best]
-        for step in removable:
-            if sum(sizes.values()) + extra <= self.rule.disk_gib * GIB:
+        needed = sum(sizes.values()) + extra
+        for step in sorted(list(sizes)[:-1], key=lambda step: step == best):  # the best one last
+            if needed <= self.rule.disk_gib * GIB:
                 return
             self.path(step).unlink()
-            del sizes[step]
-        if sum(sizes.values()) + extra > self.rule.disk_gib * GIB and not self._over_budget:
+            needed -= sizes[step]
+        if needed > self.rule.disk_gib * GIB and not self._over_budget:
             self._over_budget = True
-            needed = (sum(sizes.values()) + extra) / GIB
             why = "a new checkpoint beside the last one" if extra else "the newest checkpoint"
-            self.note(f"checkpoint.disk_gib={self.rule.disk_gib:g}: {why} takes {needed:.2g} GiB; increase it")
+            self.note(f"checkpoint.disk_gib={self.rule.disk_gib:g}: {why} takes {needed / GIB:.2g} GiB; increase it")
 
     def clear(self) -> None:
         """Delete all checkpoints: the stage is done."""
@@ -124,7 +113,7 @@ def checkpoint_file(path: Path) -> Iterator[BinaryIO]:
         with replacing(path) as file:
             yield file
     except (OSError, RuntimeError) as error:
-        cause = _os_error(error)
+        cause = next((cause for cause in causes(error) if isinstance(cause, OSError)), None)  # torch wraps it
         if cause is None:
             raise
         before = max(path.parent.glob("step-*.ckpt"), default=None)
@@ -132,14 +121,6 @@ def checkpoint_file(path: Path) -> Iterator[BinaryIO]:
         why = f"cannot be written ({cause.strerror or cause}; {shutil.disk_usage(path.parent).free / GIB:.2g} GiB free)"
         remedy = f"free some space or lower checkpoint.keep_last, and start again: it resumes from {start}"
         raise Finr1Error(f"{path}: {why}; {remedy}") from error
-
-
-def _os_error(error: BaseException) -> OSError | None:
-    """The OSError behind an error: torch's writer wraps it in a RuntimeError."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
 
 
 def random_state() -> dict[str, Any]:
@@ -155,7 +136,6 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what `random_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     keys, position, has_gauss, cached = state["numpy"]

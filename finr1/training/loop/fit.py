@@ -9,8 +9,6 @@ With several ranks each does the same steps with the same weights. The rows of a
 gradients are summed before the optimiser step (not averaged: losses are divided by global counts).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging
@@ -49,7 +47,6 @@ class StreamedCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint."""
         with checkpoint_file(Path(path)) as file:
             torch.save(checkpoint, file)
 
@@ -71,7 +68,6 @@ class Checkpoint(pl.Callback):
             self.begun = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        """Save and prune after a step."""
         done, best = module.steps_done, module.best_steps
         if done < self.n_steps and (done % self.every == 0 or (self.kept.rule.keep_best and best == done)):
             if module.ranks.first:

@@ -6,8 +6,6 @@ arXiv 1710.03740 §3.1). Gradients of micro-batches are summed in fp32 too. Unli
 is cast at every use, and activations between layers are bf16 as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -29,7 +27,6 @@ class Bf16Weights(Precision):
     precision: Any = "bf16-weights"
 
     def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Cast the parameters to bf16."""
         return cast_weights(module, torch.bfloat16)
 
 
@@ -70,7 +67,6 @@ class Masters:
 
     @torch.no_grad()
     def load(self, state: Sequence[Tensor]) -> None:
-        """Restore the fp32 copies of a checkpoint."""
         for (_, master), saved in zip(self._copies(), state, strict=True):
             master.copy_(saved)
         self.push()

@@ -8,8 +8,6 @@ The shards are fp32, like the master copies of `masters.py`; with `Bf16Weights` 
 holds all weights. The optimiser, of any kind, updates the shards as plain tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MethodType
 from typing import Any
@@ -48,13 +46,11 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def shard_like(model: Any, like: Any) -> None:
-    """Shard a model like another one."""
     sharded: Any = base_model(like)
     shard(model, next(sharded.parameters()).device, sharded.compute_dtype)
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `shard` has been applied to this model."""
     return isinstance(base_model(model), FSDPModule)
 
 

@@ -1,10 +1,12 @@
 """Read a trained model's weights: merged with its adapters, the adapter alone, or exported to a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json, replacing_folder, write_json
@@ -12,11 +14,6 @@ from finr1.core.ranks import ALONE, Ranks
 from finr1.parts.engine.base import Adapter
 from finr1.settings.model import ModelSettings
 from finr1.training.model.load import base_model
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter"  # subfolder of an exported model: the adapter that was trained
 
@@ -27,12 +24,10 @@ def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[
     4-bit weights are dequantised before the merge. With `merged=False` the base weights below the adapters are yielded.
     If the weights are sharded, all ranks must iterate together; each gets full tensors. The model stays bit-identical.
     """
-    import torch
-
     kind = getattr(torch, dtype)
     inner = base_model(model)
     adapted = _adapted(inner) if merged and inner is not model else {}
-    packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if _is_packed(layer)}
+    packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if is_packed(layer)}
     tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
     for name, tensor in inner.state_dict().items():
         weight, _, part = name.partition(".weight.")
@@ -50,7 +45,6 @@ def adapter_of(model: Any, dtype: str) -> Adapter:
 
     No engine takes what peft adds for DoRA, biases, fully trained modules and embeddings.
     """
-    import torch
     from peft import get_peft_model_state_dict
 
     name, kind = model.active_adapter, getattr(torch, dtype)
@@ -70,7 +64,8 @@ def whole(tensor: Tensor) -> Tensor:
     return gather() if gather else tensor
 
 
-def _is_packed(layer: torch.nn.Module) -> bool:
+def is_packed(layer: torch.nn.Module) -> bool:
+    """Whether a layer's weight is stored in 4 bits."""
     return type(getattr(layer, "weight", None)).__name__ == "Params4bit"
 
 

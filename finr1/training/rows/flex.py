@@ -8,18 +8,14 @@ the compiled kernel, and gradients of torch's unfused form (`tests/training/rows
 rest.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 MIN_HEAD_SIZE = 16
 # Rows below 128 tokens would get the kernel for decoding, which has no backward pass.
@@ -54,8 +50,6 @@ def sees(segments: Segments) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tenso
 
 def block_mask(segments: Segments) -> BlockMask:
     """The block mask of a row; building it takes a few bytes per pair of tokens."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     n_tokens, device = len(segments.segment_T), segments.segment_T.device
     return create_block_mask(sees(segments), 1, None, n_tokens, n_tokens, device=device)
 
@@ -63,8 +57,6 @@ def block_mask(segments: Segments) -> BlockMask:
 @cache
 def compiled() -> Callable[..., Tensor]:
     """Flex attention compiled for rows of any length: one kernel for rows of one block, one for longer rows."""
-    from torch.nn.attention.flex_attention import flex_attention
-
     # Each dtype, number of heads and pass without gradients compiles once more. Beyond the limit (default: 8) an error
     # is better than the unfused form, which needs memory for every pair of tokens.
     compiler: Any = torch.compile  # its type stub lacks recompile_limit

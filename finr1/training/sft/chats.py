@@ -1,10 +1,10 @@
 """Chats from files: rows with `messages`, and the tokens of them that carry the loss."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from finr1.core.errors import ConfigError, DataError, RowError
 from finr1.core.prompt import load
@@ -12,9 +12,6 @@ from finr1.core.types import Message
 from finr1.parts.model.tokens import completion_ids, prompt_ids
 from finr1.parts.source.reading import SourceRow, find, need, read
 from finr1.settings.sft import CHAT_FILES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "user", "assistant")
 
@@ -37,10 +34,7 @@ class Encoded(NamedTuple):
 def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple[list[Chat], list[RowError]]:
     """Read the chats of a file or folder in order, and the rows that are unusable; DataError where no row is usable.
 
-    Args:
-        place: JSONL, JSON or Parquet.
-        system: name of the system prompt for chats without a system message.
-        sources: use only rows whose `source` is one of these; empty: all.
+    `system` names the prompt for chats without a system message. Only rows of these `sources` are used; empty: all.
     """
     chats: list[Chat] = []
     unusable: list[RowError] = []

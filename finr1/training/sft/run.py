@@ -1,40 +1,38 @@
 """Stage `sft`: supervised fine-tuning on the good traces, or on chats from files."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finr1.answer.tags import render
 from finr1.core.build import build
 from finr1.core.errors import ConfigError, DataError
-from finr1.core.jsonl import check_known, take_rows, write_jsonl
+from finr1.core.jsonl import check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Message, Trace
+from finr1.parts.model.folder import resolve
+from finr1.parts.model.tokens import load_tokenizer
 from finr1.run.context import Context
-
-if TYPE_CHECKING:
-    from finr1.training.rows.rows import RowGroup
+from finr1.training.loop.checkpoints import Checkpoints, seed_random
+from finr1.training.loop.fit import fit
+from finr1.training.loop.schedule import shuffled
+from finr1.training.model.check import load_checked
+from finr1.training.model.load import base_model
+from finr1.training.model.weights import export
+from finr1.training.rows.rows import RowGroup, is_single, pack
+from finr1.training.sft.chats import encode, read_chats
+from finr1.training.sft.step import SftModule
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Train on `3_filtered/good.jsonl` or chats; writes `rows.jsonl` (the training rows) and `model/`."""
-    from finr1.parts.model.folder import resolve
-    from finr1.parts.model.tokens import load_tokenizer
-    from finr1.training.loop.checkpoints import Checkpoints, seed_random
-    from finr1.training.loop.fit import fit
-    from finr1.training.model.load import load_trainable
-    from finr1.training.model.weights import export
-    from finr1.training.rows.attention import register
-    from finr1.training.sft.step import SftModule
-
     cfg = ctx.cfg
     base = resolve(cfg.model)
     tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
     groups, counts = _rows(ctx, tokenizer)
-    plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
     seed_random(cfg.seed)  # adapters are initialised at random
-    model = load_trainable(base, cfg.model, register(cfg.model.attention))
+    model = load_checked(base, cfg.model, ctx.note)
+    single = is_single(base_model(model))
+    plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed, single)
     checkpoints = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
@@ -49,10 +47,6 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]:
     """Tokenise the training rows and write them to `rows.jsonl`; drop and count those too long for the model."""
-    from finr1.training.loop.schedule import shuffled
-    from finr1.training.rows.rows import RowGroup
-    from finr1.training.sft.chats import encode
-
     cfg = ctx.cfg
     place, what, examples, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
     (order,) = shuffled(len(examples), 1, cfg.seed)
@@ -91,7 +85,7 @@ def _traces(ctx: Context) -> Examples:
     """The good traces of this run, or of the run that `sft.rows` names."""
     wanted, questions = ctx.cfg.sft.sources, ctx.questions()
     path = ctx.inputs["filter"] / "good.jsonl"
-    traces = [Trace.from_json(row["trace"]) for row in take_rows(path, Trace.needed("trace."))]
+    traces = [Trace.from_json(row["trace"]) for row in read_jsonl(path, Trace.needed("trace."))]
     check_known(path, (trace.question_id for trace in traces), questions)
     if not traces:
         raise DataError(path, "no good trace to train on", "inspect 3_filtered/bad.jsonl, or loosen the filter")
@@ -115,8 +109,6 @@ def _traces(ctx: Context) -> Examples:
 
 def _chats(ctx: Context) -> Examples:
     """The chats that `sft.rows` names; unusable rows are written to `left_out.jsonl`."""
-    from finr1.training.sft.chats import read_chats
-
     place = ctx.inputs["chats"]
     chats, unusable = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
     if unusable:
@@ -128,16 +120,14 @@ def _chats(ctx: Context) -> Examples:
 
 
 def make_plan(
-    groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int
+    groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int, single: bool = False
 ) -> list[list[list[RowGroup]]]:
     """Pack a new shuffle of all groups into rows for every epoch, and split the rows into optimiser steps."""
-    from finr1.training.loop.schedule import batches, shuffled
-    from finr1.training.rows.rows import pack
-
     plan: list[list[list[RowGroup]]] = []
     for epoch, order in enumerate(shuffled(len(groups), epochs, seed + 1)):
         # Packing sorts by length: shuffle the rows, so that long texts are spread over the steps.
-        rows = pack([groups[i] for i in order], row_tokens)
+        rows = pack([groups[i] for i in order], row_tokens, single)
         (mixed,) = shuffled(len(rows), 1, seed + 1000 + epoch)
-        plan += [[rows[i] for i in step] for step in batches(mixed, rows_per_step)]
+        rows = [rows[i] for i in mixed]
+        plan += [rows[start : start + rows_per_step] for start in range(0, len(rows), rows_per_step)]
     return plan

@@ -167,6 +167,8 @@ def test_stop_can_be_turned_off_but_not_for_a_run_without_any_answer(tmp_path: P
         ("just \\boxed{1}", None, ("", "just \\boxed{1}")),
         ("\\boxed{1}", " r ", ("r", "\\boxed{1}")),
         ("<answer>1</answer>", "r", ("r", "1")),
+        ("<think>r</think>\\boxed{1}", "r", ("r", "\\boxed{1}")),  # the thinking is sent twice
+        ("<answer>1</answer>", "is it <answer>2</answer>?", ("is it <answer>2</answer>?", "1")),
         ("<think>r</think><answer>1</answer><answer>2</answer>", None, ("r", "<answer>1</answer><answer>2</answer>")),
     ],
 )

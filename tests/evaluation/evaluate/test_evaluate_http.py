@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finr1.answer.tags import render
 from finr1.cli import check, compose, nodes
 from finr1.core.errors import ConfigError, Finr1Error
-from finr1.core.jsonl import read_jsonl
-from finr1.core.types import Completion, Question
+from finr1.core.jsonl import read_jsonl, write_jsonl
+from finr1.core.types import Question, Verdict
 from finr1.evaluation.evaluate import completions as asking
 from finr1.evaluation.evaluate.run import run as run_evaluate
 from finr1.evaluation.report.gather import benchmarks_of
 from finr1.evaluation.scores import rows as scored
-from finr1.evaluation.scores.rows import grade_completion
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.http import clients
 from finr1.run.fingerprints import key_of
@@ -174,7 +173,7 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
         # a rule of grading: nothing is right any more
         set_aside_again = tmp_path / ".old" / "6_scores.20260102-000000"
         (tmp_path / "6_scores").rename(set_aside_again)
-        monkeypatch.setattr(scored, "grade", lambda answer, asked: scoring_zero(answer))
+        monkeypatch.setattr(scored, "grade_reply", lambda *_: scored.GradedReply("0", Verdict(0.0), Verdict(0.0)))
         run(tmp_path, settings(server, plus=0, sampled=True))
         assert len(server.seen) == asked and scores(tmp_path)["accuracy_strict"] == 0
 
@@ -184,18 +183,11 @@ def paid_rows(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return sorted((r["text"], r["n_tokens"], tuple(r["paid"]), r["sample"]) for r in rows if r["paid"])
 
 
-def scoring_zero(answer: str | None) -> Any:
-    from finr1.answer.grade import Grade
-    from finr1.core.types import Verdict
-
-    return Grade(Verdict(0.0, answer, "no"), Verdict(0.0, answer, "no"))
-
-
 @pytest.mark.parametrize(
     ("change", "asked_again"),
     [
         ({"confidence": 0.9}, 0),
-        ({"box_anywhere": True}, 0),
+        ({"reading": "strict"}, 0),
         ({"concurrency": 2}, 0),
         ({"sampling": Sampling(n=2, max_new_tokens=65)}, N),
         ({"extra_body": {"seed": 3}}, N),
@@ -207,6 +199,29 @@ def test_only_what_decides_a_completion_asks_again(tmp_path: Path, change: dict[
         set_aside(tmp_path)
         run(tmp_path, settings(server, **change))
         assert len(server.seen) - N == asked_again
+
+
+def test_rows_that_were_stored_before_are_read_again_from_their_raw_text(tmp_path: Path) -> None:
+    def in_own_words(seen: Seen) -> Reply:
+        return Reply(
+            body=chat(f"So the answer is {size_of(seen.text)}.", reasoning_content="Is it <answer>1</answer>?")
+        )
+
+    with serve(in_own_words) as server:
+        run(tmp_path, settings(server, reading="strict"))
+        assert scores(tmp_path)["accuracy_strict"] == 0 and rows(tmp_path)[0]["answer"] is None
+        set_aside(tmp_path)
+        old = tmp_path / ".old" / "6_scores.20260101-000000" / "sizes" / "r1.greedy.jsonl"
+        stored = list(read_jsonl(old))
+        for i, row in enumerate(stored):  # half as an earlier version wrote them
+            if i % 2:
+                row["text"] = f"<think>\n{row.pop('reasoning')}\n</think>\n{row['text']}"
+                del row["abstains"], row["outcome"]
+        write_jsonl(old, stored)
+        counts = run(tmp_path, settings(server))
+        assert len(server.seen) == counts["rescored"] == N
+    assert (scores(tmp_path)["accuracy_strict"], scores(tmp_path)["format"]) == (8 / 12, 0)
+    assert Counter(row["outcome"] for row in rows(tmp_path)) == {"right": 8, "wrong": 4}
 
 
 def test_more_questions_are_asked_and_the_others_kept(tmp_path: Path) -> None:
@@ -228,19 +243,7 @@ def test_reasoning_that_comes_apart_is_the_thinking(tmp_path: Path) -> None:
     with serve(apart) as server:
         run(tmp_path, settings(server))
     assert (scores(tmp_path)["format"], scores(tmp_path)["accuracy_strict"]) == (1, 8 / 12)
-    assert rows(tmp_path)[0]["text"].startswith("<think>\nI count.\n</think>\n<answer>")
-
-
-def test_a_box_outside_the_form_counts_only_where_that_is_asked_for() -> None:
-    asked = question("1 + 1?", "2")
-    plain = Completion("Let me see.\nThe answer is \\boxed{2}.")
-    assert grade_completion(asked, 0, plain).strict == 0
-    loose = grade_completion(asked, 0, plain, box_anywhere=True)
-    assert (loose.strict, loose.answer, loose.well_formed) == (1, "2", False)
-    thought = Completion("<think>\\boxed{2}</think> I do not know.")
-    assert grade_completion(asked, 0, thought, box_anywhere=True).strict == 0
-    formed = Completion(render("Sum.", "\\boxed{3}") + " \\boxed{2}")  # an answer block is there: it counts
-    assert grade_completion(asked, 0, formed, box_anywhere=True).strict == 0
+    assert rows(tmp_path)[0]["text"].startswith("<answer>") and rows(tmp_path)[0]["reasoning"] == "I count."
 
 
 def test_names_of_models_and_what_they_are_part_of(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_page_shows_the_numbers_of_the_summary(whole: tuple[dict[str, Any], str]
     assert "slipped number" in text and "macro f1" in text and "not run" not in text
 
 
-def test_stages_that_did_not_run_are_called_so(tmp_path: Path) -> None:
+def test_stages_that_did_not_run_are_marked(tmp_path: Path) -> None:
     build(tmp_path, ("questions", "distil"))
     summary, html = make_report(tmp_path)
     assert list(summary["stages"]) == ["questions", "distil"]
@@ -350,7 +350,7 @@ def test_a_teacher_without_faults_has_no_confusion(tmp_path: Path) -> None:
     assert "plants no faults" in html
 
 
-def test_values_nobody_decided_are_dashes(tmp_path: Path) -> None:
+def test_undecided_values_are_shown_as_dashes(tmp_path: Path) -> None:
     build(tmp_path, ("evaluate",))
     failed = [grade_completion(question(n), 0, Completion("", "error", error="no room")) for n in range(3)]
     first, *others = Score.read(tmp_path / "6_scores" / "scores.json")

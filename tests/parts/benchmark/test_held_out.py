@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from finr1.evaluation.scores.figures import units_of
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.benchmark.held_out import HeldOut, allocate, class_figures
 from finr1.parts.source.files import _held_out
+from finr1.parts.source.tfns import Tfns
 from tests.helpers.scored import scored
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
@@ -45,6 +47,16 @@ def test_scorable_rows_of_one_split_each_once() -> None:
     assert [q.document_id for q in benchmark.load()] == ["0", "3"]
     assert benchmark.name == "made" and HeldOut(Rows(rows), name="other").name == "other"
     assert [q.document_id for q in HeldOut(Rows(rows), split="train").load()] == ["2"]
+    assert benchmark.left_out == {"duplicate": 1, "without_gold": 1}
+
+
+def test_rows_that_the_source_sets_aside_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "sent_train.csv").write_text("text,label\nUp,1\nDown,7\nFlat,9\n")
+    (tmp_path / "sent_valid.csv").write_text("text,label\nUp again,1\nDown again,8\n")
+    benchmark = HeldOut(Tfns(str(tmp_path)))
+    assert len(benchmark.load()) == 1 and benchmark.left_out == {"unreadable": 1}  # of the held-out file
+    shared = HeldOut(Tfns(str(tmp_path)), share=1.0)
+    assert len(shared.load()) == 2 and shared.left_out == {"unreadable": 3}
 
 
 def test_limit_is_seeded_ordered_and_mostly_kept_when_rows_are_added() -> None:

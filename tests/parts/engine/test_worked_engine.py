@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from finr1.answer.tags import final_answer, parse
+from finr1.answer.boxes import final_answer
+from finr1.answer.tags import parse
 from finr1.core.errors import ConfigError
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import Request

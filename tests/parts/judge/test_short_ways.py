@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finr1.answer import choices
-from finr1.answer.tags import last_box
+from finr1.answer.boxes import read_boxes
 
 PROSE = st.text("aB7 .!?(\"'\n\t&-_%+,{}\\\u00e9中。，！", max_size=40)
 
@@ -16,4 +16,4 @@ def test_ascii_punctuation_goes_as_by_the_pattern(text: str) -> None:
 
 @given(PROSE)
 def test_a_lone_box_reads_as_one_with_text_after_it(inside: str) -> None:
-    assert last_box(f"\\boxed{{{inside}}}") == last_box(f"\\boxed{{{inside}}} ")
+    assert read_boxes(f"\\boxed{{{inside}}}") == read_boxes(f"\\boxed{{{inside}}} ")

@@ -43,7 +43,7 @@ def test_a_broken_row_is_set_aside_with_its_line(tmp_path: Path, row: str, why: 
     source = _write(tmp_path, test=f"0,问？,甲,乙,丙,丁,B\n{row}\n2,问？,甲,乙,丙,丁,A\n")
     assert [q.gold for q in source.load() if q.split == "test"] == ["B", "A"]
     place = f"{tmp_path / 'test' / '税务师.csv'} row 2 (line 3)"
-    assert source.set_aside == [SetAside(place, "unreadable", why)]
+    assert source.set_aside == [SetAside(place, "unreadable", why, "test")]
 
 
 def test_empty_folder_and_a_file_without_a_usable_row(tmp_path: Path) -> None:

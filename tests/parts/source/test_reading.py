@@ -78,6 +78,44 @@ def test_csv_rows_with_their_lines(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [({10}, set()), ({10}, {500}), ({10, 700}, {500}), ({0, 999}, set())],
+    ids=["never closes", "closes by chance", "twice", "first and last"],
+)
+def test_a_quote_that_does_not_close_costs_one_row(tmp_path: Path, opens: set[int], closes: set[int]) -> None:
+    quoted = [("'" if i in opens else "", "'" if i in closes else "") for i in range(1000)]
+    lines = [f"{i},{opening}what is {i}?{closing},{i}".replace("'", '"') for i, (opening, closing) in enumerate(quoted)]
+    rows = _read(tmp_path / "x.csv", "\n".join(["id,q,a", *lines, ""]).encode())
+    assert len(rows) == 1000 and {i for i, row in enumerate(rows) if row.fault} == opens
+    assert [row.values["a"] for row in rows if not row.fault] == [str(i) for i in range(1000) if i not in opens]
+    assert all(row.place.endswith(f"row {i + 1} (line {i + 2})") for i, row in enumerate(rows))
+
+
+def test_a_csv_field_of_several_lines_stays_one_row(tmp_path: Path) -> None:
+    poem = "one, two\nthree, four\nfive, six\n\nseven, eight\nend"
+    rows = _read(tmp_path / "x.csv", f'text,label\n"{poem}",1\n"a,b\nc,d\ne",0\n'.encode())
+    assert _shown(rows) == [{"text": poem, "label": "1"}, {"text": "a,b\nc,d\ne", "label": "0"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"a": 1}]\n[{"a": 2}, {"a": 3}]',
+        '{"train": {"rows": [{"a": 1}], "n": 1}, "test": {"more": {}, "rows": [{"a": 2}, {"a": 3}]}}',
+        '{"version": "[1", "n": 3, "train": [{"a": 1}, {"a": 2}], "none": null, "test": [{"a": 3}]}',
+        '{"dev":\n[{"a": 1}]}\n{"train": [{"a": 2}, {"a": 3}]}',
+    ],
+)
+def test_all_arrays_of_a_json_file_are_read(tmp_path: Path, text: str) -> None:
+    assert [row.values for row in _read(tmp_path / "x.json", text.encode())] == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_one_row_with_a_list_is_a_row(tmp_path: Path) -> None:
+    row = {"question": "Which?", "options": ["one", "two"]}
+    assert [row.values for row in _read(tmp_path / "x.json", json.dumps(row).encode())] == [row]
+
+
 def test_json_arrays_of_objects_and_of_lists(tmp_path: Path) -> None:
     rows = _read(tmp_path / "x.json", b'[\n {"a": NaN},\n [1], {"a": "\xff"},\n {"a": "' + b"x" * 9 + b'"}\n]')
     assert rows[0].values["a"] != rows[0].values["a"] and rows[3].values == {"a": "x" * 9}
@@ -105,6 +143,9 @@ def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
         ("x.json", b'[{"a": 1} {"a": 2}]', "broken JSON after row 1"),
         ("x.json", b'[{"a": 1}', "broken JSON after row 1"),
         ("x.json", b'{"a":\n1}', "no JSON array"),
+        ("x.json", b'[{"a": 1}] and more', "broken JSON after row 1: 'and more'"),
+        ("x.json", b'{"a":\n[{"a": 1}]', "broken JSON after row 1: an object that does not close"),
+        ("x.json", b'{"a":\n[{"a": 1}], b}', "broken JSON at line 2, in row 1"),
         ("x.jsonl.gz", b"no gzip", "corrupt gzip file"),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:40], "corrupt gzip file"),
         ("x.parquet", b"PAR1 no", "corrupt Parquet file"),

@@ -13,9 +13,8 @@ import pytest
 from finr1.answer.program import execute
 from finr1.core.errors import ConfigError
 from finr1.core.types import Language, Question
-from finr1.parts.source.worked.source import Worked
+from finr1.parts.source.worked.source import TEMPLATES, Worked
 from finr1.parts.source.worked.template import LIMITS, Template, digits, fits, make, side
-from finr1.parts.source.worked.templates import TEMPLATES
 
 GROUPS = {
     "statement", "time value", "bonds", "portfolio", "tax", "currency", "units", "choice", "yes or no", "label",

@@ -14,7 +14,7 @@ import torch
 
 from finr1.core.jsonl import read_jsonl
 from finr1.core.types import Verdict
-from finr1.training.grpo.samples import table
+from finr1.training.grpo.record import table
 from tests.helpers.runner import REPO
 from tests.helpers.tiny_engine import TinyEngine
 from tests.helpers.wandb_file import read

@@ -23,6 +23,8 @@ from finr1.core.ranks import world
 from finr1.core.types import Completion
 from finr1.parts.engine.base import Adapter, OnDone, Request
 from finr1.parts.engine.vllm import lora as vllm_lora
+from finr1.parts.model.folder import quiet, resolve
+from finr1.parts.model.tokens import prompt_ids
 from finr1.settings.model import ModelSettings
 from finr1.settings.sampling import Sampling
 
@@ -52,7 +54,6 @@ class VllmEngine:
 
     @staticmethod
     def check_settings(node: Mapping[str, Any], key: str) -> None:
-        """Raise ConfigError for settings that cannot work."""
         for name in ("kv_cache_gib", "max_num_seqs", "tensor_parallel_size"):
             value = node.get(name)
             if value is not None and value <= 0:
@@ -105,8 +106,6 @@ class VllmEngine:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         # vLLM configures its log after its import; earlier messages would go to stderr.
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
-        from finr1.parts.model.folder import quiet, resolve
-
         folder = resolve(self.model)
         import torch
 
@@ -152,7 +151,6 @@ class VllmEngine:
         return llm
 
     def start(self) -> None:
-        """Build the engine now."""
         assert self.llm is not None
 
     def generate(
@@ -166,7 +164,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        prompts = self._prompts(requests)
+        tokenizer = llm.get_tokenizer()
+        prompts = [prompt_ids(tokenizer, list(request.messages)) for request in requests]
         answers: list[list[Completion]] = [[] for _ in requests]
         room = self.model.max_model_len
         params = SamplingParams(
@@ -200,12 +199,6 @@ class VllmEngine:
                         if on_done:
                             on_done(index, answers[index])
         return answers
-
-    def _prompts(self, requests: Sequence[Request]) -> list[list[int]]:
-        from finr1.parts.model.tokens import prompt_ids
-
-        tokenizer = self.llm.get_tokenizer()
-        return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
     def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given text in one prefill; the one token that vLLM generates at least is discarded."""

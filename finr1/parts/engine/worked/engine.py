@@ -5,8 +5,6 @@ replaces a teacher where there is no network and no GPU. Planted faults are reco
 that the filter's precision and recall can be measured.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,11 +3,9 @@
 A line has at most one equation, `a op b = c`, which is true unless a fault was planted in it (`faults`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from finr1.answer.program import (
     TABLE,
@@ -95,7 +93,7 @@ class Solution:
     shown: Mapping[int, float]
 
     @classmethod
-    def of(cls, question: Question) -> Solution:
+    def of(cls, question: Question) -> Self:
         """Read `Question.meta`; KeyError or ProgramError if it has no valid program."""
         meta = question.meta
         program = parse(meta["program"])
@@ -119,7 +117,6 @@ class Solution:
         )
 
     def say(self, key: str, **values: str) -> str:
-        """Return a sentence in the question's language."""
         return SENTENCES[self.language][key].format(**values)
 
     def number(self, index: int) -> float:
@@ -141,7 +138,6 @@ class Solution:
         return text if text.endswith("%") else short(literal(text))
 
     def value(self, text: str) -> float:
-        """Return an argument's value."""
         index = reference(text)
         return literal(text) if index is None else self.number(index)
 

@@ -1,14 +1,8 @@
 """Questions whose answer is not a number: a choice, yes or no, a label."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 CHOICE, YES_NO, LABEL = "choice", "yes or no", "label"
-
-
-def _loan(draw: Draw) -> Params:
-    return {"p": draw.amount(), "r": draw.rate()}
 
 
 def _margins(draw: Draw) -> Params:
@@ -31,11 +25,6 @@ def _budget(draw: Draw) -> Params:
     return {"a": a, "b": b, "limit": round((a + b) * draw.pick(0.5, 0.8, 0.9, 1.2, 1.25, 1.5), 4)}
 
 
-def _rates(draw: Draw) -> Params:
-    market = draw.rate()
-    return {"c": max(1, market + draw.pick(-3, -2, -1, 0, 1, 2, 3)), "y": market}
-
-
 def _trend(draw: Draw) -> Params:
     old = draw.amount()
     return {"old": old, "new": draw.pick(old, draw.amount(), draw.amount(), draw.amount())}
@@ -48,95 +37,68 @@ def _value(draw: Draw) -> Params:
 
 TEMPLATES = (
     Template(
-        "choose_coupon", CHOICE, _loan, "multiply({p}, {r}%)", "choice",
+        "choose_coupon", CHOICE, lambda d: {"p": d.amount(), "r": d.rate()}, "multiply({p}, {r}%)", "choice",
         Text(
-            (
-                "A bond of ${p} face value has a coupon rate of {r}%. Which is the yearly coupon in dollars? Give"
-                " the letter.",
-                "Face value ${p}, coupon rate {r}%. Choose the yearly coupon in dollars; give the letter.",
-            ),
-            "face value {p}, coupon rate {r}%",
-            ("yearly coupon",),
+            "face value {p}, coupon rate {r}%", ("yearly coupon",),
+            "A bond of ${p} face value has a coupon rate of {r}%. Which is the yearly coupon in dollars? Give the "
+            "letter.",
+            "Face value ${p}, coupon rate {r}%. Choose the yearly coupon in dollars; give the letter.",
         ),
-        Text(
-            ("债券面值{p}元，票面利率{r}%。每年利息是多少元？答选项字母。",), "面值{p}，票面利率{r}%", ("年利息",)
-        ),
+        Text("面值{p}，票面利率{r}%", ("年利息",), "债券面值{p}元，票面利率{r}%。每年利息是多少元？答选项字母。"),
     ),
     Template(
         "choose_assets", CHOICE, lambda d: {"debt": d.amount(), "equity": d.amount()}, "add({debt}, {equity})",
         "choice",
         Text(
-            (
-                "Debt is ${debt} million and equity ${equity} million. Which are the assets in $ million? Give"
-                " the letter.",
-                "{co} has debt of ${debt} million, equity of ${equity} million. Choose its assets in $ million;"
-                " give the"
-                " letter.",
-            ),
-            "debt {debt}, equity {equity}",
-            ("assets",),
+            "debt {debt}, equity {equity}", ("assets",),
+            "Debt is ${debt} million and equity ${equity} million. Which are the assets in $ million? Give the letter.",
+            "{co} has debt of ${debt} million, equity of ${equity} million. Choose its assets in $ million; give the "
+            "letter.",
         ),
     ),
     Template(
         "higher_margin", CHOICE, _margins, "divide({pa}, {ra}), divide({pb}, {rb}), greater(#0, #1)", "pair",
         Text(
-            (
-                "Firm A earns a profit of ${pa} on sales of ${ra}, firm B ${pb} on sales of ${rb}. Whose profit"
-                " margin is"
-                " higher, A or B?",
-                "Profit and sales: firm A ${pa} and ${ra}, firm B ${pb} and ${rb}. Which firm has the higher"
-                " profit margin,"
-                " A or B?",
-            ),
-            "A profit {pa}, sales {ra}; B profit {pb}, sales {rb}",
-            ("margin A", "margin B", "higher margin"),
+            "A profit {pa}, sales {ra}; B profit {pb}, sales {rb}", ("margin A", "margin B", "higher margin"),
+            "Firm A earns a profit of ${pa} on sales of ${ra}, firm B ${pb} on sales of ${rb}. Whose profit margin is "
+            "higher, A or B?",
+            "Profit and sales: firm A ${pa} and ${ra}, firm B ${pb} and ${rb}. Which firm has the higher profit "
+            "margin, A or B?",
             choices={"A": "firm A", "B": "firm B"},
         ),
     ),
     Template(
         "liquid_enough", YES_NO, _ratio, "divide({assets}, {debts}), greater(#0, {limit})", "yes_no",
         Text(
-            (
-                "Current assets are ${assets}, current liabilities ${debts}. Is the current ratio above {limit}?"
-                " Answer yes"
-                " or no.",
-                "{co} has current assets of ${assets} and current liabilities of ${debts}. Is its current ratio above"
-                " {limit}? Answer yes or no.",
-            ),
-            "current assets {assets}, current liabilities {debts}",
-            ("current ratio", "above {limit}"),
+            "current assets {assets}, current liabilities {debts}", ("current ratio", "above {limit}"),
+            "Current assets are ${assets}, current liabilities ${debts}. Is the current ratio above {limit}? Answer "
+            "yes or no.",
+            "{co} has current assets of ${assets} and current liabilities of ${debts}. Is its current ratio above "
+            "{limit}? Answer yes or no.",
         ),
         Text(
-            ("流动资产{assets}，流动负债{debts}。流动比率高于{limit}吗？答是或否。",),
-            "流动资产{assets}，流动负债{debts}",
-            ("流动比率", "高于{limit}"),
+            "流动资产{assets}，流动负债{debts}", ("流动比率", "高于{limit}"),
+            "流动资产{assets}，流动负债{debts}。流动比率高于{limit}吗？答是或否。",
         ),
     ),
     Template(
         "over_budget", YES_NO, _budget, "add({a}, {b}), greater(#0, {limit})", "yes_no",
         Text(
-            (
-                "Wages cost ${a}, rent ${b}. Is the total cost above the budget of ${limit}? Answer yes or no.",
-                "The budget is ${limit}. Costs are ${a} for wages and ${b} for rent. Is the total above the"
-                " budget? Answer"
-                " yes or no.",
-            ),
-            "wages {a}, rent {b}, budget {limit}",
-            ("total cost", "above budget"),
+            "wages {a}, rent {b}, budget {limit}", ("total cost", "above budget"),
+            "Wages cost ${a}, rent ${b}. Is the total cost above the budget of ${limit}? Answer yes or no.",
+            "The budget is ${limit}. Costs are ${a} for wages and ${b} for rent. Is the total above the budget? Answer "
+            "yes or no.",
         ),
     ),
     Template(
-        "bond_price_label", LABEL, _rates, "subtract({c}%, {y}%)", "label",
+        "bond_price_label", LABEL, lambda d: {"y": (y := d.rate()), "c": max(1, y + d.pick(-3, -2, -1, 0, 1, 2, 3))},
+        "subtract({c}%, {y}%)", "label",
         Text(
-            (
-                "A bond has a coupon rate of {c}%, the market yield is {y}%. Is its price at a discount, par or"
-                " premium?"
-                " Answer with that word.",
-                "Coupon rate {c}%, market yield {y}%: does the bond trade at discount, par or premium? Answer"
-                " with that word.",
-            ),
-            "coupon rate {c}%, market yield {y}%",
-            ("coupon less yield",),
+            "coupon rate {c}%, market yield {y}%", ("coupon less yield",),
+            "A bond has a coupon rate of {c}%, the market yield is {y}%. Is its price at a discount, par or premium? "
+            "Answer with that word.",
+            "Coupon rate {c}%, market yield {y}%: does the bond trade at discount, par or premium? Answer with that "
+            "word.",
             choices={"discount": "price below face", "par": "price at face", "premium": "price above face"},
         ),
         in_percent=True,
@@ -144,26 +106,19 @@ TEMPLATES = (
     Template(
         "trend_label", LABEL, _trend, "subtract({new}, {old})", "label",
         Text(
-            (
-                "Revenue of {co} was ${old} million, now it is ${new} million. Label the trend: down, flat or up.",
-                "Revenue was ${old} million in {y0} and ${new} million in {y1}. Label the trend: down, flat or up.",
-            ),
-            "old revenue {old}, new revenue {new}",
-            ("change in revenue",),
+            "old revenue {old}, new revenue {new}", ("change in revenue",),
+            "Revenue of {co} was ${old} million, now it is ${new} million. Label the trend: down, flat or up.",
+            "Revenue was ${old} million in {y0} and ${new} million in {y1}. Label the trend: down, flat or up.",
             choices={"down": "revenue falls", "flat": "revenue stays", "up": "revenue rises"},
         ),
     ),
     Template(
         "valuation_label", LABEL, _value, "divide({price}, {eps}), subtract(#0, {usual})", "label",
         Text(
-            (
-                "A share costs ${price} and earns ${eps}; the usual price to earnings ratio is {usual}. Label the"
-                " share:"
-                " cheap or dear.",
-                "Price ${price}, earnings ${eps}, usual price to earnings ratio {usual}. Is the share cheap or dear?",
-            ),
-            "price {price}, earnings {eps}, usual ratio {usual}",
-            ("price to earnings ratio", "ratio less usual"),
+            "price {price}, earnings {eps}, usual ratio {usual}", ("price to earnings ratio", "ratio less usual"),
+            "A share costs ${price} and earns ${eps}; the usual price to earnings ratio is {usual}. Label the share: "
+            "cheap or dear.",
+            "Price ${price}, earnings ${eps}, usual price to earnings ratio {usual}. Is the share cheap or dear?",
             choices={"cheap": "ratio below the usual one", "dear": "ratio above the usual one"},
         ),
     ),

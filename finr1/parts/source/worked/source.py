@@ -5,16 +5,17 @@ Every question carries the program that computes its answer, in FinQA's language
 out (`template.side`): no seed, size or language makes the two overlap.
 """
 
-from __future__ import annotations
-
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Language, Question, Split, stable_id
+from finr1.parts.source.worked import decide, interest, market, money, statement
 from finr1.parts.source.worked.template import LIMITS, Template, make
-from finr1.parts.source.worked.templates import TEMPLATES
 
+TEMPLATES: Mapping[str, Template] = {
+    template.name: template for module in (statement, interest, market, money, decide) for template in module.TEMPLATES
+}
 ATTEMPTS = 600  # draws without a new question after which a template counts as exhausted
 
 
@@ -63,9 +64,8 @@ class Worked:
         for language, share in shares.items():
             if share and not self._in(language):
                 why = f"none of the chosen templates is written in {language}"
-                raise ConfigError(
-                    "source.worked.templates", list(templates or ()), why, "add some, or set chinese_share"
-                )
+                remedy = "add some, or set chinese_share"
+                raise ConfigError("source.worked.templates", list(templates or ()), why, remedy)
 
     def load(self) -> Iterator[Question]:
         """All training questions, then all held-out ones, each in a stable order."""

@@ -1,10 +1,8 @@
 """Templates, and how one becomes a question: draw parameters, run the program, reject numbers that are too long."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from finr1.answer.program import ProgramError, Value, short, step_values
@@ -47,7 +45,6 @@ class Draw:
         self.unit = rng.choice((1, 10, 100, 1000))
 
     def pick(self, *values: float) -> float:
-        """One of the values."""
         return self.rng.choice(values)
 
     def _by(self, easy: Sequence[float], middle: range, hard: range, unit: float = 1) -> float:
@@ -56,7 +53,6 @@ class Draw:
         return self.rng.choice(middle) if self.difficulty == 2 else round(self.rng.choice(hard) * unit, 6)
 
     def amount(self) -> float:
-        """An amount of money."""
         easy = _AMOUNTS if self.difficulty else range(2 * self.unit, 10 * self.unit, self.unit)
         return self._by(easy, range(20, 1000, 5), range(1000, 10_000, 25))
 
@@ -84,23 +80,26 @@ class Draw:
 _AMOUNTS = (20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 160, 180, 200, 240, 250, 300, 400, 500, 600, 800, 900)
 
 
-@dataclass(frozen=True)
 class Text:
     """A template's text in one language; `{name}` stands for a parameter, `{table}` for the rendered table.
 
-    Attributes:
-        ask: alternative wordings of the question.
+    Args:
         facts: the given values.
         labels: what each operation computes; the last one is the answer.
+        ask: alternative wordings of the question.
         table: rows of cells, header first.
         choices: label to meaning, in the order result < 0, = 0, > 0 (or < 0, > 0).
     """
 
-    ask: tuple[str, ...]
-    facts: str
-    labels: tuple[str, ...]
-    table: tuple[tuple[str, ...], ...] = ()
-    choices: Mapping[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        facts: str,
+        labels: Sequence[str],
+        *ask: str,
+        table: Sequence[Sequence[str]] = (),
+        choices: Mapping[str, str] | None = None,
+    ) -> None:
+        self.facts, self.labels, self.ask, self.table, self.choices = facts, labels, ask, table, choices or {}
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,6 @@ class Template:
     in_percent: bool = False
 
     def text(self, language: Language) -> Text | None:
-        """The text in this language, if any."""
         return self.en if language == "en" else self.zh
 
 
@@ -186,12 +184,13 @@ def make(template: Template, language: Language, rng: random.Random, difficulty:
     prompt = ask.format_map(names | {"table": "\n".join(" | ".join(row) for row in rows)})
     if template.final == "choice":
         prompt += "\n" + " ".join(f"{letter}: {option}" for letter, option in choices.items())
+    is_number = KINDS[template.final] == "number"
     meta: dict[str, Any] = {
         "program": program,
         "template": template.name,
         "group": template.group,
         "final": template.final,
-        **({"unit": "%"} if template.final == "percent" else {}),
+        **({"unit": "%" if template.final == "percent" else "", "tolerance": "exact"} if is_number else {}),
         "facts": text.facts.format_map(names),
         "labels": [label.format_map(names) for label in text.labels],
         "in_percent": template.in_percent,

@@ -1,0 +1,265 @@
+"""Why a number that equals the gold may not be the answer, and why one that does not may be: the words beside it.
+
+>>> texts = ("more than 5%", "5% or less", "5% is wrong", "a decline of 5%", "e^5%", "page 5")
+>>> for text in texts:
+...     print(why_doubtful(read_numbers(text)[0], text, facts_of("5%")))
+a bound, not a number
+a bound, not a number
+denied, or not certain
+the sign depends on the words around it
+the argument of a function
+part of a name or a date
+>>> [number.value for number in other_readings(read_numbers("3.4 m")[0], "3.4 m", facts_of("5"))]
+[3400000.0]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from finr1.answer.candidates import ORDINAL, PART_OF_NAME
+from finr1.answer.clean import clean
+from finr1.answer.date import date_spans
+from finr1.answer.number import read_numbers
+from finr1.answer.units import LETTER, UNITS, Number, one_of
+from finr1.core.types import Question
+
+NEAR = 60  # characters beside a number that are read
+
+# decreases and losses; growth words between such a word and the number undo it
+FALL = (
+    r"(?:decreas\w{0,3}|declin\w{0,3}|fell|fall(?:s|en|ing)?|drop(?:s|ped|ping)?|reduc\w{1,4}|lower(?:ed|ing)?"
+    r"|loss(?:es)?|lost|los(?:es?|ing)"
+    r"|down(?:ward|turn)?|negative|contract(?:ed|ion|ing)|shr[aiu]nk(?:s|ing|age)?|slip(?:s|ped|ping)?|slid(?:e"
+    r"|es|ing)?|plung\w{1,3}"
+    r"|plummet\w{0,3}|tumbl\w{1,3}|worsen\w{0,3}|deteriorat\w{1,3}|dip(?:s|ped|ping)?|s[aiu]nk(?:s|ing)?"
+    r"|retreat\w{0,3}|weaken\w{0,3}"
+    r"|slump\w{0,3}|diminish\w{0,3}|dwindl\w{1,3}|collaps\w{1,3}|crash\w{0,3}|shed|deficit|outflows?"
+    r"|depreciated|eased|reced\w{1,3}"
+    r"|erod\w{1,3}|narrow(?:s|ed|ing)|pullback|cut(?:s|ting)?|trimm?ed|slash\w{0,3}|devalu\w{1,5}|less(?! than))"
+)
+_FALL_HAN = (
+    "下降|减少|降低|下跌|亏损?|缩减|负增长|下滑|回落|跌幅?|降幅|萎缩|收缩|缩水|缩小|走低|走弱|下挫|下行|下调"
+    "|调低|削减|滑落|滑坡"
+    "|恶化|贬值|净流出|赤字|逆差|损失|收窄|减亏|减幅|少了|减了|降(?![准级息本])|(?<!涨)跌(?!停)|负"
+)
+_FALLING = re.compile(rf"\b{FALL}\b|{_FALL_HAN}|[↓▼⬇🔻⇩↘▽△▲]", re.IGNORECASE)
+_RISING = r"increas|rise|rose|rising|grew|grow|gain|climb|improv|up\b|profit of|增|升|涨|提高|盈利"
+_LEVEL = (
+    r"\b(?:to|from|but|and|despite|after|before|due|because|than|offset|while|with|excluding)\b|[至到自]|由于|因为|但"
+)
+_FALLING_BEFORE = re.compile(
+    rf"(?:\b(?:negative growth|{FALL})\b|{_FALL_HAN})(?:(?!{_RISING}|{_LEVEL})[^\d,.;:!?。、\n]){{0,40}}[:\s]?$"
+    r"|[↓▼⬇🔻⇩↘▽△▲]\s?[$€£¥]?$",
+    re.IGNORECASE,
+)
+_RISING_BEFORE = re.compile(rf"(?:{_RISING})[^\d,.;:!?。、\n]{{0,30}}$|[↑⬆]\s?$", re.IGNORECASE)
+_FALLING_AFTER = re.compile(
+    rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}(?:{FALL}\b|(?:净"
+    rf"|同比|环比|年度?)?(?:{_FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
+    re.IGNORECASE,
+)
+_TRAILING_MINUS = re.compile(r"\s?-\s*$")
+
+# bounds, by direction
+_MORE = (
+    r"more than|greater than|higher than|over|above|at least|exceed(?:s|ed|ing)?|in excess of|upwards? of"
+    r"|north of|beyond|no less than"
+    r"|not less than|a minimum of|minimum|min\.?|no fewer than|超过?|大于|高于|多于|至少|不低于|不少于|不小于"
+    r"|最少|逾|超出|突破|>=?|≥"
+)
+_LESS = (
+    r"less than|fewer than|lower than|under|below|at most|up to|no more than|not more than|a maximum of|maximum"
+    r"|max\.?|south of"
+    r"|within|不到|小于|低于|少于|至多|最多|不足|不超过?|不高于|不大于|不多于|未达|<=?|≤"
+)
+_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE})|±)[\s$€£¥]*$", re.IGNORECASE)
+_BOUND_AFTER = re.compile(
+    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?(?:(?P<more>(?:more|higher|above|greater"
+    r"|over|up|upwards?|at least|at a minimum"
+    r"|minimum|later|longer|plus)\b(?! than)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
+    r"|(?P<less>(?:less|lower|below|under|fewer|at most|at a maximum|maximum|tops|max|down|earlier"
+    r"|shorter)\b(?! than)|[及或]?以[下内]|之下|之内|[<≤]))",
+    re.IGNORECASE,
+)
+_OR = re.compile(r"\s?(?:\(?(?:or|and) |\+|[及或]?以|之|往|起|at |[<>≤≥]|max|min|tops|plus)", re.IGNORECASE)
+
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|\bnever|n't(?: be)?|\bcannot be|不是|不等于|并非|≠|!=|=/=)[\s$€£¥]*$", re.IGNORECASE
+)
+UNEQUAL = "said not to be the gold"
+_UNEQUAL = re.compile(r"(?:≠|!=|=/=)\s?$")
+_DENIED_AFTER = re.compile(
+    r"\s?\?\s?no\b|[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't"
+    r"|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
+    re.IGNORECASE,
+)
+_FUNCTION_BEFORE = re.compile(
+    r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\("
+    r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
+)
+_FUNCTION_AFTER = re.compile(r"\s?(?:π|\bpi\b|σ|μ|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d))|[ij](?![A-Za-z])|n(?![A-Za-z])")
+_MOST_FACTORIAL = 20  # a larger figure before `!` is a cry
+_YEAR_ALONE = re.compile(r"(?:the|fiscal|year|fy|\s)*(?:19|20)\d\d\s?年?度?", re.IGNORECASE)
+
+_MEASURES = {  # group, and size in the group's unit
+    **dict.fromkeys(("year", "years", "yr", "yrs", "年"), ("months", 12.0)),
+    **dict.fromkeys(("quarter", "quarters", "季度", "个季度"), ("months", 3.0)),
+    **dict.fromkeys(("month", "months", "个月", "月"), ("months", 1.0)),
+    **dict.fromkeys(("week", "weeks", "周", "个星期"), ("days", 7.0)),
+    **dict.fromkeys(("day", "days", "天", "日"), ("days", 1.0)),
+    **dict.fromkeys(("hour", "hours", "hr", "hrs", "小时", "个小时"), ("minutes", 60.0)),
+    **dict.fromkeys(("minute", "minutes", "mins", "分钟"), ("minutes", 1.0)),
+    **dict.fromkeys(("second", "seconds", "秒"), ("minutes", 1 / 60)),
+    **dict.fromkeys(("kg", "kgs", "kilogram", "kilograms", "公斤", "千克"), ("grams", 1e3)),
+    **dict.fromkeys(("gram", "grams", "g", "克"), ("grams", 1.0)),
+    **dict.fromkeys(("ton", "tons", "tonne", "tonnes", "t", "吨"), ("grams", 1e6)),
+    **dict.fromkeys(("ounce", "ounces", "oz", "盎司"), ("ounces", 1.0)),
+    **dict.fromkeys(("lb", "lbs"), ("lb", 1.0)),
+    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometres", "公里", "千米"), ("metres", 1e3)),
+    **dict.fromkeys(("meter", "meters", "metre", "metres", "米"), ("metres", 1.0)),
+    **dict.fromkeys(("mile", "miles", "英里"), ("miles", 1.0)),
+    **dict.fromkeys(("barrel", "barrels", "bbl", "桶"), ("barrels", 1.0)),
+    **dict.fromkeys(("gallon", "gallons", "加仑"), ("gallons", 1.0)),
+    **dict.fromkeys(("kwh", "千瓦时", "度"), ("watt hours", 1e3)),
+    **dict.fromkeys(("mwh", "兆瓦时"), ("watt hours", 1e6)),
+    **dict.fromkeys(("kw", "千瓦"), ("watts", 1e3)),
+    **dict.fromkeys(("mw", "兆瓦"), ("watts", 1e6)),
+    **dict.fromkeys(("share", "shares", "股"), ("shares", 1.0)),
+    **dict.fromkeys(("employee", "employees", "people", "person", "persons", "人", "名"), ("people", 1.0)),
+}
+_MEASURE = re.compile(rf"\s?-?(?:{one_of(_MEASURES)})", re.IGNORECASE)
+_NOTED = re.compile(
+    rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|[\s($]000'?(s)\b"
+    rf"|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})",
+    re.I,
+)
+_LOOSE_LETTER = re.compile(r"\s{1,3}([kmbtKMBT])(?![A-Za-z\d^&'])")
+_CENTS = re.compile(r"\s?(?:cents?\b|¢|c\b|p\b|pence\b)")
+
+
+class Facts(NamedTuple):
+    """What the words of a gold say beside its number."""
+
+    falls: bool
+    bound: str
+    measure: tuple[str, float] | None
+
+
+def _around(number: Number, part: str) -> tuple[str, str]:
+    return part[max(number.start - NEAR, 0) : number.start], part[number.end : number.end + NEAR]
+
+
+_NO_FACTS = Facts(False, "", None)
+_BARE = re.compile(r"-?[\d.,]+\s?%?")
+
+
+@lru_cache(maxsize=8192)
+def facts_of(gold_text: str) -> Facts:
+    """The facts of a gold of one number."""
+    plain = clean(gold_text).strip()
+    numbers = [] if _BARE.fullmatch(plain) else read_numbers(plain, cleaned=True, most=1)
+    if not numbers:
+        return _NO_FACTS
+    before, after = _around(numbers[0], plain)
+    return Facts(numbers[0].value > 0 and _falls(before, after), _bound(before, after), measure_of(after))
+
+
+def _falls(before: str, after: str) -> bool:
+    return _FALLING_BEFORE.search(before) is not None or _FALLING_AFTER.match(after) is not None
+
+
+def _bound(before: str, after: str) -> str:
+    match = _BOUND_BEFORE.search(before) or (_BOUND_AFTER.match(after) if _OR.match(after) else None)
+    return "" if match is None else match.lastgroup or "either"
+
+
+def measure_of(after: str) -> tuple[str, float] | None:
+    """The measure that begins the text after a number (`5 years`): its group, and its size in that group."""
+    match = _MEASURE.match(after)
+    return _MEASURES[match.group().strip(" -").lower()] if match else None
+
+
+def why_doubtful(number: Number, part: str, gold: Facts, question: Question | None = None) -> str:
+    """Why a number that equals the gold may still not mean it; empty: no doubt."""
+    before, after = _around(number, part)
+    if not before and (not after or after.isspace()) and not gold.falls:
+        return ""
+    if _UNEQUAL.search(before):
+        return UNEQUAL
+    bound = _bound(before, after)
+    if bound and bound != gold.bound:
+        return "a bound, not a number"
+    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after):
+        return "denied, or not certain"
+    if is_argument(number, part):
+        return "the argument of a function"
+    if number.value > 0:
+        falls = _falls(before, after) or _TRAILING_MINUS.fullmatch(after) is not None
+        rises = gold.falls and _RISING_BEFORE.search(before) is not None
+        if rises or (falls != gold.falls and not _asks_for_fall(question)):
+            return "the sign depends on the words around it"
+    if is_named(number, part):
+        return "part of a name or a date"
+    measure = measure_of(after) if gold.measure else None
+    if measure and measure != gold.measure:
+        return "in another measure"
+    return ""
+
+
+def _asks_for_fall(question: Question | None) -> bool:
+    """Whether the end of a prompt, where the question itself usually is, names a decrease."""
+    return (
+        question is not None and bool(question.prompt) and bool(_FALLING.search(question.prompt[-1]["content"][-200:]))
+    )
+
+
+def may_be_negative(number: Number, part: str, gold: Facts) -> bool:
+    """Whether words beside a number, or in its gold, may turn its sign."""
+    if gold.falls or _FALLING.search(part if number.value > 0 else part[: number.start]):
+        return True
+    return number.value > 0 and _TRAILING_MINUS.fullmatch(part, number.end) is not None
+
+
+def is_argument(number: Number, part: str) -> bool:
+    """Whether a number is only the argument of a function or a factor of a symbol: √252, e^0.05, 42π, 10!."""
+    before, after = _around(number, part)
+    if (
+        after.startswith("!")
+        and not after.startswith("!=")
+        and number.value <= _MOST_FACTORIAL
+        and number.value % 1 == 0
+    ):
+        return True
+    return _FUNCTION_BEFORE.search(before) is not None or _FUNCTION_AFTER.match(after) is not None
+
+
+def is_named(number: Number, part: str) -> bool:
+    """Whether a number is an ordinal, part of a name or part of a date, a year alone excepted."""
+    before, _ = _around(number, part)
+    if PART_OF_NAME.search(before) or ORDINAL.match(part, number.end):
+        return True
+    return any(
+        start < number.end <= end and not _YEAR_ALONE.fullmatch(part, start, end) for start, end in date_spans(part)
+    )
+
+
+def other_readings(number: Number, part: str, gold: Facts) -> Iterator[Number]:
+    """Other values that a number may have: `3.4 m`, `60 cents`, `in millions: 5`, 18个月 for years."""
+    if not number.bare:
+        return
+    letter = _LOOSE_LETTER.match(part, number.end)
+    if letter:
+        yield number.times(LETTER[letter[1].lower()])
+    elif _CENTS.match(part, number.end):
+        yield number.times(0.01)
+    noted = _NOTED.search(part)
+    if noted:
+        yield number.times(1e3 if noted[2] else UNITS[(noted[1] or noted[3]).lower()])
+    end = number.end - 2 if part.startswith("半", number.end - 1) else number.end  # 一年半
+    measure = measure_of(part[end : end + NEAR]) if gold.measure else None
+    if measure and gold.measure and measure[0] == gold.measure[0] and measure != gold.measure:
+        yield number._replace(value=number.value * measure[1] / gold.measure[1])
