@@ -47,8 +47,9 @@ _SPACED = (
     " ", "\n", "\t", "\r\n", "\x00", "\u0301", "\u200b", "\U0001f600", "\ud800", "\udfff", "1 000", "1 1/2", " million",
     " basis points", " percentage points", "USD ", "minus ", "negative ", "twenty ", "two and a half ", "hundred ",
     "Q3 2019", "January 1, ", "The answer is ", "option ", "A. ", "not ", "0, 1, 2", "more than ", "decrease of ",
-    "between ", " to ", "S&P ", "A is wrong ", "all except ", "or maybe ", "not sure ", "isn't ", "a loss of ", " decline ", " or more ",
-    " is wrong ", "two-thirds of ", "three ", " years ", "($ in millions)", "Series A ", "non-", "label ", " out of ", " m ",
+    "between ", " to ", "S&P ", "A is wrong ", "all except ", "or maybe ", "not sure ", "isn't ", "a loss of ",
+    " decline ", " or more ", " is wrong ", "two-thirds of ", "three ", " years ", "($ in millions)", "Series A ",
+    "non-", "label ", " out of ", " m ",
 )  # fmt: skip
 PIECES = (*_WORDS.split(), *_SPACED)
 
