@@ -35,9 +35,9 @@ _ROUNDING = re.compile(  # rounded to 2 decimal places, 保留两位小数
 )
 _NEAREST = re.compile(r"(?:nearest|精确[到至])\s?$", re.IGNORECASE)
 _NAMES = any_of("""
-    S&P Russell CSI FTSE Nasdaq Nikkei Euro_Stoxx DAX ISO form note table page p. pp. step item section level option sfas
-    chapter figure fig. exhibit phase tier version room line row column question problem example equation eq. paragraph
-    article clause footnote appendix slide lesson volume unit lot floor gate stage basel ifrs ias asc fas
+    S&P Russell CSI FTSE Nasdaq Nikkei Euro_Stoxx DAX ISO form note table page p. pp. step item section level option
+    sfas chapter figure fig. exhibit phase tier version room line row column question problem example equation eq.
+    paragraph article clause footnote appendix slide lesson volume unit lot floor gate stage basel ifrs ias asc fas
     沪深 中证 上证 标普 第 表 图 例 附注 步骤
     """)
 PART_OF_NAME = re.compile(rf"(?:{_NAMES}|(?<!#)#|\bno\.|(?<![A-Za-z])[A-Z]-)\s?$", re.IGNORECASE)
