@@ -135,6 +135,8 @@ def _grade(text: str, boxed: bool, question: Question) -> Grade:
     if question.kind == "number":
         if is_number(gold):
             return Grade(*grade_number(text, question))
+        if yes_or_no(gold):  # True among the numbers of a data set
+            return _both(*_yes_no(text, boxed, question))
         return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
