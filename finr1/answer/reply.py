@@ -33,7 +33,7 @@ from finr1.answer.grade import HEDGE, grade
 from finr1.answer.grade_number import is_number
 from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
-from finr1.answer.tags import parse, split_thinking
+from finr1.answer.tags import Parsed, parse, split_thinking
 from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
@@ -42,12 +42,13 @@ class GradedReply(NamedTuple):
     """The answer of a reply (None: none) with the rules' verdicts.
 
     `abstains`: it declines to answer, or names so much that it commits to nothing; its verdicts are None. `evades`: it
-    abstains, is a hedge between boxes, or is undecided whatever the gold is.
+    abstains, is a hedge between boxes, or is undecided whatever the gold is. `form`: the completion, split by its tags.
     """
 
     answer: str | None
     strict: Verdict
     scaled: Verdict
+    form: Parsed
     abstains: bool = False
     evades: bool = False
 
@@ -63,23 +64,24 @@ def grade_reply(
     text: str, question: Question, reading: str, reasoning: str | None = None, truncated: bool = False
 ) -> GradedReply:
     """Grade a completion; `reasoning` as in `split_thinking`. No answer is wrong, an abstention undecided."""
-    stated = _stated(text, question, reading, reasoning, truncated)
+    form = parse(text, reasoning)
+    stated = _stated(form, text, question, reading, reasoning, truncated)
     answer = None if stated is None else final_answer(stated.text) or None
     if stated is None or answer is None:
-        return GradedReply(None, *grade(None, question))
+        return GradedReply(None, *grade(None, question), form)
     strict, scaled = grade(stated.text, question)
     if strict.value != 1 and scaled.value != 1 and (question.gold or "").strip():
         declines = _declines(answer, question)
         is_open = not declines and strict.value is None and _is_open(stated.text, question)
         if declines or (is_open and _names_all(answer, question)):
             abstention = Verdict(None, answer, f"an abstention: {strict.why}")
-            return GradedReply(answer, abstention, abstention, True, True)
+            return GradedReply(answer, abstention, abstention, form, True, True)
         if is_open or strict.why == HEDGE:
-            return GradedReply(answer, strict, scaled, False, True)
+            return GradedReply(answer, strict, scaled, form, False, True)
     if not stated.clear and 0 in (strict.value, scaled.value) and _kind(question) == "number":
         whole = grade(split_thinking(text, reasoning)[1], question)
         strict, scaled = (_unless_said(part, of_whole) for part, of_whole in zip((strict, scaled), whole, strict=True))
-    return GradedReply(answer, strict, scaled)
+    return GradedReply(answer, strict, scaled, form)
 
 
 def _unless_said(part: Verdict, of_whole: Verdict) -> Verdict:
@@ -91,12 +93,14 @@ def _unless_said(part: Verdict, of_whole: Verdict) -> Verdict:
 
 def read_answer(text: str, question: Question, reading: str, truncated: bool = False) -> str | None:
     """The text that is graded as a completion's answer; None without one."""
-    stated = _stated(text, question, reading, None, truncated)
+    stated = _stated(parse(text), text, question, reading, None, truncated)
     return None if stated is None else stated.text
 
 
-def _stated(text: str, question: Question, reading: str, reasoning: str | None, truncated: bool) -> _Stated | None:
-    block = parse(text, reasoning).answer if "<answer>" in text else None
+def _stated(
+    form: Parsed, text: str, question: Question, reading: str, reasoning: str | None, truncated: bool
+) -> _Stated | None:
+    block = form.answer
     if reading == "strict" or (block is not None and block.strip()):
         return None if block is None else _Stated(block, True)
     reply = split_thinking(text, reasoning)[1]
