@@ -23,13 +23,25 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     number  5%           more than 5%            -       -       a bound
     number  20           4 × 5                   -       -       an expression, not computed
     number  -5%          a decrease of 5%        -       -       the sign depends on a word
+    number  5%           5% or more              -       -       a bound, before or after the number
+    number  5%           5% is wrong             -       -       a denial
+    number  252          \sqrt{252}              -       -       the argument of a function is not its value
+    number  3            three segments          1       1       a number in words, also among others
+    number  5 years      5 months                -       -       another measure
+    number  0.125        0.125 or 12.5%          1       1       one value twice is no hedge
     choice  B            B. stocks               1       1       an option's letter, its text, or both
     choice  AC           A and C                 1       1       several letters, in any order
     choice  B            B or C                  0       0       a hedge
+    choice  AB           all except C            1       1       all, less those denied
+    choice  B            B is wrong              -       -       says only what the answer is not
+    choice  A            A股                     0       0       a letter of a name
     yes_no  yes          Yes, because it rose    1       1       yes or no where the answer concludes
     yes_no  yes          1800                    0       0       a figure says neither
+    yes_no  yes          not entirely correct    0       0       a negation says the opposite
+    yes_no  yes          partly true             -       -       neither yes nor no
     label   1            bullish                 1       1       a label's id, meaning or synonym
     label   1            bullish or bearish      0       0       a hedge
+    label   1            the stock rose 1%       0       0       a figure of a sentence is no label's id
     text    Apple Inc.   apple inc               1       1       the same words but for case and punctuation
     text    red; green   green, red              1       1       the same list
     text    rates rose   yields went up          -       -       other words
