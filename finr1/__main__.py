@@ -1,7 +1,5 @@
 """The command line: compose, check, run. `python -m finr1 --help` lists stages, experiments and settings."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -13,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from finr1.cli import arguments, compose, launch, sweep
 from finr1.cli.check import check
+from finr1.cli.dryrun import dry_run
 from finr1.cli.explain import explain
 from finr1.cli.help import help_text
 from finr1.cli.nodes import check_keys
+from finr1.cli.summary import show
 from finr1.core import ranks
 from finr1.core.errors import ConfigError
 from finr1.run.stages import COMMANDS, TRAINING, chosen, command_of
@@ -57,8 +57,6 @@ def run(cfg: DictConfig, command_line: Sequence[str] | None = None) -> int:
     settings, values = compose.typed(cfg), compose.plain(cfg)
     stages = chosen(settings.stage)
     if settings.dry_run:
-        from finr1.cli.dryrun import dry_run
-
         dry_run(settings, values, stages)
         return 0
     if settings.model.path.startswith("embedded:") or os.path.isdir(settings.model.path):
@@ -81,9 +79,6 @@ def run(cfg: DictConfig, command_line: Sequence[str] | None = None) -> int:
         return 0
     started = time.monotonic()
     spent = walk(settings, values, together)
-
-    from finr1.cli.summary import show
-
     show(settings, spent, time.monotonic() - started)
     return 0
 

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from finr1.evaluation.scores.figures import figures
 from finr1.evaluation.scores.rows import ScoredCompletion, grade_completion, read_rows, regrade
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from experiments.benchmarks.figures import Figures, stage
 from finr1.core.files import write_json
 from finr1.core.jsonl import write_jsonl
+from finr1.core.scores import Score
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.types import Completion, Question
 from finr1.evaluation.evaluate.breakdown import by_category, by_length, cost
@@ -66,7 +66,7 @@ def scored_again(pairs: Pairs, rows: list[ScoredCompletion], folder: Path) -> fl
     path = folder / "rows.jsonl"
     write_jsonl(path, (row.to_json() for row in rows))
     began = time.process_time()
-    write_jsonl(path, [regrade(by_id[row.question_id], row).to_json() for row in read_rows(path)])
+    write_jsonl(path, [regrade(by_id[row.question_id], row, "content").to_json() for row in read_rows(path)])
     return time.process_time() - began
 
 
@@ -75,14 +75,14 @@ def make_run(folder: Path, pairs: Pairs, rows: list[ScoredCompletion]) -> None:
     scores = folder / STAGES["evaluate"].folder
     write_jsonl(scores / "worked" / "questions.jsonl", (question.to_json() for question, _ in pairs))
     category = {question.id: str(question.meta["group"]) for question, _ in pairs}
-    table: dict[str, dict[str, dict[str, Any]]] = {}
+    table, unknown = [], {"state": "unknown", "note": ""}
     for number, (model, mode) in enumerate(_cells()):
         mine = rows[number :: len(MODELS) * len(MODES)]
         write_jsonl(scores / "worked" / f"{model}.{mode}.jsonl", (row.to_json() for row in mine))
         cell = figures(mine, 0.95, 1000, 0)
         parts = {"length": by_length(mine, 0.95), "cost": cost(mine), "categories": by_category(mine, category, 0.95)}
-        table.setdefault(model, {})[mode] = cell | parts
-    write_json(scores / "scores.json", {"worked": {"questions": len(pairs), "scores": table, "paired": {}}})
+        table.append(Score("worked", model, mode, "accuracy_strict", len(pairs), unknown, cell | parts).to_json())
+    write_json(scores / "scores.json", table)
     spent = {"began": time.time(), "seconds": 1.0, "counts": {}, "settings": {}, "versions": {}}
     write_json(scores / MANIFEST, {"fingerprint": "made", **spent})
 

@@ -35,7 +35,6 @@ from finr1.core.build import build_all
 from finr1.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Question
-from finr1.parts.engine.base import Request
 from finr1.settings.sampling import Sampling
 
 IN_FLIGHT = 64
@@ -168,13 +167,15 @@ def engine_alone(n: int, tokens: int, rounds: int, folder: Path) -> tuple[float,
     """Tokens a CPU second of `scoring.score` and of `llm.generate`, in turn on one engine."""
     from finr1.evaluation.scores.rows import score
     from finr1.parts.engine.vllm.engine import VllmEngine
+    from finr1.parts.model.tokens import prompt_ids
     from finr1.settings.model import ModelSettings
 
     questions, engine = questions_of(n), VllmEngine(ModelSettings(max_model_len=512))
     llm, written = engine.llm, {"scored": 0, "bare": 0}
+    tokenizer = llm.get_tokenizer()
     from vllm import SamplingParams
 
-    prompts = [{"prompt_token_ids": ids} for ids in engine._prompts([Request(chat(q, None), q) for q in questions])]
+    prompts = [{"prompt_token_ids": prompt_ids(tokenizer, chat(question, None))} for question in questions]
     llm.generate(prompts[:4], SamplingParams(temperature=0, max_tokens=4), use_tqdm=False)
     cpu_s = {"scored": 0.0, "bare": 0.0}
     for number in range(rounds):

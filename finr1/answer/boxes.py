@@ -62,6 +62,7 @@ def final_answer(answer_text: str) -> str:
 
 def read_boxes(text: str) -> Boxes | None:
     """The last closed box, and those listed before it on its line; None without any."""
+    text = text.strip()
     first = text.find("\\boxed")
     if first < 0:
         return None

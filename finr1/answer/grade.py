@@ -9,7 +9,9 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     number  25%          25                      0       1       the gold's unit is missing
     number  3.5 million  3,500,000               1       1       scale words are part of the value
     number  5.0          5.04                    1       1       within half of the last digit the gold shows (0.05)
-    number  5.0          5.06                    0       0       outside it
+    number  5.0          5.05                    0       0       the upper end rounds to 5.1
+    number  5            5.04                    0       0       an integer is exact
+    number  at least 8%  at least 8%             1       1       the gold itself, whatever its form
     number  -5           5                       0       0       the sign must match
     number  0.118        11.8                    0       1       scaled: a factor of 100 either way
     number  1.2亿        120 million             1       1       units of both languages
@@ -47,9 +49,15 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
 
 Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of the last digit the gold shows:
 
-- strict: |a - g| <= h. `Question.meta["tolerance"]` also allows that relative difference: 6.76% is correct for a gold
-  of 0.06757 only with FinQA's 1%. `Question.meta["unit"]` (`%`, `million`, `亿元`) is the unit of a bare figure.
-  FinQA's own evaluator compares executed programs to five decimals; Fin-R1's judge is asked whether values deviate.
+- strict: the precision of the gold is what its source states in `Question.meta["tolerance"]`. `exact`: a = g. `shown`:
+  a rounds to g, so g - h <= a < g + h. A number: that relative difference, such as FinQA's 1%, at which 6.76% is right
+  for 0.06757; an answer further off that is g rounded to the two or more digits it shows (1.3% for 0.01266) is
+  undecided, "rounded", and right in the scaled verdict. Not stated: a whole number (not of percent) is exact, another
+  as `shown`, with h at most a tenth of g. FinQA's own evaluator compares executed programs to five decimals; Fin-R1's
+  judge is asked whether values deviate.
+- what the question asks for (`finr1.answer.asked`): a bare figure is in that unit, unless `Question.meta["unit"]` (`%`,
+  `million`, `亿元`, or empty) states one: $19.2 million for 19.2. Digits asked for are those of the gold: of two
+  decimal places, 3.31 is not 3.3.
 - scaled: also a factor of 100 either way; if gold, answer or question shows a unit, also 1e3, 1e4, 1e6, 1e8, 1e9, 1e12.
   A factor other than the gold's own unit must hit within 0.5%: a gold of one digit would else accept almost anything.
 - a hedge is wrong, as for SimpleQA's grader (openai/simple-evals, simpleqa_eval.py) and every metric that compares one
@@ -139,6 +147,8 @@ def _grade(text: str, boxed: bool, question: Question) -> Grade:
     if question.kind == "number":
         if is_number(gold):
             return Grade(*grade_number(text, question))
+        if " " not in gold.strip() and yes_or_no(gold):  # True among the numbers of a data set
+            return _both(*_yes_no(text, boxed, question))
         return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")

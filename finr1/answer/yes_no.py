@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from finr1.answer.clean import clean
-from finr1.answer.words import ANSWER_IS
+from finr1.answer.words import ANSWER_IS, last_match
 
 _HAN = "\u4e00-\u9fff"
 _YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
@@ -62,6 +62,7 @@ _QUESTION_WORDS = re.compile(
     r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
+_CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
 _EDGES = " \n.。!,;:\"'()[]*$"
 _MAX_WORDS = 50
@@ -97,6 +98,10 @@ def polarity(text: str) -> str | None:
     unsure = _UNSURE.search(text)
     if not words or words[0][2] == "neither":
         return None
+    if conclusion := last_match(_CONCLUSION, text):  # "It is not divisible by 10. So the answer is **false**."
+        only = len(words) > 1 and words[-1][0] == conclusion.end() and words[-1][1] == len(text)
+        if only and words[-2][1] <= conclusion.start() and not _UNSURE.search(text, conclusion.start()):
+            return words[-1][2]
     (start, end, first), last = words[0], words[-1]
     says_first = start == 0 and _REASON.match(text, end) is not None
     if unsure:

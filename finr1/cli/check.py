@@ -3,11 +3,9 @@
 `NEEDS` lists the parts that each stage needs, `RULES` the settings that cannot go together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.cli.launch import check_ranks
 from finr1.cli.nodes import check_engine, check_nodes, close_match, resolve_target
@@ -16,9 +14,7 @@ from finr1.core.errors import ConfigError
 from finr1.parts.engine.roles import in_process
 from finr1.run.fingerprints import outside_of, settings_of, subtree
 from finr1.run.stages import TRAINING, Stage
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 NEEDS = (  # stage, part, how to choose one
     ("questions", "source", "source=[worked]"),
@@ -42,7 +38,11 @@ class Rule(NamedTuple):
     remedy: str
 
 
-def _no_room(stage: str, broken: Callable[[RootConfig], bool]) -> Rule:
+def _no_room(stage: str) -> Rule:
+    def broken(cfg: RootConfig) -> bool:
+        ours = stage != "distil" or in_process(cfg.engine.get("teacher"))  # a server has a limit of its own
+        return ours and getattr(cfg, stage).sampling.max_new_tokens >= cfg.model.max_model_len
+
     why = "with model.max_model_len={cfg.model.max_model_len} it leaves no room for a prompt"
     return Rule(stage, f"{stage}.sampling.max_new_tokens", broken, why, "lower it, or raise max_model_len")
 
@@ -71,14 +71,7 @@ RULES = (
         "the policy gradient would be biased: log-probs are of the whole distribution",
         "use 1",
     ),
-    _no_room("grpo", lambda cfg: cfg.grpo.sampling.max_new_tokens >= cfg.model.max_model_len),
-    _no_room("evaluate", lambda cfg: cfg.evaluate.sampling.max_new_tokens >= cfg.model.max_model_len),
-    _no_room(
-        "distil",
-        lambda cfg: (
-            in_process(cfg.engine.get("teacher")) and cfg.distil.sampling.max_new_tokens >= cfg.model.max_model_len
-        ),
-    ),
+    *map(_no_room, ("grpo", "evaluate", "distil")),
 )
 
 

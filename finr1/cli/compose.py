@@ -1,7 +1,5 @@
 """Composes `conf/` and overrides into a `RootConfig`, and into plain values to save and hash."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

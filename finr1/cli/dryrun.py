@@ -1,11 +1,9 @@
 """`dry_run=true`: build a run except for its weights, tokenizer and data, and show where those would come from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -18,9 +16,7 @@ from finr1.core.stage_folder import is_done
 from finr1.run.fingerprints import outside_of, subtree
 from finr1.run.inputs import is_hub_id
 from finr1.run.stages import STAGES, TRAINING, Stage
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 def dry_run(cfg: RootConfig, values: Mapping[str, Any], stages: Sequence[Stage]) -> None:

@@ -1,7 +1,5 @@
 """Errors in one line: `<key>=<value>: <why>; <what to do>`. Hydra's errors of many lines are matched by `_PATTERNS`."""
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Callable, Sequence

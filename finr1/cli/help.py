@@ -1,7 +1,5 @@
 """The text of `python -m finr1 --help`, read from `conf/`."""
 
-from __future__ import annotations
-
 import textwrap
 from operator import attrgetter
 from pathlib import Path

@@ -3,22 +3,18 @@
 Each rank is the same command in its own process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finr1.core import ranks
 from finr1.core.errors import ConfigError
 from finr1.run.stages import TRAINING
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 def per_machine(fit: Mapping[str, Any]) -> int:

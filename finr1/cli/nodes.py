@@ -1,7 +1,5 @@
 """Checks keys against the schema, and `_target_` nodes against the signatures of their constructors."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import importlib

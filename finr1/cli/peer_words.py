@@ -1,7 +1,5 @@
 """Words of TRL, verl, ms-swift, open-r1 and OpenRLHF, and our own old names, by the setting they stand for."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from finr1.settings.root import RootConfig

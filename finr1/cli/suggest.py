@@ -1,7 +1,5 @@
 """What a mistyped setting, group or choice may have meant."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from collections.abc import Iterator
@@ -69,9 +67,11 @@ def near_choice(config: str) -> str:
 
 def _keywords_of_part(key: str) -> list[str]:
     """The keywords of the part that a key like `source.tfns.path` belongs to; empty if there is none."""
-    *group, name, _ = ["", "", *key.split(".")]
-    path = CONF / (group[2] if len(group) > 2 else "") / f"{name}.yaml"
-    if not path.is_file() or len(group) < 3:
+    if key.count(".") < 2:
+        return []
+    group, *_, name, _ = key.split(".")
+    path = CONF / group / f"{name}.yaml"
+    if not path.is_file():
         return []
     target = OmegaConf.select(OmegaConf.load(path), f"{name}._target_")
     return keywords_of(target) if target else []

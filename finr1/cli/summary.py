@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from finr1.core.files import read_json
+from finr1.core.scores import Score
 from finr1.core.stage_folder import Spent
 from finr1.run.stages import STAGES
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 _COLUMNS = {  # figure -> heading; short, so that the table fits into 80 characters
-    "format": "format",
     "accuracy_strict": "strict",
     "accuracy_scaled": "scaled",
+    "format": "format",
     "undecided": "undec.",
     "truncated": "trunc.",
 }
 _LABEL_COLUMNS = {"macro_f1": "F1", "majority_accuracy": "major."}  # of benchmarks with a closed set of labels
 
 
-def read_scores(run_dir: Path) -> dict[str, Any]:
-    """The scores of the first benchmark: `{model: {mode: {figure: value}}}`; empty before the stage evaluate."""
-    return next(iter(all_scores(run_dir).values()), {})
+def read_scores(run_dir: Path) -> list[Score]:
+    """The scores of every benchmark, model and mode; empty before the stage evaluate."""
+    return Score.read(run_dir / STAGES["evaluate"].folder / "scores.json")
 
 
-def all_scores(run_dir: Path) -> dict[str, Any]:
-    """The scores of every benchmark: `{benchmark: {model: {mode: {figure: value}}}}`."""
-    path = run_dir / STAGES["evaluate"].folder / "scores.json"
-    benchmarks = read_json(path) if path.is_file() else {}
-    return {name: benchmark["scores"] for name, benchmark in benchmarks.items()}
-
-
-def headline(scores: Mapping[str, Any]) -> str:
-    """The accuracies on one line, greedy/sampled: `base 0.012/0.008, sft …`; the judge's where a model scored."""
-    parts = []
-    for model, modes in scores.items():
-        accuracies = [cells.get("accuracy_judged", cells.get("accuracy_strict")) for cells in modes.values()]
-        parts.append(f"{model} {'/'.join(map(_number, accuracies))}")
-    return ", ".join(parts)
+def headline(scores: Sequence[Score]) -> str:
+    """The accuracies that count on the first benchmark, greedy/sampled: `base 0.012/0.008, sft …`."""
+    parts: dict[str, list[str]] = {}
+    for score in scores:
+        if score.benchmark == scores[0].benchmark:
+            parts.setdefault(score.model, []).append(_number(score.accuracy))
+    return ", ".join(f"{model} {'/'.join(accuracies)}" for model, accuracies in parts.items())
 
 
 def show(cfg: RootConfig, spent: Mapping[str, Spent], wall_s: float) -> None:
@@ -56,8 +47,8 @@ def show(cfg: RootConfig, spent: Mapping[str, Spent], wall_s: float) -> None:
         screen.print(_costs(f"{run_dir}: {wall_s:.0f} s this time", spent))
     if not spent.keys() & {"evaluate", "report"}:
         return
-    for benchmark, scores in all_scores(run_dir).items():
-        screen.print(_table(benchmark, scores))
+    for benchmark, scores in groupby(read_scores(run_dir), lambda score: score.benchmark):
+        screen.print(_table(benchmark, list(scores)))
     report = run_dir / STAGES["report"].folder / "report.html"
     scores_file = run_dir / STAGES["evaluate"].folder / "scores.json"
     if report.is_file() and not (scores_file.is_file() and report.stat().st_mtime < scores_file.stat().st_mtime):
@@ -76,26 +67,21 @@ def _costs(title: str, spent: Mapping[str, Spent]) -> Table:
     return table
 
 
-def _table(benchmark: str, scores: Mapping[str, Any]) -> Table:
+def _table(benchmark: str, scores: Sequence[Score]) -> Table:
     """One row per model and mode."""
-    rows = [(model, mode, cells) for model, modes in scores.items() for mode, cells in modes.items()]
-    labels = {
-        name: heading
-        for name, heading in _LABEL_COLUMNS.items()
-        if any(name in cells.get("figures", {}) for *_, cells in rows)
-    }
+    rows = [(score, {**score.values, **score.values.get("figures", {})}) for score in scores]
+    labels = {name: head for name, head in _LABEL_COLUMNS.items() if any(name in values for _, values in rows)}
     columns = {**_COLUMNS, **labels}
-    if any("accuracy_judged" in cells for *_, cells in rows):  # replaces the scaled accuracy
+    if scores[0].headline == "accuracy_judged":  # replaces the scaled accuracy
         del columns["accuracy_scaled"]
-        columns["accuracy_judged"] = "judged"
+        columns = {"accuracy_judged": "judged", **columns}
     padding = (0, 0) if labels else (0, 1, 0, 0)
     headings = ("model", "mode", *columns.values(), "interval", "n")
     table = Table(*headings, title=benchmark, box=box.SIMPLE, pad_edge=False, padding=padding)
-    for model, mode, cells in rows:
-        values = {**cells, **cells.get("figures", {})}
-        interval = f"{cells['low']:.2f}–{cells['high']:.2f}" if cells.get("low") is not None else "–"
-        n = f"{cells['n']:,}" if "n" in cells else "–"
-        table.add_row(model, mode, *(_number(values.get(name)) for name in columns), interval, n)
+    for score, values in rows:
+        interval = f"{values['low']:.2f}–{values['high']:.2f}" if values["low"] is not None else "–"
+        shown = (_number(values.get(name)) for name in columns)
+        table.add_row(score.model, score.mode, *shown, interval, f"{values['n']:,}")
     return table
 
 

@@ -4,8 +4,6 @@ Hydra composes all jobs first, so a mistake in the last one is found before the 
 named by its overrides, so the same command again resumes the sweep and skips what is done.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -75,13 +73,15 @@ def run_jobs(jobs: Sequence[Job]) -> None:
         console.print(f"[bold]job {len(results) + 1}/{len(jobs)}[/] {name}")
         started = time.monotonic()
         code = subprocess.run(command(job, name, sweep_dir), check=False).returncode
+        scores = read_scores(sweep_dir / name)
         results.append(
             {
                 "name": name,
                 "overrides": list(job.overrides),
                 "exit_code": code,
                 "seconds": round(time.monotonic() - started, 1),
-                "scores": read_scores(sweep_dir / name),
+                "headline": headline(scores),
+                "scores": [score.to_json() for score in scores],
             }
         )
         write_json(sweep_dir / "sweep.json", {"jobs": results})
@@ -107,6 +107,6 @@ def _show(results: Sequence[Mapping[str, Any]], sweep_dir: Path) -> None:
     for column in ("job", "seconds", "result"):
         table.add_column(column, overflow="fold")
     for result in results:
-        outcome = f"failed ({result['exit_code']})" if result["exit_code"] else headline(result["scores"]) or "done"
+        outcome = f"failed ({result['exit_code']})" if result["exit_code"] else result["headline"] or "done"
         table.add_row(result["name"], f"{result['seconds']:.0f}", outcome)
     Console().print(table)

@@ -1,7 +1,5 @@
 """Build the objects that `_target_` nodes of the configuration describe."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

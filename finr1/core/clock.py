@@ -1,12 +1,11 @@
 """The cost of a stage: wall seconds and peak memory."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 from finr1.core.stage_folder import Spent, note_spent, spent
 
@@ -53,7 +52,7 @@ class Clock:
         with contextlib.suppress(OSError):
             note_spent(self._folder, self.spent)
 
-    def __enter__(self) -> Clock:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

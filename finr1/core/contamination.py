@@ -1,10 +1,8 @@
 """Prevent training on benchmark questions; report whether an evaluated model may have seen them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.core.files import canonical, read_json
@@ -29,12 +27,6 @@ def check_rows(stage: str, benchmark: Mapping[str, Any], folder: Path) -> None:
     if missing:
         key, why = f"{stage}.allow_unchecked", f"the rows of {folder} were not checked against {missing[0]}"
         raise ConfigError(key, "false", why, f"run stage=questions with these benchmarks, or set {key}=true")
-
-
-def refuse_chats(path: Path) -> NoReturn:
-    """Raise ConfigError: chats from outside a run are not checked against any benchmark."""
-    key, why = "sft.allow_unchecked", f"the chats in {path} were not checked against any benchmark"
-    raise ConfigError(key, "false", why, f"set {key}=true, and do not trust scores on rows that may be among them")
 
 
 def covers(checked: Mapping[str, Any], current: Mapping[str, Any]) -> bool:

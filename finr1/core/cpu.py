@@ -1,7 +1,5 @@
 """What this machine's processor can do."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The errors shown to users, in one line without a traceback: `<key>=<value>: <why>; <what to do>`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 

@@ -5,8 +5,6 @@ its inputs' fingerprints and of the source files it imports. A folder started wi
 is *resumed*; one with another fingerprint is moved to `.old/`, and the stage starts afresh.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -111,6 +109,19 @@ def begin(folder: Path, key: StageKey) -> tuple[State, str]:
     return state, changed
 
 
+def reopen(folder: Path) -> None:
+    """Make a done stage one to resume; its result gets another name, so that what was made of it is stale."""
+    manifest = read_json(folder / MANIFEST)
+    write_json(folder / BEGUN, {**manifest, "reopened": manifest.get("reopened", 0) + 1})
+    (folder / MANIFEST).unlink()
+
+
+def result_of(folder: Path) -> str:
+    """Name the result of a done stage: its fingerprint, and how often it was reopened."""
+    manifest = read_json(folder / MANIFEST)
+    return ".".join(str(manifest[key]) for key in ("fingerprint", "reopened") if key in manifest)
+
+
 def _set_aside(folder: Path) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     aside = folder.parent / ".old" / f"{folder.name}.{stamp}"
@@ -129,9 +140,10 @@ def finish(folder: Path, key: StageKey, counts: Mapping[str, Any], cost: Spent, 
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".") and path.name != BEGUN
     }
+    begun = read_json(folder / BEGUN)
     body = {
         **key.to_json(),
-        "began": read_json(folder / BEGUN)["began"],
+        **{name: begun[name] for name in ("began", "reopened") if name in begun},
         "seconds": cost.seconds,
         "memory_gib": cost.memory_gib,
         "counts": counts,

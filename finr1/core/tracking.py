@@ -5,8 +5,6 @@ one row per log call: `{"stage", "step", "time", "metrics"}`. A resumed stage lo
 row counts.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,15 +13,18 @@ from typing import Any, Protocol
 
 from finr1.core.jsonl import JsonlWriter, read_jsonl
 
+_OF_TRAINING = {
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm before clipping",
+    "packing_efficiency": "fraction of the packed rows' token budget that is filled",
+    "padding_fraction": "fraction of padding in attention's inputs; 0 with tiled (CPU) and flex (GPU) attention",
+    "mfu": "model FLOPs utilisation: FLOPs the model needs per second of training / matmul peak measured here",
+    "peak_memory_gib": "peak memory of a rank so far: resident in its process, or allocated on its GPU",
+}
 METRICS: Mapping[str, str] = {
+    **{f"{stage}/{name}": about for stage in ("sft", "grpo") for name, about in _OF_TRAINING.items()},
     "sft/loss": "cross-entropy per completion token, nats",
-    "sft/learning_rate": "learning rate",
-    "sft/grad_norm": "gradient norm before clipping",
     "sft/tokens_per_s": "tokens trained per second, prompt included",
-    "sft/packing_efficiency": "fraction of the packed rows' token budget that is filled",
-    "sft/padding_fraction": "fraction of padding in attention's inputs; 0 with tiled (CPU) and flex (GPU) attention",
-    "sft/mfu": "model FLOPs utilisation: FLOPs the model needs per second of training / matmul peak measured here",
-    "sft/peak_memory_gib": "peak memory of a rank so far: resident in its process, or allocated on its GPU",
     "grpo/reward": "mean reward of decided completions",
     "grpo/reward_std": "standard deviation of the reward within a group, mean over groups",
     "grpo/format": "fraction of well-formed completions",
@@ -35,14 +36,9 @@ METRICS: Mapping[str, str] = {
     "grpo/entropy": "entropy of the policy, mean over completion tokens, nats",
     "grpo/clip_ratio": "fraction of completion tokens whose importance ratio was clipped",
     "grpo/loss": "policy loss",
-    "grpo/grad_norm": "gradient norm before clipping",
     "grpo/groups_with_spread": "fraction of groups whose rewards differ (the others give no gradient)",
     "grpo/tokens_per_s": "completion tokens per second of the whole step (sampling, grading, training, sync)",
     "grpo/train_tokens_per_s": "tokens trained per second of training, each prompt counted once per row",
-    "grpo/packing_efficiency": "fraction of the packed rows' token budget that is filled",
-    "grpo/padding_fraction": "fraction of padding in attention's inputs; 0 with tiled (CPU) and flex (GPU) attention",
-    "grpo/mfu": "model FLOPs utilisation: FLOPs the model needs per second of training / matmul peak measured here",
-    "grpo/peak_memory_gib": "peak memory of a rank so far: resident in its process, or allocated on its GPU",
     "grpo/sample_s": "time to sample completions, seconds",
     "grpo/groups_asked": "groups sampled in the step, refills included (grpo.refill_rounds)",
     "grpo/grade_s": "time to compute rewards and advantages, seconds",
@@ -53,7 +49,6 @@ METRICS: Mapping[str, str] = {
     "grpo/mismatch": "mean |log p(trainer) - log p(engine)| per sampled token",
     "grpo/kl": "KL divergence from the reference policy (k3 estimator), mean per completion token",
     "grpo/corrected": "fraction of tokens whose importance correction was truncated or masked (grpo.correction)",
-    "grpo/learning_rate": "learning rate",
     "grpo/eval_accuracy": "accuracy (strict, greedy) on held-out training questions, over decided answers",
     "grpo/eval_format": "fraction of well-formed answers to the held-out questions",
     "grpo/eval_undecided": "fraction of undecided answers to the held-out questions",

@@ -1,7 +1,5 @@
 """The data types of a run: `Question`, `Completion`, `Trace`, `Verdict`, `Group`. All are immutable."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +74,8 @@ class Question(_Json):
     `document_id` names the unit that train and test must not share (a report page, a generated table). `prompt` holds
     the user messages only: the system prompt belongs to the run. `gold` is None where the source hides it; such rows
     are never scored. `choices` maps letter to text for `kind="choice"`, and label to its meaning for `kind="label"`.
+    `asked` and `context` are [start, end] in the last message: what is asked, and what it is asked about (a report
+    page, a tweet); the rest is the template. Both are empty where the source does not know (see `prompt.parts_of`).
     `meta` carries what a source adds (for `worked`: `program` in FinQA's DSL, `facts`, `template`). Two keys say how a
     number is graded: `tolerance`, the precision of the gold (`exact`; `shown`, half of the last digit shown; a relative
     difference; left out: an integer is exact, another number as shown), and `unit`, that of a bare figure.
@@ -91,6 +91,8 @@ class Question(_Json):
     split: Split = "train"
     choices: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    asked: Sequence[Sequence[int]] = field(default_factory=list)
+    context: Sequence[Sequence[int]] = field(default_factory=list)
     id: str = ""
 
     def __post_init__(self) -> None:

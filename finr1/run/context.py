@@ -1,11 +1,9 @@
 """The context that every stage receives: settings, its folder and input folders, engines, tracker, progress bar."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finr1.core.build import build_all
 from finr1.core.errors import ConfigError
@@ -18,10 +16,9 @@ from finr1.parts.engine.cached import CachedEngine
 from finr1.parts.engine.ledger import Ledger
 from finr1.parts.engine.roles import Engines, in_process
 from finr1.parts.judge.base import AsksModel
+from finr1.parts.model.folder import resolve
 from finr1.run.progress import Bar, console
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 @dataclass
@@ -70,8 +67,6 @@ class Context:
     def _start_judge(self) -> Engine:
         engine = self.engines.get("judge")
         if isinstance(engine, PolicyEngine):
-            from finr1.parts.model.folder import resolve
-
             engine.load_folder(resolve(self.cfg.model))
         return engine
 

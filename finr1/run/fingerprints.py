@@ -1,7 +1,5 @@
 """Fingerprints: a stage is stale when its settings, its inputs, or the code it imports have changed."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import platform
@@ -9,19 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import finr1
 from finr1.core import contamination
 from finr1.core.errors import ConfigError
-from finr1.core.files import hash_files, read_json, tree_hash
-from finr1.core.stage_folder import MANIFEST, StageKey
+from finr1.core.files import hash_files, tree_hash
+from finr1.core.stage_folder import StageKey, result_of
 from finr1.parts.engine.roles import identity
 from finr1.run.inputs import data_paths
 from finr1.run.stages import Stage, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.distil import DistilSettings
+from finr1.settings.root import RootConfig
 
 ROOT = Path(finr1.__file__).parents[1]
 
@@ -41,11 +38,9 @@ def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Pa
     inputs = outside_of(stage, cfg, values)
     for name, entry in inputs_of(stage, cfg, run_dir).items():
         if not entry.ready:
-            raise ConfigError(
-                "stage", stage.name, f"its input {entry.folder} {entry.problem}", f"run stage={name} first"
-            )
-        manifest = entry.folder / MANIFEST
-        inputs[name] = tree_hash(entry.folder) if entry.bare else read_json(manifest)["fingerprint"]
+            why = f"its input {entry.folder} {entry.problem}"
+            raise ConfigError("stage", stage.name, why, f"run stage={name} first")
+        inputs[name] = tree_hash(entry.folder) if entry.bare else result_of(entry.folder)
     _check_rows(stage, cfg, run_dir)
     if stage.needs_input and not inputs:
         raise ConfigError("stage", stage.name, f"no stage has finished in {run_dir}", "run stage=pipeline first")
@@ -80,7 +75,9 @@ def _check_rows(stage: Stage, cfg: RootConfig, run_dir: Path) -> None:
     if stage.trains and not getattr(cfg, stage.name).allow_unchecked:
         inputs = inputs_of(stage, cfg, run_dir)
         if "chats" in inputs:
-            contamination.refuse_chats(inputs["chats"].folder)
+            why = f"the chats in {inputs['chats'].folder} were not checked against any benchmark"
+            remedy = "set sft.allow_unchecked=true, and do not trust scores on rows that may be among them"
+            raise ConfigError("sft.allow_unchecked", "false", why, remedy)
         contamination.check_rows(stage.name, cfg.benchmark, inputs["questions"].folder)
 
 
@@ -93,8 +90,10 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 
 
 def deciding(values: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; of an engine without its `operational` settings, which do not affect results."""
+    """The value at a dotted key, without `operational` settings (of an engine, of distil): they affect no result."""
     node = subtree(values, key)
+    if key == "distil" and isinstance(node, Mapping):
+        return {name: value for name, value in node.items() if name not in DistilSettings.operational}
     return identity(node) if key.startswith("engine.") and isinstance(node, Mapping) else node
 
 

@@ -1,21 +1,17 @@
 """What a stage reads: folders of this run or another, weights, data files. The functions of the rows of `STAGES`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.core.stage_folder import is_done
 from finr1.parts.engine.roles import is_role
 from finr1.parts.source.hub import HUB
-
-if TYPE_CHECKING:
-    from finr1.settings.grpo import GrpoSettings
-    from finr1.settings.root import RootConfig
-    from finr1.settings.sft import SftSettings
+from finr1.settings.grpo import GrpoSettings
+from finr1.settings.root import RootConfig
+from finr1.settings.sft import SftSettings
 
 
 class Input(NamedTuple):
@@ -35,9 +31,15 @@ class Input(NamedTuple):
         return "is not finished" if self.folder.is_dir() else "does not exist"
 
 
-Inputs = Callable[[dict[str, Input], "RootConfig"], dict[str, Input]]  # folders of this run by stage -> those read
-Outside = Callable[["RootConfig"], dict[str, Path]]  # -> config key: folder or file
-MoreSettings = Callable[["RootConfig"], tuple[str, ...]]  # -> config keys
+Inputs = Callable[[dict[str, Input], RootConfig], dict[str, Input]]  # folders of this run by stage -> those read
+Outside = Callable[[RootConfig], dict[str, Path]]  # -> config key: folder or file
+MoreSettings = Callable[[RootConfig], tuple[str, ...]]  # -> config keys
+Reopens = Callable[[RootConfig, Mapping[str, Any]], bool]  # counts of a finished stage -> whether it resumes
+
+
+def failed_calls(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
+    """Failed calls are asked again (`distil.retry_failed`)."""
+    return cfg.distil.retry_failed and counts.get("failed", 0) > 0
 
 
 def finished(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:

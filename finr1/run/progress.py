@@ -1,8 +1,7 @@
 """The console and the progress bar of a stage."""
 
-from __future__ import annotations
-
 import time
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,7 +40,7 @@ class Bar:
             suffix = ", ".join(filter(None, (self.text, f"{left_s / 60:.1f} min left")))
             console.print(f"  {self.title} {self.done}/{self.total} {suffix}")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

@@ -1,19 +1,15 @@
 """The table of stages: what each does, what it reads, which settings its result depends on, and its function."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.run import inputs as hooks
+from finr1.run.context import Context
 from finr1.run.inputs import Input
-
-if TYPE_CHECKING:
-    from finr1.run.context import Context
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Stage(NamedTuple):
@@ -27,6 +23,7 @@ class Stage(NamedTuple):
     inputs: hooks.Inputs = lambda own, cfg: own  # narrows or replaces the folders of `reads`
     outside: hooks.Outside = lambda cfg: {}  # weights from outside the run
     more_settings: hooks.MoreSettings = lambda cfg: ()  # further keys, depending on the configuration
+    reopens: hooks.Reopens = lambda cfg, counts: False  # whether a finished stage resumes, by its counts
     trains: bool = False  # runs on all ranks, on rows checked against the run's benchmarks
     needs_input: bool = False  # fails if `inputs` is empty
     does: str = ""  # for --help
@@ -55,6 +52,7 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.data.distil.run.run",
             settings=("engine.teacher", "distil", "prompt", "seed"),
             reads=("questions",),
+            reopens=hooks.failed_calls,
             does="generate a reasoning trace per question with the teacher",
         ),
         Stage(

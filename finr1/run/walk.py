@@ -4,12 +4,10 @@ The first rank does what a run of one process does: it holds the lock, writes th
 do not train. The other ranks join the stages that train, and write to a temporary folder.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
@@ -18,7 +16,7 @@ from finr1.core.clock import Clock
 from finr1.core.files import read_json, write_atomic
 from finr1.core.lock import RunLock
 from finr1.core.ranks import ALONE, Ranks
-from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish
+from finr1.core.stage_folder import MANIFEST, Spent, begin, check_rows_whole, finish, reopen
 from finr1.core.tracking import Tracker
 from finr1.parts.engine.base import Engine, PolicyEngine
 from finr1.parts.engine.roles import Engines
@@ -26,9 +24,7 @@ from finr1.run.context import Context
 from finr1.run.fingerprints import key_of, versions
 from finr1.run.progress import console
 from finr1.run.stages import STAGES, Stage, chosen, function_of, inputs_of
-
-if TYPE_CHECKING:
-    from finr1.settings.root import RootConfig
+from finr1.settings.root import RootConfig
 
 
 class Train(NamedTuple):
@@ -104,6 +100,9 @@ class _Run:
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
         state, changed = begin(folder, key)
+        if state == "done" and stage.reopens(self.cfg, read_json(folder / MANIFEST)["counts"]):
+            reopen(folder)
+            state = "resume"
         if state == "done":
             manifest = read_json(folder / MANIFEST)
             console.print(f"[dim]{stage.name:<10} done before ({manifest['seconds']:.1f} s)[/]", soft_wrap=True)

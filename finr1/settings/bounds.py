@@ -5,8 +5,6 @@ class SftSettings(Bounded, key="sft"):
     epochs: int = least(2, 1)  # 2 by default; sft.epochs=0: must be at least 1; use 1 or more
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import field, fields

@@ -1,8 +1,7 @@
 """Settings of the distil stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from finr1.settings.bounds import Bounded, least
 from finr1.settings.sampling import Sampling
@@ -16,3 +15,6 @@ class DistilSettings(Bounded, key="distil"):
     boxed: bool = True  # request \boxed{} in the question's language unless its text does (Fin-R1, README)
     chunk: int = least(64, 1)  # questions per call of an engine without streaming
     stop_after_failed_calls: int = least(128, 0)  # consecutive failed calls of engine.teacher end the stage; 0: never
+    retry_failed: bool = False  # ask again what failed before, also in a finished stage
+
+    operational: ClassVar[frozenset[str]] = frozenset({"stop_after_failed_calls", "retry_failed"})  # in no fingerprint

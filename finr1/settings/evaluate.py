@@ -1,7 +1,5 @@
 """Settings of the evaluate stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from finr1.core.errors import ConfigError

@@ -1,7 +1,5 @@
 """Settings of the export stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from finr1.core.errors import ConfigError

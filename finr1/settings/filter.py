@@ -1,7 +1,5 @@
 """Settings of the filter stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.core.types import CRITERIA

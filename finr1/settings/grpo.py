@@ -1,7 +1,5 @@
 """Settings of the GRPO stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from finr1.core.errors import ConfigError
@@ -96,9 +94,8 @@ class CanarySettings(Bounded, key="grpo.canary"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tokens != 0 and self.tokens < 2:
-            raise ConfigError(
-                "grpo.canary.tokens", self.tokens, "the first token has no log-prob", "use 0, or 2 or more"
-            )
+            why = "the first token has no log-prob"
+            raise ConfigError("grpo.canary.tokens", self.tokens, why, "use 0, or 2 or more")
 
 
 @dataclass

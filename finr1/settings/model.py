@@ -1,7 +1,5 @@
 """Settings of the language model: its weights, adapters, and dtype."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,5 +34,6 @@ class ModelSettings(Bounded, key="model"):
     lora: LoraSettings = field(default_factory=LoraSettings)
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
     attention: str = one_of("auto", "padded")  # on a GPU: auto (flex attention where torch compiles it) | padded
+    rows: str = one_of("auto", "packed", "single")  # auto: packed, if a check finds the model's own log-probs in them
     trust_remote_code: bool = False
     shape: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,5 @@
 """System prompts of policy and teacher."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.core.prompt import load

@@ -1,7 +1,5 @@
 """Settings of the report stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.settings.bounds import Bounded, least

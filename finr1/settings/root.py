@@ -3,8 +3,6 @@
 Hydra composes `conf/` onto this schema: a mistyped key or a value of the wrong type is an error before anything loads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How completions are sampled."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from finr1.core.errors import ConfigError

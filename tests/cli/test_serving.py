@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.benchmarks.served import served
 from finr1.cli import compose
 from finr1.core.build import build_all
-from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.prompt import chat
+from finr1.core.scores import Score
 from tests.helpers import runner
 
 openai = pytest.importorskip("openai", reason="vLLM brings it")
@@ -32,9 +32,9 @@ def evaluated(folder: Path, name: str, *models: str) -> tuple[dict[str, str], di
     done = runner.run(folder, *SETTINGS, "stage=evaluate", f"name={name}", *models, SERVED_KEY=KEY)
     assert done.returncode == 0, done.stderr[-3000:]
     scores = folder / "runs" / name / "6_scores"
-    ((label, modes),) = read_json(scores / "scores.json")["worked"]["scores"].items()
-    rows = read_jsonl(scores / "worked" / f"{label}.greedy.jsonl")
-    return {row["question_id"]: row["text"] for row in rows}, modes["greedy"]
+    (score,) = Score.read(scores / "scores.json")
+    rows = read_jsonl(scores / "worked" / f"{score.model}.greedy.jsonl")
+    return {row["question_id"]: row["text"] for row in rows}, dict(score.values)
 
 
 def scored_alike(url: str, folder: Path, messages: Any) -> None:

@@ -30,6 +30,7 @@ from tests.helpers.runner import REPO
 
 CALLS: list[str] = []
 FAIL: set[str] = set()
+FAILED_CALLS: list[str] = []  # what a stage counts as failed
 
 
 def stage_run(ctx: Context) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def stage_run(ctx: Context) -> dict[str, Any]:
         assert (folder / "manifest.json").exists(), f"{ctx.stage} reads {name} before it is done"
     ctx.note("a note")
     ctx.tracker.log(ctx.stage, {"traces": 1}, 0)
-    return {"rows": len(CALLS)}
+    return {"rows": len(CALLS), **({"failed": len(FAILED_CALLS)} if FAILED_CALLS else {})}
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     """Three stages in a row, each with its own source file."""
     CALLS.clear()
     FAIL.clear()
+    FAILED_CALLS.clear()
     table: dict[str, Stage] = {}
     plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         ("questions", (), ("questions", "seed")),
@@ -58,7 +60,8 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     ]
     for name, reads, settings in plan:
         (tmp_path / f"code_of_{name}.py").write_text("from tests.run.test_pipeline import stage_run\n")
-        table[name] = Stage(name, STAGES[name].folder, f"code_of_{name}.stage_run", settings, reads)
+        real = STAGES[name]
+        table[name] = Stage(name, real.folder, f"code_of_{name}.stage_run", settings, reads, reopens=real.reopens)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
         fingerprints, "path_of", lambda module: tmp_path / f"{module}.py" if "code_of" in module else None
@@ -152,6 +155,24 @@ def test_a_failed_stage_is_resumed_in_its_folder(tmp_path: Path, go: Go, capfd: 
     assert CALLS == ["questions", "distil", "distil", "filter"]
     assert "distil     resumes" in capfd.readouterr().err
     assert not (run_dir(tmp_path) / ".old").exists()
+
+
+@pytest.mark.usefixtures("stages")
+def test_failed_calls_are_asked_again_in_the_same_folder_and_what_read_it_runs_again(tmp_path: Path, go: Go) -> None:
+    FAILED_CALLS.append("quota")
+    go()
+    go(distil__retry_failed=False)
+    folder = run_dir(tmp_path) / "2_traces"
+    (folder / "kept").write_text("paid for")
+    CALLS.clear()
+    go(distil__retry_failed=True)
+    assert CALLS == ["distil", "filter"] and (folder / "kept").exists(), "still failing: next time again"
+    FAILED_CALLS.clear()
+    go(distil__retry_failed=True, distil__stop_after_failed_calls=7)
+    assert CALLS == ["distil", "filter"] * 2 and (folder / "kept").exists()
+    for retry in (True, False):
+        go(distil__retry_failed=retry)
+    assert CALLS == ["distil", "filter"] * 2, "nothing failed any more"
 
 
 @pytest.mark.usefixtures("stages")

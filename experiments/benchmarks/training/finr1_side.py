@@ -42,6 +42,7 @@ from finr1.training.loop.meter import work_of
 from finr1.training.loop.step_module import StepModule
 from finr1.training.model.load import load_trainable
 from finr1.training.rows.attention import register
+from finr1.training.rows.head import Logits
 from finr1.training.rows.logprobs import CPU_BLOCK, Head, completion_stats
 from finr1.training.rows.rows import RowGroup, make_row
 from finr1.training.sft.run import make_plan
@@ -226,7 +227,8 @@ def padded(model: Any, micro_batch: int, group: RowGroup) -> None:
         hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, len(group.prompt) - 1 : -1].flatten(0, 1)
         target_N = ids_BT[:, len(group.prompt) :].flatten()
-        logprobs_N, _ = Head.apply(hidden_ND, weight_VD, target_N, 1.0, True, False, kind, CPU_BLOCK)
+        inputs = hidden_ND, weight_VD, None, target_N, Logits()
+        logprobs_N, _ = Head.apply(*inputs, 1.0, True, False, kind, CPU_BLOCK)
         (-logprobs_N.sum()).backward()
 
 

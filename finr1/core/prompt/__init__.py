@@ -1,11 +1,11 @@
 """Versioned prompt texts (`<name>.v<n>.txt` beside this file), and the chat messages of a question."""
 
-from __future__ import annotations
-
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Message, Question
@@ -30,20 +30,74 @@ def fill(name: str, **values: str) -> str:
 
 def fill_text(template: str, **values: str) -> str:
     """Fill in the `{key}` placeholders of a text in one pass: braces inside the values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
+    return fill_spans(template, values)[0]
+
+
+def fill_spans(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, list[list[int]]]]:
+    """Fill in a text as `fill_text` does; also returns where each value stands, as [start, end]."""
+    pieces: list[str] = []
+    spans: dict[str, list[list[int]]] = {}
+    length = 0
+    for i, piece in enumerate(re.split(r"\{(\w+)\}", template)):
+        filled = values.get(piece, "{" + piece + "}") if i % 2 else piece
+        if i % 2 and piece in values:
+            spans.setdefault(piece, []).append([length, length + len(filled)])
+        pieces.append(filled)
+        length += len(filled)
+    return "".join(pieces), spans
+
+
+ASIDE = ("choices", "document", "id")  # placeholders that neither ask nor hold what is asked about
+
+
+class Parts(NamedTuple):
+    """The texts of a prompt without its template: what is asked, and what it is asked about."""
+
+    asked: list[str]
+    context: list[str]
+
+
+LINK = re.compile(r"https?://\S+")
+_CLAUSE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])|\n")
+
+
+def clauses(text: str) -> list[str]:
+    """The sentences and lines of a text."""
+    return [clause.strip() for clause in _CLAUSE.split(text) if clause.strip()]
+
+
+def parts_of(question: Question) -> Parts:
+    """The asked part and the context of a question.
+
+    A source that knows them says so (`Question.asked`, `Question.context`); else they are the values in a template of
+    ours.
+    """
+    *earlier, last = [message["content"] for message in question.prompt] or [""]
+    if question.asked or question.context:
+        asked, context = ([last[start:end] for start, end in spans] for spans in (question.asked, question.context))
+    else:
+        values = {name: value for name, value in unfill(last).items() if name not in ASIDE}
+        asked = [values.pop("question")] if "question" in values else []
+        context = list(values.values())
+    return Parts(asked, [*earlier, *context])
+
+
+def sentence_that_asks(sentences: Sequence[str]) -> int | None:
+    """The index of the last sentence with a question mark."""
+    return next((i for i in reversed(range(len(sentences))) if sentences[i].endswith(("?", "？"))), None)
 
 
 @cache
-def _wordings() -> list[list[str]]:
-    """The fixed parts of every text with placeholders, the longest text first."""
-    texts = (load(path.name.removesuffix(".txt")) for path in FOLDER.glob("*.txt"))
-    parts = [re.split(r"\{\w+\}", text) for text in texts]
-    return sorted((p for p in parts if len(p) > 1), key=lambda p: (-sum(map(len, p)), p))
+def _wordings() -> list[tuple[list[str], list[str]]]:
+    """The fixed parts and the placeholders of every text that has some, the longest text first."""
+    texts = (re.split(r"\{(\w+)\}", load(path.name.removesuffix(".txt"))) for path in FOLDER.glob("*.txt"))
+    split = [(text[::2], text[1::2]) for text in texts if len(text) > 1]
+    return sorted(split, key=lambda text: (-sum(map(len, text[0])), text[0]))
 
 
-def unfill(text: str) -> list[str]:
-    """Recover the values filled into a prompt text, the inverse of `fill`; the whole text if no template matches."""
-    for first, *between, last in _wordings():
+def unfill(text: str) -> dict[str, str]:
+    """Recover the values filled into a prompt text, the inverse of `fill`; `question`: the whole, if none matches."""
+    for (first, *between, last), names in _wordings():
         if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
             continue
         rest, values = text[len(first) : len(text) - len(last)], []
@@ -53,8 +107,8 @@ def unfill(text: str) -> list[str]:
                 break
             values.append(value)
         else:
-            return [*values, rest]
-    return [text]
+            return dict(zip(names, [*values, rest], strict=True))
+    return {"question": text}
 
 
 def scenarios() -> list[str]:

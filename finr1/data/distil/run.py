@@ -1,7 +1,8 @@
 """Stage `distil`: generate traces with the teacher, each written to `2_traces/traces.jsonl` at once.
 
-A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`), unless every
-recent call failed: then the stage stops, and a resumed run repeats those calls. A streaming engine receives all
+A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`, asked again with
+`distil.retry_failed`), unless every recent call failed: then the stage stops, and a resumed run repeats those calls. A
+streaming engine receives all
 questions at once and answers in any order; the file is sorted by question at the end, so that it is deterministic.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from finr1.answer.tags import parse, split_thinking
 from finr1.core.errors import DataError
 from finr1.core.files import digest
-from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl
+from finr1.core.jsonl import JsonlWriter, read_jsonl, sort_jsonl, write_jsonl
 from finr1.core.prompt import chat, load, text_hash
 from finr1.core.types import Completion, Message, Question, Trace
 from finr1.parts.engine.asker import Asker
@@ -43,6 +44,7 @@ class Tally:
     def __init__(self) -> None:
         self.samples: dict[str, set[int]] = defaultdict(set)  # sample numbers by question
         self.traces = self.failed = self.truncated = self.tokens = 0
+        self.error = ""  # of the first failed call
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row."""
@@ -50,6 +52,7 @@ class Tally:
         self.samples[trace.question_id].add(trace.sample)
         self.traces += 1
         self.failed += trace.finish_reason == "error"
+        self.error = self.error or trace.error
         self.truncated += trace.finish_reason == "length"
         self.tokens += trace.n_tokens
 
@@ -70,6 +73,8 @@ def run(ctx: Context) -> dict[str, Any]:
     cfg, path = ctx.cfg.distil, ctx.folder / "traces.jsonl"
     questions = list(ctx.questions().values())
     position = {question.id: number for number, question in enumerate(questions)}
+    if cfg.retry_failed and path.exists():
+        write_jsonl(path, (row for row in read_jsonl(path, Trace.needed()) if row.get("finish_reason") != "error"))
     before = tally_of(path, position)
     asks = missing(questions, before.samples, cfg.sampling.n)
     if asks:
@@ -82,6 +87,11 @@ def run(ctx: Context) -> dict[str, Any]:
 
     sort_jsonl(path, in_order)
     ctx.tracker.log("distil", {"traces": tally.traces}, step=0)
+    if tally.failed:
+        ctx.note(
+            f"{tally.failed:,} of {tally.traces:,} answers failed, the first with `{tally.error}`; "
+            "the same command with distil.retry_failed=true asks for them again"
+        )
     return {
         "traces": tally.traces,
         "failed": tally.failed,

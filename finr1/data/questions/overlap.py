@@ -1,7 +1,7 @@
 """Overlap between questions: near-duplicates by MinHash, and benchmark contamination by shared n-grams.
 
-Prompts are compared without boilerplate: only the values filled into a template of `finr1.core.prompt`, without links
-and without phrases that many rows of a source repeat (its instructions). A token is a word, a number or one Chinese
+Prompts are compared without boilerplate: only what is asked and its context (`prompt.parts_of`), without links and
+without phrases that many rows of a source repeat (its instructions). A token is a word, a number or one Chinese
 character.
 """
 
@@ -12,14 +12,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
 from zlib import crc32
 
 import numpy as np
 
 from finr1.answer.golds import same_gold
-from finr1.core.prompt import unfill
+from finr1.core.prompt import LINK, clauses, parts_of, sentence_that_asks
 from finr1.core.types import Question, stable_id
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _CJK = "\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
-_LINK = re.compile(r"https?://\S+")
 _DIGIT = re.compile(r"\d")
 _IS_CHINESE = re.compile(f"[{_CJK}]").match
 _CHINESE_BIT = np.uint32(1 << 31)  # set in the tokens of Chinese characters
@@ -39,12 +38,16 @@ _NO_HASHES: Hashes = np.empty(0, np.uint64)
 # Boilerplate: a phrase of PHRASE_TOKENS tokens in PHRASE_SHARE of a source's sampled rows, and in PHRASE_ROWS at least.
 PHRASE_TOKENS, PHRASE_SHARE, PHRASE_ROWS, SAMPLED_ROWS = 8, 0.05, 20, 1000
 N_PERM, N_BANDS, SEED = 128, 32, 42  # pairs of similarity 0.8 share a band with probability 1 - (1 - 0.8**4)**32
-SHORT = 8  # held-out texts from this many words up to an n-gram count as one n-gram (Brown et al. 2020, App. C)
+SHORT, ANCHOR = (
+    6,
+    4,
+)  # tokens that a held-out row without an n-gram needs to count as one, and those of one of its texts
+_FUNCTION = "a an the is are was were be of please kindly 的 了 请 吗 呢"
 
 
 def words_of(text: str) -> list[str]:
     """The case-folded tokens of a text, without links."""
-    return _TOKEN.findall(_LINK.sub(" ", normalize("NFKC", text).casefold()))
+    return _TOKEN.findall(LINK.sub(" ", normalize("NFKC", text).casefold()))
 
 
 @lru_cache(1 << 20)
@@ -74,6 +77,24 @@ def ngram_hashes(tokens: Tokens, n: int) -> Hashes:
     return hashes
 
 
+_FUNCTION_WORDS = tokens_of(_FUNCTION)
+
+
+class Parts(NamedTuple):
+    """The tokens of what is asked, and of its context, each as one array per text."""
+
+    asked: list[Tokens]
+    context: list[Tokens]
+
+
+class Runs(NamedTuple):
+    """The unbroken runs of tokens of a row, of which an n-gram is part, and the tokens of its choices one by one."""
+
+    prompt: list[Tokens]  # what is asked and its context
+    others: list[Tokens]  # list of choices, gold
+    choices: list[Tokens]
+
+
 class TokenReader:
     """Reads the tokens of questions without the boilerplate of their sources, which it learns from these questions."""
 
@@ -92,20 +113,28 @@ class TokenReader:
             boilerplate.update(phrase for phrase, n in counts.items() if n >= needed)
         self._boilerplate = np.array(sorted(boilerplate), np.uint64)
 
-    def pieces(self, question: Question) -> list[Tokens]:
-        """The prompt's tokens, one array per value of its wording."""
-        return [piece[self._is_content(piece)] for piece in _pieces(question)]
+    def parts(self, question: Question) -> Parts:
+        """The parts of a prompt without boilerplate; without a context, a sentence with a question mark asks alone."""
+        texts = parts_of(question)
+        sentences = [] if texts.context else clauses("\n".join(texts.asked))
+        if (asking := sentence_that_asks(sentences)) is not None:
+            texts = texts._replace(asked=[sentences.pop(asking)], context=sentences)
+        asked, context = ([tokens_of(text) for text in part] for part in texts)
+        return Parts(*([piece[self._is_content(piece)] for piece in part] for part in (asked, context)))
 
-    def runs(self, question: Question) -> list[Tokens]:
-        """The unbroken runs of tokens of prompt and gold: an n-gram never spans removed boilerplate."""
-        gold = [tokens_of(question.gold)] if question.gold else []
-        runs: list[Tokens] = []
-        for piece in [*_pieces(question), *gold]:
-            content = self._is_content(piece)
-            edges = np.flatnonzero(np.diff(content)) + 1
-            split = zip(np.split(piece, edges), np.split(content, edges), strict=True)
-            runs += [run for run, is_content in split if is_content.all()]
-        return runs
+    def runs(self, question: Question) -> Runs:
+        """The runs of a row: an n-gram never spans removed boilerplate."""
+        options = question.choices if question.kind == "choice" else {}
+        listed = " ".join(f"{letter} {text}" for letter, text in options.items())
+        prompt = [run for piece in _pieces(question) for run in self._runs_of(piece)]
+        others = [run for text in (listed, question.gold or "") for run in self._runs_of(tokens_of(text))]
+        return Runs(prompt, others, list(map(tokens_of, options.values())))
+
+    def _runs_of(self, piece: Tokens) -> list[Tokens]:
+        content = self._is_content(piece)
+        edges = np.flatnonzero(np.diff(content)) + 1
+        split = zip(np.split(piece, edges), np.split(content, edges), strict=True)
+        return [run for run, is_content in split if len(run) and is_content.all()]
 
     def _is_content(self, piece: Tokens) -> NDArray[np.bool_]:
         is_content = np.ones(len(piece), bool)
@@ -115,7 +144,8 @@ class TokenReader:
 
 
 def _pieces(question: Question) -> list[Tokens]:
-    return [tokens_of(value) for message in question.prompt for value in unfill(message["content"])]
+    asked, context = parts_of(question)
+    return [tokens_of(text) for text in (*context, *asked)]
 
 
 def _joined(hashes: Iterable[Hashes]) -> Hashes:
@@ -133,22 +163,26 @@ def _is_in(values: Hashes, ordered: Hashes) -> NDArray[np.bool_]:
 def near_duplicates(questions: Sequence[Question], reader: TokenReader, threshold: float) -> dict[int, int]:
     """Index of each near-duplicate -> index of the question that it repeats, which is kept.
 
-    Near-duplicates have the same figures in the same order, the same choices, the same gold (where both show one and a
-    rule can compare it), and a Jaccard similarity of at least `threshold` between their token bigrams. Pieces that both
-    share as a whole, such as a report page, are left out of the similarity.
+    Near-duplicates have the same figures in the same order, the same choices, the same gold (where both show one that
+    can be compared), a Jaccard similarity of at least `threshold` between the token bigrams of their contexts, and ask
+    the same (`_asks_the_same`).
     """
     from rensa import RMinHash, RMinHashLSH
 
     lsh = RMinHashLSH(threshold, N_PERM, N_BANDS)
     kept_by_duplicate: dict[int, int] = {}
     order = sorted(range(len(questions)), key=lambda i: questions[i].gold is None)  # those with gold are kept
-    pieces = {i: reader.pieces(questions[i]) for i in order}
+    parts = {i: reader.parts(questions[i]) for i in order}
     for start in range(0, len(order), 1000):
         chunk = order[start : start + 1000]
-        shingles = [_shingles(pieces[i], _figures_and_choices(questions[i])) for i in chunk]
+        shingles = [_shingles([*parts[i].asked, *parts[i].context], _figures_and_choices(questions[i])) for i in chunk]
         for i, sketch in zip(chunk, RMinHash.from_token_sets(shingles, N_PERM, SEED), strict=True):
             for j in sorted(lsh.query(sketch)):
-                if same_gold(questions[i], questions[j]) and similarity(pieces[i], pieces[j]) >= threshold:
+                if (
+                    _same_gold(questions[i], questions[j], bool(parts[i].context))
+                    and similarity(parts[i].context, parts[j].context) >= threshold
+                    and _asks_the_same(questions[i], questions[j], parts[i], parts[j], threshold)
+                ):
                     kept_by_duplicate[i] = j
                     break
             else:
@@ -156,11 +190,27 @@ def near_duplicates(questions: Sequence[Question], reader: TokenReader, threshol
     return kept_by_duplicate
 
 
+def _asks_the_same(first: Question, second: Question, one: Parts, other: Parts, threshold: float) -> bool:
+    """Whether two questions with similar contexts ask the same: in the same content words, or in similar words.
+
+    On one passage one word makes another question (`cause`, `effect`), whose answer may be the same by chance; similar
+    words ask the same only if the golds tell: one number, or one gold where there is no passage.
+    """
+    if _content_words(one.asked) == _content_words(other.asked):
+        return True
+    if similarity(one.asked, other.asked) < threshold or (one.context and first.kind != "number"):
+        return False
+    if first.gold is None or second.gold is None:
+        return not one.context
+    return words_of(first.gold) == words_of(second.gold)
+
+
+def _content_words(pieces: Sequence[Tokens]) -> list[list[int]]:
+    return [piece[~np.isin(piece, _FUNCTION_WORDS)].tolist() for piece in pieces]
+
+
 def similarity(first: Sequence[Tokens], second: Sequence[Tokens]) -> float:
-    """Jaccard similarity of the token bigrams, over the pieces in which the two differ; 1.0 if they differ in none."""
-    if len(first) == len(second):
-        different = [(a, b) for a, b in zip(first, second, strict=True) if not np.array_equal(a, b)]
-        first, second = [a for a, _ in different], [b for _, b in different]
+    """Jaccard similarity of the token bigrams of two parts; 1.0 if both are empty."""
     a, b = (set(_bigrams(pieces).tolist()) for pieces in (first, second))
     return len(a & b) / len(a | b) if a or b else 1.0
 
@@ -183,6 +233,13 @@ def _figures_and_choices(question: Question) -> int:
     return int(stable_id(figures, choices), 16)
 
 
+def _same_gold(first: Question, second: Question, on_text: bool) -> bool:
+    """Whether the golds agree, or cannot be compared: free text, but for what is asked `on_text`."""
+    if on_text and first.gold and second.gold and {"text", "code"} & {first.kind, second.kind}:
+        return words_of(first.gold) == words_of(second.gold)
+    return same_gold(first, second)
+
+
 def shared_ngrams(
     questions: Sequence[Question],
     held_out: Sequence[Question],
@@ -193,10 +250,11 @@ def shared_ngrams(
 ) -> dict[int, int]:
     """Index of each question that shares an n-gram with a held-out one -> index of that one.
 
-    An n-gram is a run of `words` tokens, or of `characters` if Chinese ones are among them, in prompt or gold; a
-    shorter held-out text of at least `SHORT` words counts as one n-gram. N-grams in more than `common` training
-    documents are common phrases and are ignored (Brown et al. 2020, arXiv 2005.14165, App. C: more than ten). Rows made
-    from templates (`meta["template"]`) share them by design within a source, and are compared with other sources only.
+    An n-gram is a run of `words` tokens, or of `characters` if Chinese ones are among them, in prompt or gold. A
+    held-out row whose prompt has none counts as one n-gram of all its texts: those asked, their context and the
+    choices, `SHORT` tokens or more in all. N-grams in more than `common` training documents are common phrases and are
+    ignored (Brown et al. 2020, arXiv 2005.14165, App. C: more than ten). Rows made from templates (`meta["template"]`)
+    share them by design within a source, and are compared with other sources only.
     """
     families: dict[str, list[int]] = defaultdict(list)
     for i, question in enumerate(held_out):
@@ -227,24 +285,22 @@ def _template_source(question: Question) -> str:
 
 
 class _NgramIndex:
-    """The n-grams of held-out rows, each with the first row that has it (`owners`)."""
+    """The n-grams of held-out rows, each with the first row that has it (`owners`); the short rows come last."""
 
-    def __init__(self, rows: Sequence[tuple[int, Sequence[Tokens]]], words: int, characters: int) -> None:
+    def __init__(self, rows: Sequence[tuple[int, Runs]], words: int, characters: int) -> None:
         self.words, self.characters = words, characters
-        self.short_lengths = sorted({len(runs[0]) for _, runs in rows if self._is_short(runs)})
-        ngrams: list[Hashes] = []
-        for _, runs in rows:
-            whole = [ngram_hashes(runs[0], len(runs[0]))] if self._is_short(runs) else []
-            ngrams.append(_joined([*self._long(runs), *whole]))
+        ngrams = [_joined(self._long([*runs.prompt, *runs.others])) for _, runs in rows]
         row_of_ngram = np.repeat(np.array([i for i, _ in rows], np.int64), [len(hashes) for hashes in ngrams])
         self.ngrams, first = np.unique(_joined(ngrams), return_index=True)
         self.owners: list[int] = row_of_ngram[first].tolist()
-
-    def _is_short(self, runs: Sequence[Tokens]) -> bool:
-        """Whether the first run is English, of `SHORT` words or more but below an n-gram, and the others shorter."""
-        if not runs or not SHORT <= len(runs[0]) < self.words or (runs[0] >= _CHINESE_BIT).any():
-            return False
-        return all(len(run) < SHORT for run in runs[1:])
+        self._short: dict[int, list[tuple[int, list[Tokens]]]] = defaultdict(list)  # by the first tokens of the longest
+        for i, runs in rows:
+            texts = sorted([*runs.prompt, *runs.choices], key=len, reverse=True)
+            is_short = not any(len(hashes) for hashes in self._long(runs.prompt))
+            if texts and is_short and len(texts[0]) >= ANCHOR and sum(map(len, texts)) >= SHORT:
+                self._short[int(ngram_hashes(texts[0][:ANCHOR], ANCHOR)[0])].append((len(self.owners), texts))
+                self.owners.append(i)
+        self._anchors = np.array(sorted(self._short), np.uint64)
 
     def _long(self, runs: Sequence[Tokens]) -> Iterator[Hashes]:
         for run in runs:
@@ -253,9 +309,20 @@ class _NgramIndex:
                 if len(run) >= n:
                     yield ngram_hashes(run, n)[(n_chinese[n:] > n_chinese[:-n]) == with_chinese]
 
-    def shared(self, runs: Sequence[Tokens]) -> list[int]:
-        """The index of each n-gram that a text has too."""
-        short = (ngram_hashes(run, n) for run in runs for n in self.short_lengths)
-        ngrams = np.unique(_joined([*self._long(runs), *short]))
+    def shared(self, runs: Runs) -> list[int]:
+        """The index of each n-gram that a row has too."""
+        own = [*runs.prompt, *runs.others]
+        ngrams = np.unique(_joined(self._long(own)))
         shared: list[int] = np.searchsorted(self.ngrams, ngrams[_is_in(ngrams, self.ngrams)]).tolist()
+        starts = _joined(ngram_hashes(run, ANCHOR) for run in own)
+        for start in np.unique(starts[_is_in(starts, self._anchors)]).tolist():
+            shared += [i for i, texts in self._short[start] if all(any(_within(t, run) for run in own) for t in texts)]
         return shared
+
+
+def _within(tokens: Tokens, run: Tokens) -> bool:
+    """Whether a run has these tokens, in a row."""
+    data, wanted, at = run.tobytes(), tokens.tobytes(), -1
+    while (at := data.find(wanted, at + 1)) % tokens.itemsize and at >= 0:
+        pass
+    return at >= 0

@@ -11,7 +11,7 @@ withholds the gold are kept: they can be asked, never scored.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
@@ -19,6 +19,7 @@ from unicodedata import normalize
 from finr1.answer.golds import same_gold
 from finr1.core.errors import ConfigError, DataError
 from finr1.core.jsonl import write_jsonl
+from finr1.core.prompt import LINK, parts_of
 from finr1.core.types import Question, stable_id
 
 if TYPE_CHECKING:
@@ -113,12 +114,15 @@ def _read(ctx: Context, sources: Mapping[str, Source]) -> tuple[list[Question], 
     held_out_documents: dict[str, str] = {}
     with ctx.progress("sources", len(sources)) as bar:
         for source in sources.values():
+            before = len(train)
             for question in source.load():
                 if question.split == "train":
                     train.append(question)
                 else:
                     held_out_documents.setdefault(question.document_id, question.id)
             bar.advance(text=f"{len(train)} read")
+            if len(train) == before:
+                ctx.note(f"source {source.name} gives no training question: all that it has are held out")
     return train, held_out_documents
 
 
@@ -166,16 +170,38 @@ def drop_duplicates(
     return [question for question in questions if id(question) in chosen], removals
 
 
+def content(question: Question) -> str:
+    """A key that is equal for the same question, context and choices in any template; links aside."""
+    choices = sorted(question.choices.values()) if question.kind == "choice" else []
+    return _without_links("\n".join([part for texts in parts_of(question) for part in texts] + choices))
+
+
+def _contents(question: Question) -> Iterator[str]:
+    """The text of a question, its content, and its lines of some words, also without what a colon ends: `Tweet: …`."""
+    yield normalised(question.text)
+    yield content(question)
+    for line in question.text.splitlines():
+        for text in (_without_links(line), _without_links(line.partition(":")[2])):
+            if len(text.split()) >= 3 or len(text) >= 8:
+                yield text
+
+
+def _without_links(text: str) -> str:
+    return normalised(LINK.sub(" ", text))
+
+
 def decontaminate(
     questions: Sequence[Question], held_out: Sequence[Question], source_documents: Mapping[str, str] | None = None
 ) -> tuple[list[Question], list[Removal]]:
     """Remove questions that a benchmark asks too, and those on a document that a benchmark or source holds out."""
-    wordings = {normalised(question.text): question.id for question in reversed(held_out)}
+    wordings = {content(question): question.id for question in reversed(held_out)}
+    wordings |= {normalised(question.text): question.id for question in reversed(held_out)}
+    wordings.pop("", None)
     documents = {question.document_id: question.id for question in reversed(held_out)}
     kept: list[Question] = []
     removals: list[Removal] = []
     for question in questions:
-        if (text := normalised(question.text)) in wordings:
+        if (text := next((text for text in _contents(question) if text in wordings), None)) is not None:
             removals.append(Removal(question, "in_benchmark", wordings[text]))
         elif question.document_id in documents:
             removals.append(Removal(question, "benchmark_document", documents[question.document_id]))

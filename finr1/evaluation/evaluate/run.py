@@ -1,15 +1,15 @@
 """Stage `evaluate`: score every model on the same held-out questions, greedy and sampled.
 
 Reads the models of `sft` and `grpo`; writes `6_scores/<benchmark>/<model>.<mode>.jsonl` (one row per completion),
-`<benchmark>/questions.jsonl` and `scores.json`. Rows are written as soon as a question is finished, and a killed
-evaluation resumes with the missing questions; as these run in other batches, a completion may then differ where two
-tokens are nearly tied. Cached completions are rescored when a rule changes, never regenerated (`completions`). A judge
-model (`evaluate.scorer`) is asked once all completions exist (`by_judge`).
+`<benchmark>/questions.jsonl`, `scores.json` and `paired.json`. Rows are written as soon as a question is finished, and
+a killed evaluation resumes with the missing questions; as these run in other batches, a completion may then differ
+where two tokens are nearly tied. Cached completions are rescored when a rule changes, never regenerated
+(`completions`). A judge model (`evaluate.scorer`) is asked once all completions exist (`by_judge`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from finr1.core.errors import ConfigError
 from finr1.core.types import Question
 
 if TYPE_CHECKING:
+    from finr1.core.scores import Pair, Score
     from finr1.evaluation.evaluate.completions import Cell, Model, PreviousCompletions, Rows
     from finr1.parts.benchmark.base import Benchmark
     from finr1.run.context import Context
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 def run(ctx: Context) -> dict[str, Any]:
     """Score every model on every benchmark; returns counts. ConfigError if a model or benchmark is missing."""
     from finr1.core.build import build_all
-    from finr1.core.contamination import leakage
     from finr1.core.files import write_json
     from finr1.core.jsonl import write_jsonl
     from finr1.evaluation.evaluate.completions import Cell, PreviousCompletions, models_of, origin, read_back
@@ -56,29 +56,27 @@ def run(ctx: Context) -> dict[str, Any]:
     if rescored:
         ctx.note(f"{rescored:,} completions of an earlier attempt were rescored, not regenerated")
 
+    failed = 0
     for cell, cell_rows in rows.items():
         if errors := [row.error for row in cell_rows if row.failed]:
+            failed += len(errors)
             ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(cell_rows)} calls failed, the first with `{errors[0]}`")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
 
-    scores = {name: _scores(ctx, name, benchmarks[name], questions[name], models, rows) for name in benchmarks}
-    for name, of_benchmark in questions.items():
-        leaks = {label: leakage(model.folder, name, of_benchmark) for label, model in models.items()}
-        scores[name]["training_rows"] = {label: leak._asdict() for label, leak in leaks.items()}
-        for label, (state, note) in leaks.items():
-            if state == "shares documents":
-                ctx.note(f"{name}, {label}: {note}")
-    write_json(ctx.folder / "scores.json", scores)
-    left_out = {name: dict(left) for name, b in benchmarks.items() if (left := getattr(b, "left_out", None))}
+    scores = [s for name in benchmarks for s in _scores(ctx, name, benchmarks[name], questions[name], models, rows)]
+    pairs = [pair for name in benchmarks for pair in _pairs(ctx, name, questions[name], models, rows)]
+    write_json(ctx.folder / "scores.json", [score.to_json() for score in scores])
+    write_json(ctx.folder / "paired.json", [pair.to_json() for pair in pairs])
     _log(ctx, scores)
+    left_out = {name: dict(left) for name, b in benchmarks.items() if (left := getattr(b, "left_out", None))}
     return {
         "models": len(models),
         "questions": {name: len(of_benchmark) for name, of_benchmark in questions.items()},
         "completions": sum(map(len, rows.values())),
         "tokens": sum(row.n_tokens for cell_rows in rows.values() for row in cell_rows),
         **({"left_out": left_out} if left_out else {}),
-        **({"failed": failed} if (failed := sum(t["errors"] for t in _each(scores))) else {}),
+        **({"failed": failed} if failed else {}),
         **({"rescored": rescored} if rescored else {}),
         **ctx.count_judge(),
     }
@@ -95,11 +93,6 @@ def _judge(ctx: Context, rows: Mapping[Cell, Rows], questions: Mapping[str, Sequ
             cell_rows[:] = judging.judge(cell_rows, {question.id: question for question in questions[cell.benchmark]})
             write_jsonl(ctx.folder / cell.file, (row.to_json() for row in cell_rows))
             bar.advance(len(cell_rows), " ".join(cell))
-
-
-def _each(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The figures of every benchmark, model and mode."""
-    return [row for table in scores.values() for modes in table["scores"].values() for row in modes.values()]
 
 
 def _questions(ctx: Context, name: str, benchmark: Benchmark) -> list[Question]:
@@ -162,41 +155,56 @@ def _scores(
     questions: Sequence[Question],
     models: Mapping[str, Model],
     rows: Mapping[Cell, Rows],
-) -> dict[str, Any]:
-    """Return one benchmark's entry of scores.json: figures per model and mode, paired tests of every pair of models."""
+) -> Iterator[Score]:
+    """Yield one benchmark's rows of scores.json: one per model and mode."""
+    from finr1.core.contamination import leakage
+    from finr1.core.scores import Score
     from finr1.evaluation.evaluate.breakdown import by_category, by_length, cost, own_intervals
     from finr1.evaluation.evaluate.by_judge import figures as judge_figures
     from finr1.evaluation.evaluate.completions import Cell
-    from finr1.evaluation.scores.figures import at_k, compare, correct_for_many, figures, units_of
+    from finr1.evaluation.scores.figures import at_k, figures, units_of
     from finr1.evaluation.scores.rows import headline
     from finr1.parts.benchmark.base import Categories, Outcome
 
     settings = ctx.cfg.evaluate
-    modes = {model: settings.modes(model) for model in models}
     units, by_id = units_of(questions), {question.id: question for question in questions}
     how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
-    scores: dict[str, dict[str, Any]] = {}
     category = {q.id: benchmark.category(q) for q in questions} if isinstance(benchmark, Categories) else {}
-    leads = headline(next((cell_rows for cell, cell_rows in rows.items() if cell.benchmark == name), []))
-    for model in models:
-        scores[model] = {mode: figures(rows[Cell(name, model, mode)], *how, units) for mode in modes[model]}
-        node = ctx.cfg.engine.get(models[model].role) or {}
+    for label, model in models.items():
+        leak = leakage(model.folder, name, questions)
+        if leak.state == "shares documents":
+            ctx.note(f"{name}, {label}: {leak.note}")
+        node = ctx.cfg.engine.get(model.role) or {}
         prices = (float(node.get("price_in", 0.0)), float(node.get("price_out", 0.0)))
-        for mode, cell in scores[model].items():
-            cell_rows = rows[Cell(name, model, mode)]
-            cell["length"], cell["cost"] = by_length(cell_rows, how[0], units), cost(cell_rows, *prices)
+        for mode in settings.modes(label):
+            of_mode = rows[Cell(name, label, mode)]
+            values = figures(of_mode, *how, units)
+            values |= {"length": by_length(of_mode, how[0], units), "cost": cost(of_mode, *prices)}
             if any(category.values()):
-                cell["categories"] = by_category(cell_rows, category, how[0], units)
+                values["categories"] = by_category(of_mode, category, how[0], units)
             if settings.scorer != "rules":
-                cell["judge"] = judge_figures(cell_rows, how[0])
-        if settings.sampled and (more := at_k(rows[Cell(name, model, "sampled")], by_id, how[0], units)):
-            scores[model]["sampled"]["at_k"] = more
-        mode = "greedy" if settings.greedy else "sampled"  # each sample is an outcome
-        cell_rows = rows[Cell(name, model, mode)]
-        outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in cell_rows]
-        own = own_intervals(benchmark, outcomes, settings.bootstrap_samples, ctx.cfg.seed, settings.confidence, units)
-        scores[model][mode] |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
-    paired = {
+                values["judge"] = judge_figures(of_mode, how[0])
+            if mode == "sampled" and (more := at_k(of_mode, by_id, how[0], units)):
+                values["at_k"] = more
+            if mode == "greedy" or not settings.greedy:  # each sample is an outcome
+                outcomes = [Outcome(by_id[row.question_id], row.answer, row.correct) for row in of_mode]
+                own = own_intervals(benchmark, outcomes, how[1], how[2], how[0], units)
+                values |= {"figures": dict(benchmark.figures(outcomes)), "figure_intervals": own}
+            yield Score(name, label, mode, headline(of_mode), len(questions), leak._asdict(), values)
+
+
+def _pairs(
+    ctx: Context, name: str, questions: Sequence[Question], models: Mapping[str, Model], rows: Mapping[Cell, Rows]
+) -> Iterator[Pair]:
+    """Yield one benchmark's rows of paired.json: the tests of every pair of models, by mode."""
+    from finr1.core.scores import Pair
+    from finr1.evaluation.evaluate.completions import Cell
+    from finr1.evaluation.scores.figures import compare, correct_for_many, units_of
+
+    settings, units = ctx.cfg.evaluate, units_of(questions)
+    modes = {model: settings.modes(model) for model in models}
+    how = (settings.confidence, settings.bootstrap_samples, ctx.cfg.seed)
+    tests = {
         f"{b}_vs_{a}": {
             mode: compare(
                 rows[Cell(name, a, mode)],
@@ -209,27 +217,20 @@ def _scores(
         }
         for a, b in combinations(models, 2)
     }
-    correct_for_many(paired)
-    return {"questions": len(questions), "headline": leads, "scores": scores, "paired": paired}
+    correct_for_many(tests)
+    for (a, b), of_modes in zip(combinations(models, 2), tests.values(), strict=True):
+        yield from (Pair(name, b, a, mode, test or {}) for mode, test in of_modes.items())
 
 
-def _log(ctx: Context, scores: Mapping[str, Any]) -> None:
+def _log(ctx: Context, scores: Sequence[Score]) -> None:
     """Log every figure as `<benchmark>/<model>/<mode>/<figure>`, except undefined ones."""
     metrics: dict[str, float] = {}
-    for name, table in scores.items():
-        for model, modes in table["scores"].items():
-            for mode, row in modes.items():
-                numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-                more = {key: cell["value"] for key, cell in row.get("at_k", {}).items()}
-                for figure, value in {**numbers, **more, **row.get("figures", {})}.items():
-                    metrics[f"{name}/{model}/{mode}/{figure}"] = float(value)
+    for score in scores:
+        numbers = {key: value for key, value in score.values.items() if isinstance(value, (int, float))}
+        more = {key: cell["value"] for key, cell in score.values.get("at_k", {}).items()}
+        for figure, value in {**numbers, **more, **score.values.get("figures", {})}.items():
+            metrics[f"{score.benchmark}/{score.model}/{score.mode}/{figure}"] = float(value)
     ctx.tracker.log("evaluate", metrics, 0)
-    leads = next(iter(scores.values()))["headline"]  # one scorer, one figure
-    columns = ["benchmark", "model", "mode", "format", leads, "low", "high", "n"]
-    lines = [
-        [name, model, mode, *(row[column] for column in columns[3:])]
-        for name, table in scores.items()
-        for model, modes in table["scores"].items()
-        for mode, row in modes.items()
-    ]
+    columns = ["benchmark", "model", "mode", "format", scores[0].headline, "low", "high", "n"]
+    lines = [[s.benchmark, s.model, s.mode, *(s.values[column] for column in columns[3:])] for s in scores]
     ctx.tracker.table("evaluate/scores", columns, lines)

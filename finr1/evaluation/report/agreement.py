@@ -4,8 +4,6 @@ Every row of the filter has the rules' verdict (`answer_scaled`, or `answer_stri
 decided, or where the trace was audited (`answers`, see `filter.audit_share`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,12 +64,8 @@ def agreement(folder: Path | None, questions: Path | None, settings: Mapping[str
     judges = other_judges(settings)
     every = list((settings.get("judge") or {}).get("answer") or {})
     if not judges:
-        return {
-            "judges": every,
-            "tables": {},
-            "samples": [],
-            "note": f"Only one answer judge ({', '.join(every)}): nothing to compare.",
-        }
+        note = f"Only one answer judge ({', '.join(every)}): nothing to compare."
+        return {"judges": every, "tables": {}, "samples": [], "note": note}
     source_of = {row["id"]: row["source"] for row in read_jsonl(questions / "questions.jsonl")}
     counts: dict[str, dict[str, Counter[str]]] = {name: {} for name in judges}
     chosen: dict[tuple[str, str, str], list[tuple[str, Pair]]] = {}

@@ -1,7 +1,5 @@
 """Charts as inline SVG: curves over steps, accuracy by length, intervals. Colours come from the page's style sheet."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

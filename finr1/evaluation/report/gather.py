@@ -3,8 +3,6 @@
 Numbers of a stage that has not run are None, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from finr1.core.files import read_json
 from finr1.core.jsonl import count_lines, read_jsonl
+from finr1.core.scores import Pair, Score
 from finr1.core.stage_folder import MANIFEST
 from finr1.core.tracking import read_metrics
 from finr1.evaluation.report.agreement import agreement
@@ -20,47 +19,23 @@ from finr1.evaluation.scores import intervals as stats
 
 STAGES = ("questions", "distil", "filter", "sft", "grpo", "evaluate")  # of a full run, in order
 OUTCOMES = ("good", "bad", "undecided")
-SETTINGS = (  # shown in the report where the manifests have them
-    "seed",
-    "source",
-    "benchmark",
-    "engine.teacher",
-    "engine.policy",
-    "model.name",
-    "model.dtype",
-    "model.adapter",
-    "prompt.system",
-    "distil.sampling.n",
-    "distil.sampling.temperature",
-    "judge.answer",
-    "judge.reasoning",
-    "filter.criteria_needed",
-    "filter.scale_tolerant",
-    "filter.audit_share",
-    "sft.epochs",
-    "sft.learning_rate",
-    "sft.max_rows",
-    "sft.row_tokens",
-    "reward",
-    "grpo.steps",
-    "grpo.questions_per_step",
-    "grpo.group_size",
-    "grpo.learning_rate",
-    "grpo.loss.kind",
-    "grpo.loss.clip_low",
-    "grpo.loss.clip_high",
-    "grpo.sampling.temperature",
-    "grpo.sampling.max_new_tokens",
-    "grpo.select.low",
-    "grpo.select.high",
-    "evaluate.scorer",
-    "evaluate.judge_repeats",
-    "engine.judge.model",
-    "evaluate.sampling.n",
-    "evaluate.sampling.temperature",
-    "evaluate.sampling.top_p",
-    "evaluate.sampling.max_new_tokens",
+_SHOWN = (  # section of the configuration, its settings that the report shows where the manifests have them
+    ("", "seed source benchmark"),
+    ("engine", "teacher policy"),
+    ("model", "name dtype adapter"),
+    ("prompt", "system"),
+    ("distil.sampling", "n temperature"),
+    ("judge", "answer reasoning"),
+    ("filter", "criteria_needed scale_tolerant audit_share"),
+    ("sft", "epochs learning_rate max_rows row_tokens"),
+    ("", "reward"),
+    ("grpo", "reading steps questions_per_step group_size learning_rate loss.kind loss.clip_low loss.clip_high"),
+    ("grpo", "sampling.temperature sampling.max_new_tokens select.low select.high"),
+    ("evaluate", "reading scorer judge_repeats"),
+    ("engine", "judge.model"),
+    ("evaluate.sampling", "n temperature top_p max_new_tokens"),
 )
+SETTINGS = [f"{section}.{name}".lstrip(".") for section, names in _SHOWN for name in names.split()]
 
 
 def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
@@ -68,8 +43,7 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
     manifests = {
         stage: read_json(folder / MANIFEST) for stage, folder in folders.items() if (folder / MANIFEST).exists()
     }
-    evaluated = folders.get("evaluate", Path("none")) / "scores.json"
-    benchmarks = read_json(evaluated) if evaluated.exists() else {}
+    benchmarks = benchmarks_of(folders.get("evaluate", Path("none")))
     first: Mapping[str, Any] = next(iter(benchmarks.values()), {})
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -102,6 +76,20 @@ def summarise(name: str, run_dir: Path, folders: Mapping[str, Path]) -> dict[str
         }
     )
     return summary
+
+
+def benchmarks_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return benchmark -> its scores by model and mode, and its tests by pair and mode, as the page shows them."""
+    out: dict[str, dict[str, Any]] = {}
+    for score in Score.read(folder / "scores.json"):
+        new = {"questions": score.questions, "headline": score.headline}
+        table = out.setdefault(score.benchmark, new | {"scores": {}, "paired": {}, "training_rows": {}})
+        table["scores"].setdefault(score.model, {})[score.mode] = score.values
+        table["training_rows"][score.model] = score.training_rows
+    for pair in Pair.read(folder / "paired.json"):
+        tests = out[pair.benchmark]["paired"].setdefault(f"{pair.model}_vs_{pair.against}", {})
+        tests[pair.mode] = pair.values or None
+    return out
 
 
 def judge_cost(counts: Mapping[str, Any]) -> dict[str, int] | None:

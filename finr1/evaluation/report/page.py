@@ -1,7 +1,5 @@
 """Render the report page: one self-contained HTML file; all its numbers come from the summary."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping
@@ -41,9 +39,9 @@ SHARES = (
     *("eval_accuracy", "eval_format", "eval_truncated", "eval_undecided", "eval_alarm", "mfu", "padding_fraction"),
 )
 FIGURES = {
-    "format": "well-formed",
     "accuracy_strict": "accuracy (strict)",
     "accuracy_scaled": "accuracy (scale-tolerant)",
+    "format": "well-formed",
 }
 JUDGED = {"accuracy_judged": "accuracy (judged)"}  # where a judge model scores
 FUNNEL = (  # key in the summary, stage that writes it, label, indentation
@@ -87,19 +85,12 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
         peak_gib=max(summary["memory_gib"].values(), default=None),
         findings=findings(summary),
         figures_of=figures_of,
-        by_category=views.by_category,
-        at_k=views.at_k,
-        own_figures=views.own_figures,
-        tests=views.tests,
-        first_with_length=views.first_with_length,
-        has=views.has,
-        confidence=views.confidence,
-        leads=tables.headline,
-        bins_chart=charts.bins,
+        views=views,
+        tables=tables,
+        charts=charts,
         funnel=funnel(summary),
         stages=STAGES,
         curves={stage: curves(stage, summary["training"].get(stage)) for stage in CURVES},
-        interval=charts.interval,
         methods=methods,
         leaders=tables.leaders(summary["benchmarks"]) if shows_leaders(summary["benchmarks"]) else [],
         published=published,
@@ -112,7 +103,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
 
 def figures_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
     """Figure -> label of a benchmark's score table; judged accuracy first, where a judge model scores."""
-    return {**JUDGED, **FIGURES} if tables.headline(benchmark) in JUDGED else FIGURES
+    return {**JUDGED, **FIGURES} if benchmark["headline"] in JUDGED else FIGURES
 
 
 def funnel(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +128,7 @@ def findings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     A change counts as improved or worsened if its interval excludes 0 and p < 0.05 (Holm-corrected where available).
     """
     out, benchmarks = [], summary.get("benchmarks", {})
-    leads = tables.headline(next(iter(benchmarks.values()), {}))
+    leads = next(iter(benchmarks.values()))["headline"] if benchmarks else ""
     where = f"{next(iter(benchmarks))}, " if len(benchmarks) > 1 else ""
     for a, b in pairwise(summary["scores"]):
         tests = summary["paired"].get(f"{b}_vs_{a}") or {}

@@ -1,7 +1,5 @@
 """Scores that Fin-R1 published on its five benchmarks, shown next to ours and marked as published."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 SOURCE = "arXiv 2503.16252 v5 and the README of SUFE-AIFLM-Lab/Fin-R1; judged by GPT-4o, up to 1,000 rows per benchmark"

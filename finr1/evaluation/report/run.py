@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+from finr1.core.files import write_atomic, write_json
+from finr1.evaluation.report import views
+from finr1.evaluation.report.gather import summarise
+from finr1.evaluation.report.page import render
+from finr1.evaluation.report.samples import collect
+from finr1.evaluation.report.tables import to_csv, to_latex, to_markdown
+
+if TYPE_CHECKING:  # what the stage loads is part of its fingerprint
     from finr1.run.context import Context
 
 
 def run(ctx: Context) -> dict[str, Any]:
     """Write the report from the existing stage folders; returns the number of stages and samples shown."""
-    from finr1.core.files import write_atomic, write_json
-    from finr1.evaluation.report import views
-    from finr1.evaluation.report.gather import summarise
-    from finr1.evaluation.report.page import render
-    from finr1.evaluation.report.samples import collect
-    from finr1.evaluation.report.tables import to_csv, to_latex, to_markdown
-
     folders = {name: folder for name, folder in ctx.inputs.items() if folder.is_dir()}
     with ctx.progress("report", 3) as bar:
         summary = summarise(ctx.cfg.name, ctx.run_dir, folders)

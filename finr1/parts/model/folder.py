@@ -1,7 +1,5 @@
 """Find a model's folder: on disk, in a package, or on the Hugging Face hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The accuracy reward by rule: compares the text of the only answer block with the gold answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1.core.types import Verdict

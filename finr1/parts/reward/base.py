@@ -1,7 +1,5 @@
 """Rewards: what a completion earns in GRPO."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 

@@ -1,7 +1,5 @@
 """The format reward of Fin-R1 (arXiv 2503.16252 v5, §4.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1.answer.tags import parse

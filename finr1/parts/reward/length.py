@@ -1,7 +1,5 @@
 """Length shaping: of two correct answers, the shorter completion earns more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1.core.types import Verdict

@@ -49,7 +49,6 @@ class Guarded:
     def __init__(self, key: str, reward: Reward, workers: Workers | None = None) -> None:
         self.key, self.reward, self.workers = key, reward, workers
         self.weight = reward.weight
-        self.full: float | None = getattr(reward, "full", 1.0)
         self.failures = 0
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:

@@ -56,9 +56,11 @@ class AntFinance(FileSource):
             kind="choice" if choices else "yes_no",
             tags=tags if tags.wording or choices else tags._replace(wording=YES_NO_WORDING[task]),
             places={
-                "question": "\n".join(filter(None, (context, fields["question"]))),
+                "context": context,
+                "question": fields["question"],
                 "choices": option_lines(choices),
             },
+            within={"question": "{context}\n{question}"} if context else {},
             choices=choices,
             meta={"ability": ability, "task": task},
         )

@@ -140,20 +140,21 @@ class ConvFinQA(FileSource):
             place = f"{row.place} turn {turn}"
             asked = talk.questions[turn]
             gold, meta = examine(value, shown or None, program, talk.table, place, self.drop_doubtful, asked)
-        dialogue = [
+        history = [
             line
             for question, answer in zip(talk.questions[:turn], _history(talk.answers, turn), strict=True)
-            for line in (f"Question: {question}", *([f"Answer: {answer}"] if answer is not None else []))
+            for line in (f"Question: {question}\n", *([f"Answer: {answer}\n"] if answer is not None else []))
         ]
-        places = {**talk.page, "dialogue": "\n".join([*dialogue, f"Question: {talk.questions[turn]}"])}
+        places = {**talk.page, "history": "".join(history), "question": talk.questions[turn]}
         return self.question(
             row,
             split,
             document=document,
             gold=gold,
             kind="yes_no" if isinstance(value, str) else "number",
-            tags=self.rules.tags({**places, "question": talk.questions[turn]}),
+            tags=self.rules.tags(places),
             places=places,
+            within={"dialogue": "{history}Question: {question}"},
             meta={"row": row_id, "turn": turn, **meta, "tolerance": self.tolerance},
         )
 

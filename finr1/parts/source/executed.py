@@ -40,7 +40,8 @@ def examine(
     meta = {"program": program, "answer": shown or "", "doubt": doubt, "percent": percent}
     # a gold in percentage points (16.9 for 16.9%) is read as such; a fraction (0.169) equals 16.9% by value
     asked = read_asked(question).unit
-    return Executed(gold, meta | {"unit": "%" if percent == "points" else "" if unit_factor(asked) < 1 else asked})
+    scale = asked if not percent and unit_factor(asked) > 1 else ""
+    return Executed(gold, meta | {"unit": "%" if percent == "points" else scale})
 
 
 def plain(value: object, place: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from finr1.core.errors import ConfigError, DataError, RowError
-from finr1.core.prompt import fill_text, load
+from finr1.core.prompt import ASIDE, fill_spans, fill_text, load
 from finr1.core.types import Kind, Message, Question, Split, stable_id
 from finr1.parts.source.base import SetAside
 from finr1.parts.source.reading import DataFile, SourceRow, find, read
@@ -43,6 +43,7 @@ class FileSource(ABC):
     COLUMNS: ClassVar[Sequence[str]] = ()
     ROW: ClassVar[type] = dict
     TEST_SHARE: ClassVar[float] = 0.0
+    ASKED: Sequence[str] = ("question",)  # placeholders of what is asked; the others but for `ASIDE` hold its context
     REMEDY: ClassVar[str] = "fix the file, or download it again"  # for a file without any usable row
 
     def __init__(
@@ -128,14 +129,19 @@ class FileSource(ABC):
         places: Mapping[str, str],
         choices: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
+        within: Mapping[str, str] | None = None,
     ) -> Question:
         """A question whose prompt is the wording with `places` filled in.
+
+        `within` are placeholders that hold others: `{"dialogue": "{history}{question}"}`.
 
         Raises:
             RowError: the text cannot be encoded as UTF-8.
         """
         wording = tags.wording or self.wording
-        text = fill_text(self.template or load(wording), **places)
+        template = fill_text(self.template or load(wording), **(within or {}))
+        text, spans = fill_spans(template, places)
+        filled = [(name, span) for name, found in spans.items() for span in found if span[0] < span[1]]
         try:
             for part in (text, gold or "", document, *(choices or {}).values()):
                 part.encode()
@@ -151,6 +157,8 @@ class FileSource(ABC):
             gold=gold,
             split="test" if gold is not None and _held_out(document, self.test_share) else split,
             choices=choices or {},
+            asked=[span for name, span in filled if name in self.ASKED],
+            context=[span for name, span in filled if name not in (*self.ASKED, *ASIDE)],
             meta={"origin": row.origin, "domain": tags.domain, "wording": wording, **(meta or {})},
         )
 

@@ -117,7 +117,8 @@ class FinCorpus(FileSource):
             gold=gold,
             kind=kind,
             tags=self.rules.tags({"question": exam.stem, "source": origin, "kind": kind}),
-            places={"question": exam.stem + options},
+            places={"question": exam.stem, "choices": options},
+            within={"question": "{question}{choices}"},
             choices=exam.choices,
             meta={"source": origin},
         )

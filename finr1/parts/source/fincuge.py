@@ -58,12 +58,13 @@ INSTRUCTION = ("**/*.csv", "**/*.jsonl", "**/*.parquet")
 
 
 class _Item(NamedTuple):
-    """One row: the prompt's fields, kind, gold and choices."""
+    """One row: the prompt's fields, kind, gold and choices; and the question at the start of its text, if one is."""
 
     places: Mapping[str, str]
     kind: Kind
     gold: str | None
     choices: Mapping[str, str]
+    question: str = ""
 
 
 class FinCUGE(FileSource):
@@ -75,6 +76,7 @@ class FinCUGE(FileSource):
     """
 
     NAME, WORDING, ROW = "fincuge", "fincuge_{task}.v1", object
+    ASKED = ("question", "event", "head", "tail", "entities")
     FILES = (
         ("train", "FinCUGE_Publish/*/train_list.json"),
         ("train", "FinCUGE_Publish/*/problem_list.json"),
@@ -122,7 +124,8 @@ class FinCUGE(FileSource):
             gold=item.gold,
             kind=item.kind,
             tags=tags if tags.wording else tags._replace(wording=wording),
-            places=item.places,
+            places={**item.places, "text": item.places["text"][len(item.question) :], "question": item.question},
+            within={"text": "{question}{text}"},
             choices=item.choices,
             meta={"task": task},
         )
@@ -158,7 +161,14 @@ def _list_row(row: SourceRow, task: str) -> _Item:
             raise RowError(row.place, f"label {gold!r}", f"labels are {', '.join(choices)}")
     if gold == "":
         raise RowError(row.place, "an empty answer")
-    return _Item(fields, "label" if choices else "text", gold, choices)
+    question = _question_first(fields["text"]) if task in ("fincqa", "finqa") else ""
+    return _Item(fields, "label" if choices else "text", gold, choices, question)
+
+
+def _question_first(text: str) -> str:
+    """The question that a text begins with, if it has one."""
+    head, mark, _ = text.partition("？")
+    return head + mark if mark else ""
 
 
 def _text_of_value(row: SourceRow, name: str, value: object) -> str:
@@ -180,4 +190,6 @@ def _instruction_row(row: SourceRow) -> _Item:
     whole = "\n".join(filter(None, (instruction, text)))
     if not whole or not output:
         raise RowError(row.place, "no instruction or no output")
-    return _Item({"text": whole}, "label" if choices else "text", next(iter(labels)) if choices else output, choices)
+    gold = next(iter(labels)) if choices else output
+    question = f"{instruction}\n" if text else _question_first(whole)
+    return _Item({"text": whole}, "label" if choices else "text", gold, choices, question)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from finr1.core.errors import ConfigError, DataError
@@ -32,13 +32,14 @@ def addresses(path: str, pattern: str) -> list[str]:
     return [str(at) for at in (builder.config.data_files or {}).get("train", [])]
 
 
-def stream(builder: str, at: str, **options: Any) -> Iterator[Mapping[str, Any]]:
-    """The rows of one hub file as they arrive; DataError if the stream breaks."""
+def stream(builder: str, at: str, form: str | None = None, **options: Any) -> Iterator[Any]:
+    """The rows of one hub file as they arrive, as dictionaries or in this format; DataError if the stream breaks."""
     from datasets import load_dataset
 
     number = 0
     try:
-        for row in load_dataset(builder, data_files={"train": at}, split="train", streaming=True, **options):
+        rows = load_dataset(builder, data_files={"train": at}, split="train", streaming=True, **options)
+        for row in rows.with_format(form):
             yield row
             number += 1
     except Exception as error:  # any error of the network or of the format

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 from finr1.core.errors import ConfigError, DataError, RowError
 from finr1.parts.source import hub
 from finr1.parts.source.hub import HUB, reason
+from finr1.parts.source.typed import plain_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -365,7 +366,7 @@ def _parquet_rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[Mapp
     import pyarrow.parquet as pq
 
     if file.on_hub:
-        yield from ((row, "") for row in hub.stream("parquet", file.at))
+        yield from ((row, "") for table in hub.stream("parquet", file.at, "arrow") for row in plain_rows(table))
         return
     try:
         table = pq.ParquetFile(file.at)
@@ -383,11 +384,11 @@ def _batch_rows(batch: pa.RecordBatch) -> list[tuple[Mapping[str, Any], str]]:
     """Values and fault of each row; row by row only if the batch is too long or holds bad UTF-8."""
     if batch.nbytes <= MAX_ROW:
         with contextlib.suppress(UnicodeDecodeError):
-            return [(values, "") for values in batch.to_pylist()]
+            return [(values, "") for values in plain_rows(batch)]
     rows: list[tuple[Mapping[str, Any], str]] = []
     for row in (batch.slice(i, 1) for i in range(batch.num_rows)):
         try:
-            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (row.to_pylist()[0], ""))
+            rows.append(({}, _TOO_LONG) if row.nbytes > MAX_ROW else (plain_rows(row)[0], ""))
         except UnicodeDecodeError as error:
             rows.append(({}, f"{_BAD_UTF8} at byte {error.start}"))
     return rows

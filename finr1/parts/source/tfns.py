@@ -6,16 +6,15 @@ file is held out. Prompt: Fin-R1's (arXiv 2503.16252 v5, Fig. 6).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from finr1.core.errors import RowError
+from finr1.core.prompt import LINK
 from finr1.core.types import Question, Split, stable_id
 from finr1.parts.source.files import FileSource
 from finr1.parts.source.reading import DataFile, SourceRow, text_of
 
 LABELS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
-_LINK = re.compile(r"https?://\S+")
 
 
 class Tfns(FileSource):
@@ -34,7 +33,7 @@ class Tfns(FileSource):
         yield self.question(
             row,
             split,
-            document=f"tfns/{stable_id(' '.join(_LINK.sub(' ', text).casefold().split()))}",
+            document=f"tfns/{stable_id(' '.join(LINK.sub(' ', text).casefold().split()))}",
             gold=label,
             kind="label",
             tags=self.rules.tags({"text": text}),

@@ -1,7 +1,5 @@
 """From rewards to advantages: combined rewards, overlong penalty, advantages within the group. Pure functions."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -68,9 +66,8 @@ def centre(rewards_PG: Tensor, scale: str = "group", tolerance: float = 1e-6, ba
     known_PG = rewards_PG.nan_to_num(0.0)
     mean_P1 = known_PG.sum(-1, keepdim=True) / n_P1
     centred_PG = torch.where(decided_PG, known_PG - mean_P1, 0.0)
-    inf = torch.inf
-    highest_P = rewards_PG.nan_to_num(-inf).masked_fill(~decided_PG, -inf).amax(-1)
-    lowest_P = rewards_PG.nan_to_num(inf).masked_fill(~decided_PG, inf).amin(-1)
+    highest_P = rewards_PG.masked_fill(~decided_PG, -torch.inf).amax(-1)
+    lowest_P = rewards_PG.masked_fill(~decided_PG, torch.inf).amin(-1)
     spread_P = (decided_PG.sum(-1) >= 2) & (highest_P - lowest_P > tolerance)
     advantages_PG = centred_PG * n_P1 / (n_P1 - 1).clamp_min(1) if baseline == "leave_one_out" else centred_PG
     if scale == "group":

@@ -1,7 +1,5 @@
 """The training batch of a GRPO step: groups packed into rows, with the advantage of every completion."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,8 +40,10 @@ class Batch(NamedTuple):
         return Count(self.n_tokens / n, int((self.lengths_C > 0).sum()) / n, own)
 
 
-def collate(groups: Sequence[Group], adv: Advantages, settings: GrpoSettings, seed: int = 0) -> Batch:
-    """Pack the completions that enter the loss into rows that share their prompts.
+def collate(
+    groups: Sequence[Group], adv: Advantages, settings: GrpoSettings, seed: int = 0, single: bool = False
+) -> Batch:
+    """Pack the completions that enter the loss into rows that share their prompts (`single`: see `pack`).
 
     With several updates per rollout the groups are shuffled by `seed` and split between the optimiser steps (DAPO §4.1:
     16 per rollout). Every completion is used once, so several updates cost no more than one. A group belongs to
@@ -65,7 +65,7 @@ def collate(groups: Sequence[Group], adv: Advantages, settings: GrpoSettings, se
         order = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed)).tolist()
         packed = [packed[i] for i in order]
     return Batch(
-        updates=[pack(packed[i::n_updates], settings.row_tokens) for i in range(n_updates)],
+        updates=[pack(packed[i::n_updates], settings.row_tokens, single) for i in range(n_updates)],
         advantages_C=adv.advantages_PG.flatten(),
         lengths_C=torch.tensor([len(c.token_ids) if e else 0 for c, e in zip(completions, enters, strict=True)]),
         sampler_logprobs_C=[torch.tensor(list(c.logprobs), dtype=torch.float32) for c in completions],

@@ -4,8 +4,6 @@ A sync that fails silently (an output head that is not replaced, a renamed param
 the engine sample from another policy than the one being trained, which no other metric shows reliably.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -5,11 +5,9 @@ engine answers them with the weights just synced; they are graded as in the stag
 benchmark, so the best checkpoint may be chosen by them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +32,7 @@ class Measured(NamedTuple):
     reward: float  # mean over the steps since the evaluation before
 
 
+@dataclass
 class HeldOutEvaluation:
     """Evaluates every few steps, keeps the history, and raises an alarm when accuracy falls while the reward rises.
 
@@ -41,21 +40,15 @@ class HeldOutEvaluation:
     Ranks split the questions; each has the whole history.
     """
 
-    def __init__(
-        self,
-        questions: Sequence[Question],
-        sampler: Sampler,
-        settings: GrpoSettings,
-        folder: Path,
-        note: Callable[[str], None],
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self.questions, self.sampler, self.settings, self.note = questions, sampler, settings, note
-        self.ranks = ranks
-        self.path = folder / FILE
-        self.history: list[Measured] = []
-        self.rewards: list[float] = []  # of the steps since the last evaluation
-        self.alarmed = False
+    questions: Sequence[Question]
+    sampler: Sampler
+    settings: GrpoSettings
+    folder: Path
+    note: Callable[[str], None]
+    ranks: Ranks = ALONE
+    history: list[Measured] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)  # of the steps since the last evaluation
+    alarmed: bool = False
 
     def after_step(self, steps_done: int, reward: float) -> dict[str, float]:
         """Evaluate if it is due, and return the metrics; `reward` is the step's mean (NaN: nothing decided)."""
@@ -87,7 +80,7 @@ class HeldOutEvaluation:
         with torch.autocast("cpu", enabled=False), torch.no_grad():
             own = score(self.sampler.engine, self.ranks.shard(self.questions), self.sampler.system, greedy)
         rows = [row for rows in self.ranks.unshard(own) for row in rows]
-        with JsonlWriter(self.path) as writer:
+        with JsonlWriter(self.folder / FILE) as writer:
             writer.write(*({"steps_done": steps_done, **row.to_json()} for row in rows))
         return rows
 
@@ -120,8 +113,9 @@ class HeldOutEvaluation:
 
     def forget_after(self, steps_done: int) -> None:
         """Drop the rows of evaluations that will be repeated."""
-        if self.path.exists():
-            write_jsonl(self.path, [row for row in read_jsonl(self.path) if row["steps_done"] <= steps_done])
+        path = self.folder / FILE
+        if path.exists():
+            write_jsonl(path, [row for row in read_jsonl(path) if row["steps_done"] <= steps_done])
 
 
 def hold_out(

@@ -38,8 +38,6 @@ default has no reference model and no KL term (as Fin-R1's README says; its pape
 spread are excluded from N and C, unless `normaliser` is `all`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

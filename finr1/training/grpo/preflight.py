@@ -3,8 +3,6 @@
 Otherwise the same fault would grade every completion of the run, and the policy would learn it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The questions GRPO trains on: candidates, selection by pass rate, the plan of the steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,11 +61,8 @@ def select_questions(ctx: Context, candidates: Sequence[Question], engine: Polic
             rates |= {row["question_id"]: row["pass_rate"] for row in rows}
     chosen = [q for q in candidates if rates[q.id] is not None and settings.low <= rates[q.id] <= settings.high]
     if not chosen:
-        raise DataError(
-            path,
-            f"none of {len(candidates)} questions has a pass rate in [{settings.low}, {settings.high}]",
-            "widen grpo.select.low and grpo.select.high, or set grpo.select.samples=0",
-        )
+        why = f"none of {len(candidates)} questions has a pass rate in [{settings.low}, {settings.high}]"
+        raise DataError(path, why, "widen grpo.select.low and grpo.select.high, or set grpo.select.samples=0")
     ctx.note(f"{len(chosen)} of {len(candidates)} questions have a pass rate in [{settings.low}, {settings.high}]")
     write_jsonl(ctx.folder / "questions.jsonl", [{"question_id": q.id, "pass_rate": rates[q.id]} for q in chosen])
     return chosen

@@ -1,7 +1,6 @@
 """Record a GRPO step: metrics to the tracker, sampled completions to the run folder, one line to the bar."""
 
-from __future__ import annotations
-
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ from finr1.core.tracking import Tracker
 from finr1.run.progress import Bar
 from finr1.settings.grpo import GrpoSettings
 from finr1.training.grpo.rollout import Rollout
-from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.schedule import learning_rate
 
 SAMPLES = "samples.jsonl"
@@ -29,6 +27,30 @@ class Services(NamedTuple):
     bar: Bar
     ranks: Ranks = ALONE
     seed: int = 0
+
+
+class StepTimer:
+    """Adds up seconds by metric name; each `lap` covers the time since the previous one."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under this name."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add time measured elsewhere, and start the next lap now."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        self._last = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
 
 
 class UpdateStats(NamedTuple):

@@ -1,7 +1,5 @@
 """The frozen reference policy of the KL term: the weights that GRPO starts from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

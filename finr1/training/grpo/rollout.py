@@ -1,8 +1,7 @@
 """The rollout of a GRPO step: graded groups with their rewards, and which questions a refill samples next."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -46,11 +45,7 @@ def grade_groups(groups: Sequence[Group], rewards: Mapping[str, Reward], reading
     verdicts_of = {name: reward.grade(items) for name, reward in rewards.items()}
     size = len(groups[0].completions)
     return [
-        Group(
-            group.question,
-            group.completions,
-            {name: verdicts[i * size : (i + 1) * size] for name, verdicts in verdicts_of.items()},
-        )
+        replace(group, verdicts={name: verdicts[i * size : (i + 1) * size] for name, verdicts in verdicts_of.items()})
         for i, group in enumerate(groups)
     ]
 

@@ -5,8 +5,6 @@ in `rollouts/<step>.jsonl`, one row per sampling round, written before the updat
 and a reward that would answer differently the second time (a judge behind a server) cannot change the run.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path

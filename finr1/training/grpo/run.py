@@ -1,7 +1,5 @@
 """Stage `grpo`: GRPO on the questions without a good trace, selected by the policy's own pass rate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,9 +26,8 @@ from finr1.training.grpo.sampler import Sampler
 from finr1.training.grpo.step import GrpoModule, Inference
 from finr1.training.loop.checkpoints import Checkpoints, fault_of, seed_random
 from finr1.training.loop.fit import fit
-from finr1.training.model.load import load_trainable
+from finr1.training.model.check import load_checked
 from finr1.training.model.weights import export
-from finr1.training.rows.attention import register
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -48,8 +45,8 @@ def run(ctx: Context) -> dict[str, Any]:
         questions = select_questions(ctx, candidates, engine)
         plan = make_plan(questions, settings.steps, settings.questions_per_step, cfg.seed)
         seed_random(cfg.seed)  # adapters are initialised at random
-        load = partial(load_trainable, start, cfg.model, register(cfg.model.attention))
-        model = load()
+        load = partial(load_checked, start, cfg.model)
+        model = load(ctx.note)
         keep_best = cfg.checkpoint.keep_best or settings.export_step == "best"
         checkpoints = Checkpoints(ctx.folder, replace(cfg.checkpoint, keep_best=keep_best), ctx.note)
         sampling = replace(settings.sampling, n=settings.group_size)

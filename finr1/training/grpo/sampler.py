@@ -1,7 +1,5 @@
 """The inference engine as GRPO uses it: questions in, groups of completions out; weights in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

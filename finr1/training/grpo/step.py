@@ -23,8 +23,6 @@ Shape letters: P questions, G completions per question, C = P G completions, N c
 The loss is in `loss.py`, the advantages in `advantage.py`; both are pure functions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,12 +40,11 @@ from finr1.training.grpo.canary import Canary, check_names
 from finr1.training.grpo.held_out import HeldOutEvaluation
 from finr1.training.grpo.loss import PolicyLoss, Tokens, policy_loss, token_weights
 from finr1.training.grpo.questions import Plan
-from finr1.training.grpo.record import Recorder, Services, UpdateStats, mean_reward
+from finr1.training.grpo.record import Recorder, Services, StepTimer, UpdateStats, mean_reward
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.rollout import Graded, Rollout, combine_rewards, concatenate, grade_groups, refill_questions
 from finr1.training.grpo.rollout_log import RolloutLog, Round
 from finr1.training.grpo.sampler import Sampler
-from finr1.training.grpo.timer import StepTimer
 from finr1.training.loop.checkpoints import seed_random
 from finr1.training.loop.meter import Meter, work_of
 from finr1.training.loop.schedule import learning_rate
@@ -97,7 +94,7 @@ class GrpoModule(StepModule):
         rollout = self.rollout(step, timer)  # q, o_i ~ pi_old(. | q), r_i, A_i
         asleep = self.sampler.engine.sleep()
         seed = self.seed_update(step)
-        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed)
+        batch = collate(rollout.graded.groups, rollout.advantages, self.settings, seed, self.single)
         stats = self.update(step, batch)  # theta <- theta - eta grad L(theta)
         timer.lap("train_s")
         canary = self.sync(step + 1, timer) if stats.n_tokens or asleep else {}  # pi_old <- pi_theta
@@ -228,7 +225,8 @@ class GrpoModule(StepModule):
 
     def measure(self, step: int, rollout: Rollout, batch: Batch, timer: StepTimer) -> dict[str, float]:
         """Machine utilisation of the update and, where one is due, the held-out evaluation."""
-        work, seconds = work_of([groups for rows in batch.updates for groups in rows]), timer.seconds["train_s"]
+        rows = [groups for update in batch.updates for groups in update]
+        work, seconds = work_of(rows, self.single), timer.seconds["train_s"]
         speed = {"train_tokens_per_s": work.tokens / seconds} if work.tokens else {}
         metrics = self.meter.metrics(work, seconds, self.settings.row_tokens) | speed
         if self.held_out:

@@ -4,8 +4,6 @@ A checkpoint is `<stage>/checkpoints/step-<steps done>.ckpt`. Before a resume th
 verified; a corrupt checkpoint is deleted, and the one before it is used.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import shutil

@@ -9,8 +9,6 @@ With several ranks each does the same steps with the same weights. The rows of a
 gradients are summed before the optimiser step (not averaged: losses are divided by global counts).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging

@@ -6,8 +6,6 @@ arXiv 1710.03740 §3.1). Gradients of micro-batches are summed in fp32 too. Unli
 is cast at every use, and activations between layers are bf16 as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 

@@ -6,8 +6,6 @@ weights; recomputation does not count (PaLM, arXiv 2204.02311 App. B). The peak 
 measured on this machine in the dtype and with the threads of the step.
 """
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from finr1.core.files import read_json, write_json
 from finr1.core.ranks import ALONE, Ranks
 from finr1.training.model.load import base_model
 from finr1.training.rows import attention
-from finr1.training.rows.rows import RowGroup
+from finr1.training.rows.rows import RowGroup, is_single
 
 FILE = "matmul_peak.json"
 BUDGET_S = 1.0  # time to measure the peak, once per run
@@ -37,7 +35,7 @@ class Work(NamedTuple):
     padded_tokens: int  # if prompts and completions were padded to the longest of their row
 
 
-def work_of(rows: Sequence[Sequence[RowGroup]]) -> Work:
+def work_of(rows: Sequence[Sequence[RowGroup]], single: bool = False) -> Work:
     total = Work(len(rows), 0, 0, 0, 0)
     for groups in rows:
         prompts = [len(group.prompt) for group in groups]
@@ -45,6 +43,8 @@ def work_of(rows: Sequence[Sequence[RowGroup]]) -> Work:
         pairs = sum(n * (n + 1) // 2 for n in (*prompts, *lengths))
         pairs += sum(len(group.prompt) * len(c) for group in groups for c in group.completions)
         padded = len(prompts) * max(prompts) + len(lengths) * max(lengths, default=0)
+        if single:
+            padded = len(groups) * max(group.n_tokens for group in groups)
         more = Work(0, sum(prompts) + sum(lengths), sum(group.n_targets for group in groups), pairs, padded)
         total = Work(*(one + other for one, other in zip(total, more, strict=True)))
     return total
@@ -87,12 +87,11 @@ class Meter:
         layers = [m for m in inner.base_model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         linear, linear_trained = _sizes(layers)
         of_head, head_trained = _sizes([head])
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        config, (heads, size) = config.get_text_config(), _heads(config)
         return float(
             2 * work.tokens * (2 * linear + linear_trained)
             + 2 * work.targets * (2 * of_head + head_trained)
-            + 12 * work.pairs * width * config.num_hidden_layers
+            + 12 * work.pairs * heads * size * config.num_hidden_layers
         )
 
     def metrics(self, work: Work, seconds: float, row_tokens: int) -> dict[str, float]:
@@ -107,11 +106,20 @@ class Meter:
         return metrics
 
     def _pads(self) -> bool:
-        """Whether attention pads the prompts and completions of a row (`rows/attention.py`)."""
+        """Whether the texts of a row are padded: by attention (`rows/attention.py`), or as single rows."""
         inner: Any = base_model(self.model)
-        size = getattr(inner.config, "head_dim", None) or inner.config.hidden_size // inner.config.num_attention_heads
+        if is_single(inner):
+            return True
+        _, size = _heads(inner.config)
         flexible = inner.config._attn_implementation == attention.NAME
         return attention.kernel(next(inner.parameters()).device, size, flexible=flexible) == "padded"
+
+
+def _heads(config: Any) -> tuple[int, int]:
+    """Number and size of a layer's attention heads; 0 of a model without attention."""
+    config = config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 0)
+    return heads, vars(config).get("head_dim") or config.hidden_size // max(heads, 1)
 
 
 def _sizes(layers: Sequence[torch.nn.Linear]) -> tuple[int, int]:

@@ -1,9 +1,6 @@
-"""Learning-rate schedule, and the order and batches of training rows."""
-
-from __future__ import annotations
+"""Learning-rate schedule, and the order of training rows."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -22,8 +19,3 @@ def shuffled(n: int, epochs: int, seed: int) -> list[list[int]]:
     """One seeded permutation of 0 … n-1 per epoch."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(n, generator=generator).tolist() for _ in range(epochs)]
-
-
-def batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Split into batches of `size`; the last may be smaller."""
-    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -8,8 +8,6 @@ The shards are fp32, like the master copies of `masters.py`; with `Bf16Weights` 
 holds all weights. The optimiser, of any kind, updates the shards as plain tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MethodType
 from typing import Any

@@ -1,7 +1,5 @@
 """The LightningModule that SFT and GRPO share: optimiser, schedule, gradient checks, one update per step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +12,8 @@ from finr1.core.ranks import ALONE, Ranks
 from finr1.training.loop.checkpoints import random_state, seed_random, set_random_state
 from finr1.training.loop.masters import Masters
 from finr1.training.loop.sharding import is_sharded, load_whole
+from finr1.training.model.load import base_model
+from finr1.training.rows.rows import is_single
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class StepModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.ranks = ranks
-        self.model = model
+        self.model, self.single = model, is_single(base_model(model))
         self.make_optimizer = optimizer
         self.weight_decay = weight_decay
         self.steps_done = 0
@@ -69,9 +69,8 @@ class StepModule(pl.LightningModule):
         norm = self.sum_gradients()
         if not torch.isfinite(norm):
             why = f"the gradient norm of step {self.steps_done} is {float(norm)} (the weights are unchanged)"
-            raise ConfigError(
-                f"{self.settings_of}.learning_rate", f"{lr:g}", why, "lower it, or use trainer.fit.precision=32-true"
-            )
+            remedy = "lower it, or use trainer.fit.precision=32-true"
+            raise ConfigError(f"{self.settings_of}.learning_rate", f"{lr:g}", why, remedy)
         if norm + 1e-6 > max_grad_norm:  # else torch would multiply every gradient by 1
             torch.nn.utils.clip_grads_with_norm_(self.masters.trained, max_grad_norm, norm)
         for group in optimizer.param_groups:

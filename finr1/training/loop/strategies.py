@@ -4,8 +4,6 @@ Both are Lightning's DDP strategy (processes, devices, first rank) without DDP's
 in every backward pass. Here losses are divided by global counts, and gradients are summed once per optimiser step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

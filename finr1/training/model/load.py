@@ -1,7 +1,5 @@
 """Load a model for training."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from finr1.core.cpu import has_bf16
-from finr1.core.errors import ConfigError
 from finr1.parts.model.folder import quiet
 from finr1.settings.model import ModelSettings
 from finr1.training.model.cpu.embedding import lean_vocabulary
@@ -23,8 +20,7 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
 
     `attention` names an implementation registered with transformers. With `adapter=lora` only the adapters are trained;
     with `qlora` the linear layers below them, except the head, are stored in 4 bits (NF4 with double quantisation:
-    QLoRA, arXiv 2305.14314 §3) and computed in bf16, or in fp32 on a CPU without bf16 instructions. ConfigError for
-    sliding-window attention.
+    QLoRA, arXiv 2305.14314 §3) and computed in bf16, or in fp32 on a CPU without bf16 instructions.
     """
     quiet()
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -37,8 +33,6 @@ def load_trainable(folder: Path, settings: ModelSettings, attention: str) -> Any
     )
     model.hf_quantizer = None  # else save_pretrained would write the 4-bit weights instead of the merged ones
     model.config.use_cache = False
-    if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
-        raise ConfigError("model.path", folder, "it uses sliding-window attention", "use a model with full attention")
     if settings.adapter != "full":
         from peft import LoraConfig, get_peft_model
 

@@ -1,7 +1,5 @@
 """Read a trained model's weights: merged with its adapters, the adapter alone, or exported to a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ def checkpoint_weights(model: Any, dtype: str, merged: bool = True) -> Iterator[
     kind = getattr(torch, dtype)
     inner = base_model(model)
     adapted = _adapted(inner) if merged and inner is not model else {}
-    packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if _is_packed(layer)}
+    packed = {f"{name}.weight": layer.weight for name, layer in inner.named_modules() if is_packed(layer)}
     tied = set(getattr(inner, "all_tied_weights_keys", {}) or {})
     for name, tensor in inner.state_dict().items():
         weight, _, part = name.partition(".weight.")
@@ -66,7 +64,8 @@ def whole(tensor: Tensor) -> Tensor:
     return gather() if gather else tensor
 
 
-def _is_packed(layer: torch.nn.Module) -> bool:
+def is_packed(layer: torch.nn.Module) -> bool:
+    """Whether a layer's weight is stored in 4 bits."""
     return type(getattr(layer, "weight", None)).__name__ == "Params4bit"
 
 

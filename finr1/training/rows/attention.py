@@ -2,20 +2,18 @@
 
 Prompts attend causally to themselves; each completion attends to its prompt and, causally, to itself. The result equals
 that of a dense T x T mask (tests: 1e-5 in fp32) at a fraction of the work and memory, for any causal LM of transformers
-with rotary positions that passes extra keywords to the attention interface (Llama, Qwen2, Qwen3).
+that passes extra keywords to the attention interface (`model/check.py` compares each model that is loaded).
 
 Three kernels: `tiles` on CPU (`tiles.py`), `flex` on GPUs that torch can compile for (`flex.py`), and `padded`, torch's
 scaled dot-product attention over two padded batches: elsewhere, with dropout, and with `model.attention=padded`.
 """
-
-from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from finr1.training.rows import flex
@@ -58,10 +56,17 @@ def attend(
     flexible: bool = True,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention interface of transformers: H query heads, J key heads, D head size; returns [1, T, H, D]."""
+    """The attention interface of transformers: H query heads, J key heads, D head size; returns [1, T, H, D].
+
+    Values may have smaller heads than queries and keys.
+    """
     if layout is None:
         raise ValueError("attention `finr1` needs the row's layout: call the model with layout=row.layout")
-    size, device = query_1HTD.shape[-1], query_1HTD.device
+    size, device, of_value = query_1HTD.shape[-1], query_1HTD.device, value_1JTD.shape[-1]
+    if of_value < size:
+        value_1JTD = pad(value_1JTD, (0, size - of_value))
+        out = attend(module, query_1HTD, key_1JTD, value_1JTD, None, scaling, dropout, layout, flexible)[0]
+        return out[..., :of_value], None
     scale = size**-0.5 if scaling is None else scaling
     chosen = kernel(device, size, dropout, flexible)
     if chosen == "padded":
@@ -74,8 +79,8 @@ def attend(
     if chosen == "flex":
         query_1HTD, key_1JTD, value_1JTD = inputs
         return flex.flex(query_1HTD, key_1JTD, value_1JTD, layout.blocks, scale), None
-    out: Any = TiledAttention.apply(*(x[0] for x in inputs), layout.tiles, scale)  # type: ignore[no-untyped-call]
-    return out[None], None
+    tiled: Any = TiledAttention.apply(*(x[0] for x in inputs), layout.tiles, scale)  # type: ignore[no-untyped-call]
+    return tiled[None], None
 
 
 def padded(
@@ -87,14 +92,15 @@ def padded(
     repeats = heads // key_TJD.shape[1]
     index = layout.padded
     prompt_query, prompt_key, prompt_value = (_gather(x, index.prompt_KP) for x in (query_THD, key_TJD, value_TJD))
-    parts = [_sdpa(prompt_query, prompt_key, prompt_value, repeats, scale, dropout, causal=True)]
+    options = {"dropout_p": dropout, "scale": scale}
+    parts = [_sdpa(prompt_query, prompt_key, prompt_value, repeats, is_causal=True, **options)]
     if index.completion_CL.numel():
         query_CHLD = _gather(query_THD, index.completion_CL)
         key_CJXD, value_CJXD = (
             torch.cat([prompt[index.prompt_of_C], _gather(x, index.completion_CL)], dim=2)
             for prompt, x in ((prompt_key, key_TJD), (prompt_value, value_TJD))
         )
-        parts.append(_sdpa(query_CHLD, key_CJXD, value_CJXD, repeats, scale, dropout, mask=index.mask_C1LX))
+        parts.append(_sdpa(query_CHLD, key_CJXD, value_CJXD, repeats, attn_mask=index.mask_C1LX, **options))
     flat = torch.cat([part.transpose(1, 2).reshape(-1, heads, size) for part in parts])
     return flat.index_select(0, index.place_T)[None]
 
@@ -106,18 +112,7 @@ def _gather(x_THD: Tensor, index_BS: Tensor) -> Tensor:
     return flat.view(*index_BS.shape, *x_THD.shape[1:]).transpose(1, 2)
 
 
-def _sdpa(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    repeats: int,
-    scale: float,
-    dropout: float,
-    mask: Tensor | None = None,
-    causal: bool = False,
-) -> Tensor:
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, repeats: int, **options: Any) -> Tensor:
     if repeats > 1:
         key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale
-    )
+    return scaled_dot_product_attention(query, key, value, **options)

@@ -8,8 +8,6 @@ the compiled kernel, and gradients of torch's unfused form (`tests/training/rows
 rest.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from functools import cache

@@ -1,11 +1,9 @@
 """The layout of a packed row: where its prompts and completions are, in the form each attention kernel needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -51,24 +49,15 @@ class Layout:
     @cached_property
     def padded(self) -> Padded:
         """All prompts as one padded batch, all completions as another."""
-        n_prompt = max(map(len, self.prompts))
-        n_completion = max(map(len, self.completions), default=0)
-        prompt_KP = torch.zeros(len(self.prompts), n_prompt, dtype=torch.long)
-        completion_CL = torch.zeros(len(self.completions), n_completion, dtype=torch.long)
+        prompt_KP, real_KP = _pad(self.prompts)
+        completion_CL, real_CL = _pad(self.completions)
         place_T = torch.empty(self.n_tokens, dtype=torch.long)
-        for k, prompt in enumerate(self.prompts):
-            prompt_KP[k, : len(prompt)] = torch.arange(prompt.start, prompt.stop)
-            place_T[prompt.start : prompt.stop] = k * n_prompt + torch.arange(len(prompt))
-        for c, completion in enumerate(self.completions):
-            index_L = torch.arange(len(completion))
-            completion_CL[c, : len(completion)] = completion.start + index_L
-            place_T[completion.start : completion.stop] = prompt_KP.numel() + c * n_completion + index_L
-        lengths_K = torch.tensor([len(prompt) for prompt in self.prompts])
+        real = torch.cat([real_KP.flatten(), real_CL.flatten()])
+        place_T[torch.cat([prompt_KP.flatten(), completion_CL.flatten()])[real]] = real.nonzero()[:, 0]
         prompt_of_C = torch.tensor(self.prompt_of, dtype=torch.long)
-        sees_prompt_CP = torch.arange(n_prompt) < lengths_K[prompt_of_C][:, None]
-        causal_LL = torch.ones(n_completion, n_completion, dtype=torch.bool).tril()
-        sees_prompt_CLP = sees_prompt_CP[:, None, :].expand(-1, n_completion, -1)
-        causal_CLL = causal_LL[None].expand(len(self.completions), -1, -1)
+        n_completions, longest = completion_CL.shape
+        sees_prompt_CLP = real_KP[prompt_of_C][:, None].expand(-1, longest, -1)
+        causal_CLL = torch.ones(longest, longest, dtype=torch.bool).tril().expand(n_completions, -1, -1)
         mask_C1LX = torch.cat([sees_prompt_CLP, causal_CLL], dim=-1)[:, None].contiguous()
         tensors = (prompt_KP, completion_CL, prompt_of_C, mask_C1LX, place_T)
         return Padded(*(tensor.to(self.device) for tensor in tensors))
@@ -89,6 +78,15 @@ class Layout:
         """The block mask of flex attention."""
         return block_mask(self.segments)
 
-    def to(self, device: torch.device) -> Layout:
+    def to(self, device: torch.device) -> Self:
         """The same layout with its tensors on this device."""
         return replace(self, device=device)
+
+
+def _pad(segments: Sequence[range]) -> tuple[Tensor, Tensor]:
+    """Positions of the tokens of each segment, padded with 0 to the longest, and which of them are not padding."""
+    start_S = torch.tensor([segment.start for segment in segments], dtype=torch.long)
+    length_S = torch.tensor([len(segment) for segment in segments], dtype=torch.long)
+    offset = torch.arange(max(map(len, segments), default=0))
+    real = offset < length_S[:, None]
+    return (start_S[:, None] + offset).where(real, 0), real

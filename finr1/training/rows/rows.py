@@ -8,14 +8,13 @@ Shape letters: T tokens of the row, N completion tokens that carry the loss, K g
 P the longest prompt, L the longest completion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from finr1.training.rows.layout import Layout
 
@@ -57,11 +56,24 @@ class Row:
     def n_tokens(self) -> int:
         return len(self.ids_T)
 
-    def to(self, device: torch.device) -> Row:
+    @property
+    def apart(self) -> tuple[Tensor, Tensor]:
+        """Each prompt with its only completion as a row of its own, padded [C, L], and where its tokens are (bool).
+
+        ValueError where completions share a prompt.
+        """
+        if list(self.layout.prompt_of) != list(range(len(self.layout.prompts))):
+            raise ValueError("the model trains in single rows: each completion needs its own prompt (see `pack`)")
+        lengths = [len(prompt) + len(c) for prompt, c in zip(self.layout.prompts, self.layout.completions, strict=True)]
+        ids_CL = pad_sequence(list(torch.split(self.ids_T, lengths)), batch_first=True)
+        place_L, length_C = torch.arange(ids_CL.shape[1]), torch.tensor(lengths)
+        return ids_CL, (place_L < length_C[:, None]).to(ids_CL.device)
+
+    def to(self, device: torch.device) -> Self:
         """The row on this device; itself if it is there already."""
         if self.ids_T.device == device:
             return self
-        return Row(**{name: part.to(device) for name, part in vars(self).items()})
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items()})
 
 
 def make_row(groups: Sequence[RowGroup]) -> Row:
@@ -106,12 +118,20 @@ def make_row(groups: Sequence[RowGroup]) -> Row:
     )
 
 
-def pack(groups: Sequence[RowGroup], row_tokens: int) -> list[list[RowGroup]]:
+def is_single(inner: Any) -> bool:
+    """Whether a model takes each completion alone, in a row of its own (`model/check.py`)."""
+    return bool(getattr(inner, "single_rows", False))
+
+
+def pack(groups: Sequence[RowGroup], row_tokens: int, single: bool = False) -> list[list[RowGroup]]:
     """Pack groups into rows of at most `row_tokens` tokens, by best-fit decreasing.
 
     A group that exceeds the budget is split between completions (its prompt is then computed once per row); a single
-    completion that exceeds it gets its own row. Every completion is packed exactly once.
+    completion that exceeds it gets its own row. Every completion is packed exactly once. With `single` each gets its
+    own prompt, and the budget counts them padded to the longest of the row.
     """
+    if single:
+        return _pack_single(groups, row_tokens)
     pieces = [piece for group in groups for piece in _split(group, row_tokens)]
     rows: list[list[RowGroup]] = []
     free: list[int] = []
@@ -124,6 +144,17 @@ def pack(groups: Sequence[RowGroup], row_tokens: int) -> list[list[RowGroup]]:
         else:
             rows.append([piece])
             free.append(row_tokens - piece.n_tokens)
+    return rows
+
+
+def _pack_single(groups: Sequence[RowGroup], row_tokens: int) -> list[list[RowGroup]]:
+    rows: list[list[RowGroup]] = []
+    pieces = [_choose(group, [i]) for group in groups for i in range(len(group.completions))]
+    for piece in sorted(pieces, key=lambda piece: -piece.n_tokens):
+        if rows and (len(rows[-1]) + 1) * rows[-1][0].n_tokens <= row_tokens:
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
     return rows
 
 

@@ -9,8 +9,6 @@ H = J R query heads, T tokens, D head size. Index tensors number (token, head) p
 memory order of transformers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Chats from files: rows with `messages`, and the tokens of them that carry the loss."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

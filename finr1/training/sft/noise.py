@@ -5,8 +5,6 @@
 with d the embedding size and L the number of tokens of the text: of its prompt and completions, not of the packed row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finr1.training.model.load import base_model
-from finr1.training.rows.rows import RowGroup
+from finr1.training.rows.rows import RowGroup, is_single
 
 
 @contextmanager
@@ -24,12 +22,15 @@ def noisy(model: Any, groups: Sequence[RowGroup], alpha: float) -> Iterator[None
     if not alpha:
         yield
         return
-    length_T = torch.tensor([group.n_tokens for group in groups for _ in range(group.n_tokens)])
+    if is_single(base_model(model)):
+        lengths = torch.tensor([[group.n_tokens] for group in groups])  # [B, 1]: a text each
+    else:
+        lengths = torch.tensor([[group.n_tokens for group in groups for _ in range(group.n_tokens)]])  # [1, T]
 
-    def add(_: Any, __: Any, embeddings_1TD: Tensor) -> Tensor:
-        bound_T = alpha / (length_T.to(embeddings_1TD.device) * embeddings_1TD.shape[-1]).sqrt()
-        noise_1TD = torch.empty_like(embeddings_1TD).uniform_(-1, 1)
-        return embeddings_1TD + noise_1TD * bound_T.to(embeddings_1TD.dtype)[:, None]
+    def add(_: Any, __: Any, embeddings_BTD: Tensor) -> Tensor:
+        bounds = alpha / (lengths.to(embeddings_BTD.device) * embeddings_BTD.shape[-1]).sqrt()
+        noise_BTD = torch.empty_like(embeddings_BTD).uniform_(-1, 1)
+        return embeddings_BTD + noise_BTD * bounds.to(embeddings_BTD.dtype)[..., None]
 
     handle = base_model(model).get_input_embeddings().register_forward_hook(add)
     try:

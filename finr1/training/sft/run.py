@@ -1,7 +1,5 @@
 """Stage `sft`: supervised fine-tuning on the good traces, or on chats from files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ from finr1.parts.model.tokens import load_tokenizer
 from finr1.run.context import Context
 from finr1.training.loop.checkpoints import Checkpoints, seed_random
 from finr1.training.loop.fit import fit
-from finr1.training.loop.schedule import batches, shuffled
-from finr1.training.model.load import load_trainable
+from finr1.training.loop.schedule import shuffled
+from finr1.training.model.check import load_checked
+from finr1.training.model.load import base_model
 from finr1.training.model.weights import export
-from finr1.training.rows.attention import register
-from finr1.training.rows.rows import RowGroup, pack
+from finr1.training.rows.rows import RowGroup, is_single, pack
 from finr1.training.sft.chats import encode, read_chats
 from finr1.training.sft.step import SftModule
 
@@ -31,9 +29,10 @@ def run(ctx: Context) -> dict[str, Any]:
     base = resolve(cfg.model)
     tokenizer = load_tokenizer(base, cfg.model.trust_remote_code)
     groups, counts = _rows(ctx, tokenizer)
-    plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed)
     seed_random(cfg.seed)  # adapters are initialised at random
-    model = load_trainable(base, cfg.model, register(cfg.model.attention))
+    model = load_checked(base, cfg.model, ctx.note)
+    single = is_single(base_model(model))
+    plan = make_plan(groups, cfg.sft.epochs, cfg.sft.row_tokens, cfg.sft.rows_per_step, cfg.seed, single)
     checkpoints = Checkpoints(ctx.folder, cfg.checkpoint, ctx.note)
     with ctx.progress("training", len(plan)) as bar:
         module = SftModule(model, build(cfg.trainer["optimizer"]), cfg.sft, plan, ctx.tracker, bar, ctx.ranks)
@@ -121,13 +120,14 @@ def _chats(ctx: Context) -> Examples:
 
 
 def make_plan(
-    groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int
+    groups: list[RowGroup], epochs: int, row_tokens: int, rows_per_step: int, seed: int, single: bool = False
 ) -> list[list[list[RowGroup]]]:
     """Pack a new shuffle of all groups into rows for every epoch, and split the rows into optimiser steps."""
     plan: list[list[list[RowGroup]]] = []
     for epoch, order in enumerate(shuffled(len(groups), epochs, seed + 1)):
         # Packing sorts by length: shuffle the rows, so that long texts are spread over the steps.
-        rows = pack([groups[i] for i in order], row_tokens)
+        rows = pack([groups[i] for i in order], row_tokens, single)
         (mixed,) = shuffled(len(rows), 1, seed + 1000 + epoch)
-        plan += [[rows[i] for i in step] for step in batches(mixed, rows_per_step)]
+        rows = [rows[i] for i in mixed]
+        plan += [rows[start : start + rows_per_step] for start in range(0, len(rows), rows_per_step)]
     return plan

@@ -1,7 +1,5 @@
 """The SFT step: cross-entropy of the completion tokens of packed rows, averaged over the tokens of all ranks."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -55,7 +53,7 @@ class SftModule(StepModule):
         self.meter.prepare()
         began = time.perf_counter()
         rows = self.plan[step]
-        work = work_of(rows)
+        work = work_of(rows, self.single)
         n_targets = work.targets  # of all ranks
         own = self.divide(rows, [sum(group.n_tokens for group in row) for row in rows])
         total = 0.0

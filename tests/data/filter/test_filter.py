@@ -129,6 +129,15 @@ def test_open_criteria_leave_it_undecided_only_while_they_could_turn_it(
     assert judges.outcome(Verdict(None), criteria)[0] == "undecided"
 
 
+@pytest.mark.parametrize(("reading", "outcome"), [("strict", "undecided"), ("content", "good")])
+def test_a_content_reading_takes_what_the_answer_part_states(reading: str, outcome: str) -> None:
+    asked = question("margin?", "12.5%")
+    answer = "The margin was **12.5%**\nin a year with a revenue of 480 and an income of 60."
+    trace = Trace(asked.id, 0, "t", "60 / 480", answer, answer)
+    settings = FilterSettings(reading=reading, reasoning=False)
+    assert Judges({"exact": Exact()}, {}, settings).judge([(asked, trace)])[0]["outcome"] == outcome
+
+
 def test_reasoning_judges_see_right_answers_only_and_the_second_decides_what_the_first_left_open() -> None:
     first, second = WordJudge(), WordJudge()
     of = question("q", "5")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from finr1.core.prompt import fill, unfill
+from finr1.core.prompt import fill, parts_of, unfill
 from finr1.core.types import Question
 from finr1.data.questions.overlap import (
     TokenReader,
@@ -49,16 +50,15 @@ def shared(rows: Sequence[Question], held: Sequence[Question], common: int = 10)
     ],
 )
 def test_unfill_gives_what_was_filled_in(name: str, values: dict[str, str]) -> None:
-    assert unfill(fill(name, **values)) == list(values.values())
-    assert unfill("no wording of ours") == ["no wording of ours"]
+    assert unfill(fill(name, **values)) == values
+    assert unfill("no wording of ours") == {"question": "no wording of ours"}
 
 
 def test_similarity_by_hand() -> None:
     one, other = tokens_of("a b c d e"), tokens_of("a b c d x")
     # pairs ab bc cd de and ab bc cd dx: 3 in both of 5
     assert similarity([one], [other]) == pytest.approx(3 / 5)
-    page = tokens_of("a long page that both have")
-    assert similarity([page, one], [page, other]) == pytest.approx(3 / 5)  # what both share whole says nothing
+    assert similarity([], []) == 1 and similarity([], [one]) == 0
     assert similarity([one], [one]) == 1
 
 
@@ -108,11 +108,45 @@ def test_free_text_may_be_answered_in_other_words() -> None:
     assert near(rows) == {1: 0}
 
 
-def test_questions_on_one_page_are_compared_by_what_they_ask() -> None:
-    page = {"document": "d", "id": "i", "pre_text": " ".join(words(300, 0)), "table": "[]", "post_text": ""}
-    asked = ["did revenue grow faster than net income", "were operating leases longer than capital leases"]
-    rows = [question(fill("finqa.v1", **page, question=text), "yes", kind="yes_no") for text in asked]
-    assert near(rows) == {}
+ASKED = "in the text below which product does the {} of the rise in the price of many goods of late most concern"
+CAUSE, EFFECT = map(ASKED.format, ("cause", "effect"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "golds", "kind", "pairs"),
+    [
+        (["did revenue grow faster than net income", "were leases longer than loans"], ["yes", "yes"], "yes_no", {}),
+        ([CAUSE, EFFECT], ["oil", "oil"], "text", {}),  # one word of 21, and the same gold by chance
+        ([CAUSE, EFFECT], [None, None], "text", {}),
+        ([CAUSE, f"please: {CAUSE}?"], ["oil", "oil"], "text", {1: 0}),
+        ([CAUSE, CAUSE.upper()], ["oil", "gas"], "text", {}),  # a list of answers, one a row
+        ([CAUSE, CAUSE.replace("does", "did")], ["4.25", "4.25"], "number", {1: 0}),
+        ([CAUSE, CAUSE.replace("does", "did")], ["4.25", "4.5"], "number", {}),
+    ],
+)
+def test_questions_on_one_page_are_compared_by_what_they_ask(
+    asked: list[str], golds: list[str | None], kind: str, pairs: dict[int, int]
+) -> None:
+    pages = [" ".join([*words(300, 0), last]) for last in ("end", "stop")]
+    texts = [fill("finqa.v1", document="d", id="i", pre_text=page, table="[]", post_text="", question=text)
+             for page, text in zip(pages, asked, strict=True)]  # fmt: skip
+    plain = [f"{page}. {text.rstrip('?')}?" for page, text in zip(pages, asked, strict=True)]
+    for prompts in (texts, plain):  # by the template, and by the question mark
+        rows = [question(text, gold, kind=kind) for text, gold in zip(prompts, golds, strict=True)]
+        assert near(rows) == pairs
+
+
+def test_a_source_says_what_is_asked_and_the_rest_is_context() -> None:
+    news = " ".join(words(60, 0))
+    texts = [f"Event: {event}\nNews: {news}\nName the company." for event in ("a merger", "a loss")]
+    spans = [([[7, 7 + n]], [[14 + n, 14 + n + len(news)]]) for n in (8, 6)]
+    rows = [
+        question(text, "acme", kind="text", asked=asked, context=context)
+        for text, (asked, context) in zip(texts, spans, strict=True)
+    ]
+    assert parts_of(rows[0]) == (["a merger"], [news]) and parts_of(rows[1]) == (["a loss"], [news])
+    assert near(rows) == {} and near([rows[0], replace(rows[1], asked=[])]) == {}
+    assert near([rows[0], replace(rows[0], id="other")]) == {1: 0}
 
 
 def test_instructions_that_a_source_repeats_do_not_make_its_rows_alike() -> None:
@@ -144,6 +178,18 @@ def test_answers_are_compared_too_and_short_held_out_texts_as_a_whole() -> None:
     tweet = " ".join(words(9, 1))
     assert shared([question(f"so {tweet} then")], [question(tweet, split="test")]) == {0: 0}
     assert shared([question("a b c d e f g h")], [question("b c d e f", split="test")]) == {}
+    assert shared([question("a b c d e f g h")], [question("b c d e f g", split="test")]) == {0: 0}
+
+
+def test_a_short_held_out_row_is_found_by_all_its_texts() -> None:
+    more: dict[str, Any] = {"kind": "choice", "choices": {"A": "董事长", "B": "监事"}, "language": "zh"}
+    held = [question("不能担任代表人的是（）。", "B", split="test", **more)]
+    for text in (
+        "题目：不能担任代表人的是？\n(1) 董事长\n(2) 监事\n只回答数字。",
+        "不能担任代表人的是\nA. 监事 B. 董事长",
+    ):
+        assert shared([question(text, "B", language="zh")], held) == {0: 0}
+    assert shared([question("题目：不能担任代表人的是？\nA. 董事长\nB. 经理", "B", language="zh")], held) == {}
 
 
 def test_phrases_of_many_documents_tell_nothing_but_rows_of_one_document_count_once() -> None:

@@ -41,6 +41,21 @@ def test_contradictory_golds_are_all_taken_out_each_with_a_partner_of_another_go
     assert all(r.reason == "contradictory_gold" and gold[r.partner] != r.question.gold for r in removals)
 
 
+def test_golds_that_say_the_same_do_not_contradict_each_other() -> None:
+    for kind, golds in (
+        ("number", ("12.5%", "0.125", "1/8")),
+        ("number", ("1,200,000", "1.2 million")),
+        ("yes_no", ("yes", "Yes.", "True")),
+        ("number", ("5:1", "5:1 ")),
+    ):
+        rows = [question(f"q{' ' * n}", gold, kind=kind) for n, gold in enumerate(golds)]
+        kept, removals = drop_duplicates(rows)
+        assert kept == rows[:1] and {removal.reason for removal in removals} == {"duplicate"}, golds
+    for first, second in (("12.5%", "12.4%"), ("12", "12.4"), ("5:1", "5:2")):
+        rows = [question("q", first, kind="number"), question("q ", second, kind="number")]
+        assert drop_duplicates(rows)[0] == [], (first, second)
+
+
 def test_decontaminate_goes_by_wording_and_by_document_across_sources() -> None:
     held = question("Asked?", split="test", document_id="AAA/2009/page_1.pdf")
     same_words = question("asked?", document_id="BBB/2009/page_2.pdf", source="convfinqa")
@@ -48,6 +63,13 @@ def test_decontaminate_goes_by_wording_and_by_document_across_sources() -> None:
     free = question("Free?", document_id="AAA/2009/page_3.pdf")
     kept, removals = decontaminate([same_words, same_page, free], [held])
     assert kept == [free]
+    tweet = question("Profit up 5% at Acme https://t.co/A", split="test")
+    for text in (
+        "profit up 5% at Acme",
+        "What is the mood?\nTweet: Profit up  5% at Acme https://t.co/B\nAnswer 0, 1 or 2.",
+    ):
+        assert [r.reason for r in decontaminate([question(text)], [tweet])[1]] == ["in_benchmark"]
+    assert decontaminate([question("Profit up 15% at Acme"), question("Up 5% at Acme")], [tweet])[1] == []
     assert [(r.question, r.reason, r.partner) for r in removals] == [
         (same_words, "in_benchmark", held.id),
         (same_page, "benchmark_document", held.id),
@@ -88,7 +110,7 @@ def test_run_writes_every_row_somewhere(tmp_path: Path) -> None:
         counts = run(ctx)
     questions = [Question.from_json(row) for row in read_jsonl(ctx.folder / "questions.jsonl")]
     removed = list(read_jsonl(ctx.folder / "removed.jsonl"))
-    assert counts["removed"] == {"duplicate": 1, "contradictory_gold": 2, "benchmark_document": 1}
+    assert counts["removed"] == {"duplicate": 1, "contradictory_gold": 2, "in_benchmark": 1}
     assert (counts["read"], counts["questions"], counts["not_chosen"], len(removed)) == (12, 5, 3, 4)
     assert counts["by_source"] == {"tfns": 5} and counts["by_language"] == {"en": 5}
     assert len(questions) == 5 and all(q.split == "train" and q.gold == "1" for q in questions)

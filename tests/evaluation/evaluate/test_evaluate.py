@@ -12,12 +12,12 @@ import pytest
 
 from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
-from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.tracking import Tracker, read_metrics
 from finr1.core.types import Completion, Question
 from finr1.evaluation.evaluate import completions as asking
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.report.gather import benchmarks_of
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.base import OnDone, Request
 from finr1.run.context import Context
@@ -140,7 +140,7 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
     engine = ScriptedPolicy()
     ctx = make(engine)
     counts = run_evaluate(ctx)
-    table = read_json(ctx.folder / "scores.json")["sums"]
+    table = benchmarks_of(ctx.folder)["sums"]
     scores = table["scores"]
 
     assert engine.loaded == ["base", "4_sft", "5_grpo"]  # once a model
@@ -178,7 +178,7 @@ def test_scores_are_those_of_the_script(make: Any) -> None:
 def test_without_greedy_the_benchmarks_figures_are_those_of_all_samples(make: Any) -> None:
     ctx = make(ScriptedPolicy(), models=["grpo"], greedy=False)
     run_evaluate(ctx)
-    modes = read_json(ctx.folder / "scores.json")["sums"]["scores"]["grpo"]
+    modes = benchmarks_of(ctx.folder)["sums"]["scores"]["grpo"]
     assert list(modes) == ["sampled"] and modes["sampled"]["figures"] == {"seen": 4 * N, "right": 37}
 
 
@@ -186,7 +186,7 @@ def test_one_model_can_be_sampled_less_often(make: Any) -> None:
     engine = ScriptedPolicy()
     ctx = make(engine, models=["sft", "grpo"], samples={"grpo": 1})
     run_evaluate(ctx)
-    table = read_json(ctx.folder / "scores.json")["sums"]
+    table = benchmarks_of(ctx.folder)["sums"]
     sft, grpo = (table["scores"][model]["sampled"] for model in ("sft", "grpo"))
     assert (sft["n"], sft["n_questions"], grpo["n"], grpo["n_questions"]) == (4 * N, N, N, N)
     assert (grpo["accuracy_strict"], grpo["method"]) == (0.9, "wilson")  # one sample: all but the first question
@@ -220,7 +220,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(make: Any) -> None:
     assert "base" not in second.loaded
     assert second.asked["4_sft", 0.0] == N // 2
     assert sum(first.asked.values()) + sum(second.asked.values()) == 6 * N
-    for name in ("scores.json", "sums/questions.jsonl"):
+    for name in ("scores.json", "paired.json", "sums/questions.jsonl"):
         assert (ctx.folder / name).read_text() == (whole.folder / name).read_text()
 
 
@@ -278,7 +278,7 @@ def test_a_missing_model_is_one_clear_line(make: Any, tmp_path: Path) -> None:
 def test_a_folder_can_be_scored_beside_the_run(make: Any, tmp_path: Path) -> None:
     ctx = make(ScriptedPolicy(), models=["sft", str(tmp_path / "5_grpo" / "model")], sampled=False)
     run_evaluate(ctx)
-    table = read_json(ctx.folder / "scores.json")["sums"]
+    table = benchmarks_of(ctx.folder)["sums"]
     label = f"{tmp_path.name}.5_grpo"
     assert table["scores"][label]["greedy"]["accuracy_strict"] == 0.9
     assert list(table["paired"]) == [f"{label}_vs_sft"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 
 from finr1.cli import check, compose, nodes
 from finr1.core.errors import ConfigError, Finr1Error
-from finr1.core.files import read_json
-from finr1.core.jsonl import read_jsonl
+from finr1.core.jsonl import read_jsonl, write_jsonl
 from finr1.core.types import Question, Verdict
 from finr1.evaluation.evaluate import completions as asking
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.report.gather import benchmarks_of
 from finr1.evaluation.scores import rows as scored
 from finr1.parts.benchmark.base import Outcome
 from finr1.parts.engine.http import clients
@@ -73,7 +74,7 @@ def run(run_dir: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores(run_dir: Path, model: str = "r1", mode: str = "greedy") -> dict[str, Any]:
-    return read_json(run_dir / "6_scores" / "scores.json")["sizes"]["scores"][model][mode]  # type: ignore[no-any-return]
+    return benchmarks_of(run_dir / "6_scores")["sizes"]["scores"][model][mode]  # type: ignore[no-any-return]
 
 
 def rows(run_dir: Path, cell: str = "r1.greedy") -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ def test_a_server_is_scored_beside_others_under_its_roles_name(tmp_path: Path) -
     assert counts["completions"] == 2 * N * 3 and "failed" not in counts
     assert (scores(tmp_path)["accuracy_strict"], scores(tmp_path)["format"]) == (8 / 12, 1)
     assert scores(tmp_path, "v3", "sampled")["n"] == 24
-    table = read_json(tmp_path / "6_scores" / "scores.json")["sizes"]
+    table = benchmarks_of(tmp_path / "6_scores")["sizes"]
     assert list(table["paired"]) == ["v3_vs_r1"] and table["paired"]["v3_vs_r1"]["greedy"]["diff"] == 0
     bodies = [seen.body for seen in server.seen]
     assert {body["temperature"] for body in bodies} == {0.0, 1.0} and {body.get("n", 1) for body in bodies} == {1, 2}
@@ -198,6 +199,29 @@ def test_only_what_decides_a_completion_asks_again(tmp_path: Path, change: dict[
         set_aside(tmp_path)
         run(tmp_path, settings(server, **change))
         assert len(server.seen) - N == asked_again
+
+
+def test_rows_that_were_stored_before_are_read_again_from_their_raw_text(tmp_path: Path) -> None:
+    def in_own_words(seen: Seen) -> Reply:
+        return Reply(
+            body=chat(f"So the answer is {size_of(seen.text)}.", reasoning_content="Is it <answer>1</answer>?")
+        )
+
+    with serve(in_own_words) as server:
+        run(tmp_path, settings(server, reading="strict"))
+        assert scores(tmp_path)["accuracy_strict"] == 0 and rows(tmp_path)[0]["answer"] is None
+        set_aside(tmp_path)
+        old = tmp_path / ".old" / "6_scores.20260101-000000" / "sizes" / "r1.greedy.jsonl"
+        stored = list(read_jsonl(old))
+        for i, row in enumerate(stored):  # half as an earlier version wrote them
+            if i % 2:
+                row["text"] = f"<think>\n{row.pop('reasoning')}\n</think>\n{row['text']}"
+                del row["abstains"], row["outcome"]
+        write_jsonl(old, stored)
+        counts = run(tmp_path, settings(server))
+        assert len(server.seen) == counts["rescored"] == N
+    assert (scores(tmp_path)["accuracy_strict"], scores(tmp_path)["format"]) == (8 / 12, 0)
+    assert Counter(row["outcome"] for row in rows(tmp_path)) == {"right": 8, "wrong": 4}
 
 
 def test_more_questions_are_asked_and_the_others_kept(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from finr1.cli import check, compose
 from finr1.core.errors import ConfigError, Finr1Error
-from finr1.core.files import read_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.types import Question
 from finr1.evaluation.evaluate import by_judge as judging
 from finr1.evaluation.evaluate.run import run as run_evaluate
+from finr1.evaluation.report.gather import benchmarks_of
 from finr1.evaluation.scores.rows import JudgeVerdict
 from finr1.parts.benchmark.base import Outcome
 from finr1.run.fingerprints import settings_of
@@ -100,7 +100,7 @@ def run(run_dir: Path, models: Server, judge: Server, word: str = "about", **set
 
 
 def table(run_dir: Path) -> dict[str, Any]:
-    return read_json(run_dir / "6_scores" / "scores.json")["mixed"]  # type: ignore[no-any-return]
+    return benchmarks_of(run_dir / "6_scores")["mixed"]
 
 
 def cell(run_dir: Path) -> dict[str, Any]:

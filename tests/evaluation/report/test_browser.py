@@ -58,7 +58,7 @@ def shown(tab: browser.Tab) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_runs_over_the_page(tab: browser.Tab, page: Path, width: int, tmp_path: Path) -> None:
+def test_the_page_does_not_scroll_sideways(tab: browser.Tab, page: Path, width: int, tmp_path: Path) -> None:
     tab.open(page, width)
     # every sample and every detail open: the worst that a reader can do
     tab.run('document.querySelectorAll("details").forEach((d) => { d.open = true; })')
@@ -81,7 +81,7 @@ def test_the_page_asks_for_itself_and_nothing_else_and_no_script_fails(tab: brow
     assert tab.requested == [page.resolve().as_uri()] and not tab.errors
 
 
-def test_the_filter_shows_what_it_says(tab: browser.Tab, page: Path) -> None:
+def test_the_sample_filter_shows_the_chosen_outcome(tab: browser.Tab, page: Path) -> None:
     tab.open(page, WIDTHS[0])
     data = tab.run("JSON.parse(document.getElementById('data').textContent)")
     samples, questions = data["samples"], data["questions"]

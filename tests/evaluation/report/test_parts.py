@@ -75,10 +75,12 @@ def test_a_drop_is_not_called_an_improvement() -> None:
         m: {mode: {"accuracy_strict": v, "format": 1.0} for mode in ("greedy", "sampled")}
         for m, v in (("a", 0.7), ("b", 0.5))
     }
-    found = page.findings({"scores": scores, "paired": {"b_vs_a": {"greedy": test, "sampled": {**test, "high": 0.1}}}})
+    one = {"headline": "accuracy_strict"}
+    paired = {"b_vs_a": {"greedy": test, "sampled": {**test, "high": 0.1}}}
+    found = page.findings({"scores": scores, "paired": paired, "benchmarks": {"one": one}})
     assert [f["word"] for f in found] == ["no clear change", "worsened"]
     held = {"b_vs_a": {"greedy": {**test, "p_holm": 0.06}}}  # what many pairs make of it counts
-    (card,) = page.findings({"scores": scores, "paired": held, "benchmarks": {"one": {}, "two": {}}})
+    (card,) = page.findings({"scores": scores, "paired": held, "benchmarks": {"one": one, "two": one}})
     assert (card["word"], card["p"], card["title"]) == (
         "no clear change",
         0.06,

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from finr1.core.errors import ConfigError
 from finr1.core.files import read_json, write_json
 from finr1.core.jsonl import write_jsonl
+from finr1.core.scores import Pair, Score
 from finr1.core.tracking import Tracker
 from finr1.core.types import Completion, Question, Trace
 from finr1.data.filter.summary import confusion
@@ -153,14 +155,17 @@ def build(run: Path, stages: tuple[str, ...] = tuple(STAGES), seconds: float = 1
                 write_jsonl(folder / f"{model}.{mode}.jsonl", (row.to_json() for row in rows_of[model, mode]))
         scores = {m: {mode: figures_of(rows_of[m, mode], 0.95, 200, 0) for mode in ("greedy", "sampled")} for m in rate}
         scores["sft"]["greedy"]["figures"] = {"macro_f1": 0.5}
-        paired = {}
+        leads, known = "accuracy_strict", {"state": "unknown", "note": "its training data is unknown"}
+        rows = [
+            Score("unit", m, mode, leads, len(asked), known, row) for m in scores for mode, row in scores[m].items()
+        ]
+        pairs = []
         for a, b in (("base", "sft"), ("base", "grpo"), ("sft", "grpo")):
             greedy = compare(rows_of[a, "greedy"], rows_of[b, "greedy"], False, 0.95, 200, 0)
             sampled = compare(rows_of[a, "sampled"], rows_of[b, "sampled"], True, 0.95, 200, 0)
-            paired[f"{b}_vs_{a}"] = {"greedy": greedy, "sampled": sampled}
-        write_json(
-            run / "6_scores" / "scores.json", {"unit": {"questions": len(asked), "scores": scores, "paired": paired}}
-        )
+            pairs += [Pair("unit", b, a, "greedy", greedy or {}), Pair("unit", b, a, "sampled", sampled or {})]
+        write_json(run / "6_scores" / "scores.json", [row.to_json() for row in rows])
+        write_json(run / "6_scores" / "paired.json", [pair.to_json() for pair in pairs])
 
 
 def make_report(run: Path, n_samples: int = 12) -> tuple[dict[str, Any], str]:
@@ -234,9 +239,9 @@ def test_summary_has_the_keys_that_were_asked_for(whole: tuple[dict[str, Any], s
 def test_scores_stand_as_csv_markdown_and_latex_too(tmp_path: Path) -> None:
     build(tmp_path, ("evaluate",))
     scores = read_json(tmp_path / "6_scores" / "scores.json")
-    note = {"sft": {"state": "shares documents", "note": "2 of 40 documents asked were there to train on"}}
-    scores["finqa"] = {**scores["unit"], "training_rows": note}
-    write_json(tmp_path / "6_scores" / "scores.json", scores)
+    note = {"state": "shares documents", "note": "2 of 40 documents asked were there to train on"}
+    more = [{**row, "benchmark": "finqa", "training_rows": note} for row in scores]
+    write_json(tmp_path / "6_scores" / "scores.json", scores + more)
     _, page = make_report(tmp_path)
     folder = tmp_path / "7_report"
     assert (folder / "scores.csv").read_text().startswith("benchmark,model,mode,accuracy_strict,low,high")
@@ -312,7 +317,7 @@ def test_page_shows_the_numbers_of_the_summary(whole: tuple[dict[str, Any], str]
     assert "slipped number" in text and "macro f1" in text and "not run" not in text
 
 
-def test_stages_that_did_not_run_are_called_so(tmp_path: Path) -> None:
+def test_stages_that_did_not_run_are_marked(tmp_path: Path) -> None:
     build(tmp_path, ("questions", "distil"))
     summary, html = make_report(tmp_path)
     assert list(summary["stages"]) == ["questions", "distil"]
@@ -345,14 +350,15 @@ def test_a_teacher_without_faults_has_no_confusion(tmp_path: Path) -> None:
     assert "plants no faults" in html
 
 
-def test_values_nobody_decided_are_dashes(tmp_path: Path) -> None:
+def test_undecided_values_are_shown_as_dashes(tmp_path: Path) -> None:
     build(tmp_path, ("evaluate",))
-    path = tmp_path / "6_scores" / "scores.json"
-    scores = read_json(path)
     failed = [grade_completion(question(n), 0, Completion("", "error", error="no room")) for n in range(3)]
-    scores["unit"]["scores"]["base"]["greedy"] = figures_of(failed, 0.95, 50, 0)
-    scores["unit"]["paired"]["sft_vs_base"]["greedy"] = None
-    write_json(path, scores)
+    first, *others = Score.read(tmp_path / "6_scores" / "scores.json")
+    scores = [replace(first, values=figures_of(failed, 0.95, 50, 0)), *others]
+    write_json(tmp_path / "6_scores" / "scores.json", [score.to_json() for score in scores])
+    sft_vs_base, *pairs = Pair.read(tmp_path / "6_scores" / "paired.json")
+    pairs.insert(0, replace(sft_vs_base, values={}))
+    write_json(tmp_path / "6_scores" / "paired.json", [pair.to_json() for pair in pairs])
     summary, html = make_report(tmp_path)
     assert summary["scores"]["base"]["greedy"]["accuracy_strict"] is None
     assert "<b>–</b>" in html and "None" not in "".join(Page(html).text)

@@ -113,6 +113,7 @@ def test_ledger_worked_by_hand(tmp_path: Path) -> None:
     ledger.send(CALL)
     assert ledger.answered(CALL, Tokens(20, 30), 1) == (20, 30)
     # The mean is known now: a prompt costs twice its estimate, an answer 30.
+    assert ledger.account.at_most == (40, 30 + 100), "one answer says little of the length"
     assert ledger.account.paid == (20 + 20, 30 + 30) and ledger.account.expected(Call(2, 5, 999)) == (10, 60)
     ledger.send(CALL)
     assert ledger.refused(CALL) == (0, 0)
@@ -122,6 +123,17 @@ def test_ledger_worked_by_hand(tmp_path: Path) -> None:
         "paid_completion_tokens": 60,
     }
     assert Ledger(tmp_path / "none").account.counts == {}
+
+
+def test_what_a_ceiling_reserves_for_lost_answers() -> None:
+    account = Account(lost=4, lost_estimated=40, lost_longest=400)
+    assert account.paid == (40, 200) and account.at_most == (40, 400)
+    account.add({"calls": 64, "answers": 64, "estimated": 640, "prompt": 640, "completion": 64 * 30})
+    account.add({"squares": 32 * 20**2 + 32 * 40**2})  # half the answers have 20 tokens, half 40
+    assert account.paid == (680, 68 * 30)
+    # the variance is 10² + 100² / 12 / 64 = 113; three standard errors of four answers: 3 √(113 · 4 · 68 / 64)
+    assert account.at_most == (680, 68 * 30 + 66)
+    assert Account(prompt=5, completion=7).at_most == (5, 7)
 
 
 def test_a_torn_line_is_removed(tmp_path: Path) -> None:

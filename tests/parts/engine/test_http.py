@@ -176,12 +176,27 @@ def test_an_unreachable_server_fails_each_call(client: str) -> None:
     assert failed.error.startswith(f"connection failed ({name}") and http.ledger.account.paid == (0, 0)
 
 
-@pytest.mark.parametrize(("reply", "paid"), [(Reply(body=chat(), cut_at=40), True), (Reply(reset=True), False)])
-def test_an_interrupted_answer_is_charged(reply: Reply, paid: bool, client: str) -> None:
+LATE = Reply(body=chat(), delay_s=2)
+LOST = [Reply(body=chat(), cut_at=40), Reply(reset=True), Reply(504), LATE, Reply(body=b"{cut")]
+
+
+@pytest.mark.parametrize(("reply", "paid"), [*((r, True) for r in LOST), (Reply(500), False), (Reply(429), False)])
+def test_an_answer_that_may_have_been_given_is_charged(reply: Reply, paid: bool, client: str) -> None:
     with serve(each(reply)) as server:
-        http = engine(server, retries=0, client=client)
+        http = engine(server, retries=0, client=client, timeout_s=0.4)
         http.generate(requests(1), ONE)
-    assert (http.ledger.account.paid.prompt > 0) == paid
+    # the prompt has 10 bytes: 10 // 3 + 8 tokens; of the completion half the 64 tokens at most
+    assert http.ledger.account.paid == ((11, 32) if paid else (0, 0))
+
+
+@pytest.mark.parametrize("finish", ["stop_sequence", "STOP", "eos", "tool_calls", "brand_new", 7, None])
+def test_a_complete_answer_is_kept_whatever_ended_it(finish: Any) -> None:
+    (((kept,),), server) = ask(each(Reply(body=chat("fine", finish_reason=finish))))
+    assert (kept.text, kept.finish_reason, len(server.seen)) == ("fine", "stop", 1)
+    known = finish in ("stop_sequence", "STOP", "eos", None)
+    assert kept.meta.get("finish_reason") == (None if known else str(finish))
+    (((cut,),), _) = ask(each(Reply(body=chat("fine", finish_reason="MAX_TOKENS"))))
+    assert cut.finish_reason == "length"
 
 
 def test_a_wrong_key_or_model_stops_it_at_once_and_the_key_is_never_shown(

@@ -88,6 +88,12 @@ def test_the_default_prompt_puts_rules_first_and_shows_no_question(text: Questio
         ("\\boxed{0}", 0.0),
         ("It is \\boxed{0}? No: \\boxed{1}.", 1.0),  # the last box counts
         ("\\boxed{1} and then \\boxed{0}", 0.0),
+        ("\\boxed{1}或\\boxed{0}", None),  # a hedge
+        ("\\boxed{0}, \\boxed{1}", None),
+        ("\\boxed{1} or \\boxed{1}", 1.0),
+        ("\\boxed{1}\n\nOn second thought: \\boxed{0}", 0.0),
+        ("not \\boxed{1}", None),
+        ("-\\boxed{1}", None),
         ("\\boxed{1} and then \\boxed{0.5}", None),
         ("\\boxed{1} and then \\boxed{", None),
         ("\\boxed{}", None),
@@ -205,4 +211,4 @@ def test_the_prompts_of_judges_are_no_wording_of_a_question() -> None:
     from finr1.core.prompt import unfill
 
     filled = load("judge_answer_of.v1")
-    assert unfill("Question: what is it?") == ["Question: what is it?"] and "{question}" not in filled
+    assert unfill("Question: what is it?") == {"question": "Question: what is it?"} and "{question}" not in filled

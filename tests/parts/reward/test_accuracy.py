@@ -14,8 +14,8 @@ def question(kind: str = "number", gold: str | None = "25%", **more: Any) -> Que
     return Question("test", "d", "en", "reasoning business", kind, [{"role": "user", "content": "?"}], gold, **more)  # type: ignore[arg-type]
 
 
-def verdict(text: str, asked: Question, **options: Any) -> Verdict:
-    return Accuracy(**options).grade([RewardItem(asked, text, False)])[0]
+def verdict(text: str, asked: Question, reading: str = "strict", **options: Any) -> Verdict:
+    return Accuracy(**options).grade([RewardItem(asked, text, False, reading)])[0]
 
 
 def test_right_and_wrong() -> None:
@@ -65,7 +65,11 @@ def test_the_end_of_a_long_answer_counts() -> None:
     way = "x " * 6000
     assert verdict(render("a", f"{way} the answer is 25%"), question()).value == 1
     assert verdict(render("a", f"{way} the answer is 26%"), question()).value == 0
-    assert verdict(render("a", f"the answer is 25% {way}"), question()).value == 0  # where it ends, it says nothing
+    # what it says first may be its answer: right is undecided, wrong stays wrong, and so does saying everything
+    assert verdict(render("a", f"the answer is 25% {way}"), question()).value is None
+    assert verdict(render("a", f"the answer is 26% {way}"), question()).value == 0
+    listed = " or ".join(f"{n}%" for n in range(99))
+    assert verdict(render("a", f"{listed} {way}"), question()).value == 0
 
 
 def test_listing_numbers_is_never_rewarded() -> None:
@@ -83,3 +87,40 @@ def test_a_gold_that_cannot_be_read_is_undecided(gold: str | None) -> None:
 
 def test_a_malformed_completion_with_one_answer_block_is_still_read() -> None:
     assert verdict("so: <answer>25%</answer>", question()).value == 1
+
+
+OPTIONS = {"A": "1", "B": "2", "C": "3", "D": "4"}
+LABELS = {"0": "Bearish", "1": "Bullish"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (question(), "\\boxed{1+1}"),
+        (question(), "\\boxed{无法确定}"),
+        (question(), "maybe"),
+        (question(), "\\boxed{25\\%} or \\boxed{26\\%}"),
+        (question("choice", "B", choices=OPTIONS), "A B C D are all plausible"),
+        (question("choice", "B", choices=OPTIONS), "无法确定"),
+        (question("choice", "B", choices=OPTIONS), "\\boxed{A}或\\boxed{B}"),
+        (question("yes_no", "yes"), "maybe"),
+        (question("yes_no", "yes"), "perhaps, it is not certain that it did"),
+        (question("label", "1", choices=LABELS), "not bearish"),
+        (question("text", "rates rose"), "I cannot say."),
+    ],
+)
+@pytest.mark.parametrize("scale_tolerant", [False, True])
+def test_an_answer_that_commits_to_nothing_earns_nothing(asked: Question, answer: str, scale_tolerant: bool) -> None:
+    found = verdict(render("a", answer), asked, scale_tolerant=scale_tolerant)
+    assert found.value == 0 and found.why
+
+
+def test_a_committed_answer_that_no_rule_can_compare_stays_undecided() -> None:
+    assert verdict(render("a", "it rose from 20% to 25%"), question()).value is None
+    assert verdict(render("a", "yields went up"), question("text", "rates rose")).value is None
+
+
+@pytest.mark.parametrize("text", ["25%", "**Answer: 25%**", "<think>a</think>\\boxed{25\\%}", render("a", "25%")])
+def test_the_reading_decides_whether_an_answer_outside_the_block_counts(text: str) -> None:
+    assert verdict(text, question(), "content").value == 1
+    assert verdict(text, question(), "strict").value == float("<answer>" in text)

@@ -25,6 +25,7 @@ def test_a_right_answer_earns_less_the_longer_it_is(n: int, expected: float) -> 
 def test_a_wrong_answer_earns_nothing_and_an_undecided_one_stays_undecided() -> None:
     assert value("2", 80) == 0.0
     assert value("1", 80, gold=None) is None
+    assert value("maybe", 80) == 0.0
 
 
 def test_bounds_that_cannot_work_are_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from finr1.answer.grade import grade
 from finr1.core.errors import ConfigError, DataError
-from finr1.parts.source.executed import agreement, plain, program_gives
+from finr1.parts.source.executed import agreement, examine, plain, program_gives
 from finr1.parts.source.finqa import FinQA
 
 
@@ -96,6 +96,20 @@ def test_plain(value: object, text: str) -> None:
 )
 def test_agreement(value: object, shown: str, expected: tuple[str, str]) -> None:
     assert agreement(value, shown) == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "value", "shown", "unit"),
+    [
+        ("what were total sales in millions?", 19.2, "19.2", "million"), ("what were total sales?", 19.2, "19.2", ""),
+        ("what was the percent of the costs to the notes in millions", 0.01429, "1.43%", ""),
+        ("what percentage of sales is that?", 16.93811, "16.93%", "%"), ("what percentage is that?", 0.5, "", ""),
+    ],
+)  # fmt: skip
+def test_the_unit_of_a_gold_is_that_of_its_question_or_of_its_annotated_answer(
+    question: str, value: float, shown: str, unit: str
+) -> None:
+    assert examine(value, shown, "", [], "row 1", False, question).meta["unit"] == unit
 
 
 def test_percentages_grade_by_what_the_gold_shows(tmp_path: Path) -> None:

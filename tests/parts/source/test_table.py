@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.errors import InstantiationException
 
@@ -13,6 +16,7 @@ from finr1.core.errors import ConfigError, DataError
 from finr1.parts.source.table import TableSource
 from tests.helpers.made import jsonl, parquet, source_of_yaml
 
+SHOWN = "{question}\n{choices}"
 NUMBERS = {"language": "en", "kind": "number", "module": "reasoning business", "domain": "sums"}
 
 
@@ -50,11 +54,68 @@ def test_a_tolerance_is_for_numbers_whose_golds_show_more_digits_than_anyone_wri
         )
     )
     assert [grade(answer, plain).strict.value for answer in ("6.757%", "6.76%", "0.068")] == [1, 0, 0]
+    for tolerance, expected in (("exact", [1, 0]), ("shown", [1, 1]), (0, [1, 0])):
+        (stated,) = TableSource(path, rules=[NUMBERS], tolerance=tolerance).load()
+        assert [grade(answer, stated).strict.value for answer in ("6.757%", "6.7574%")] == expected
     # 1% of 0.06757 is 0.0006757: 0.068 and 6.76% are within it, 7% is not
     assert [grade(answer, tolerant).strict.value for answer in ("6.757%", "6.76%", "0.068", "7%")] == [1, 1, 1, 0]
     assert "tolerance" not in plain.meta and "tolerance" not in text.meta
     with pytest.raises(ConfigError, match=r"source\.table\.tolerance=-0\.1: not a relative difference"):
         TableSource(path, tolerance=-0.1)
+
+
+def test_the_kind_auto_is_read_from_gold_and_options_row_by_row(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"q": "Valid?", "a": True, "o": None}, {"q": "Valid now?", "a": "No.", "o": None},
+        {"q": "Growth?", "a": "12.5%", "o": None}, {"q": "Cost?", "a": 3.4, "o": []},
+        {"q": "How many?", "a": 1, "o": None},
+        {"q": "Which?", "a": "bonds", "o": ["stocks", "bonds"]},
+        {"q": "And these?", "a": ["A", "B"], "o": ["x", "y", "z"]},
+        {"q": "Which rate?", "a": "7%", "o": ["5%", "6%"]}, {"q": "Limit?", "a": "at least 8%", "o": None},
+        {"q": "When?", "a": "2019-12-31", "o": None}, {"q": "Why?", "a": "rates rose by 5% in 2019", "o": None},
+        {"q": "Hidden?", "a": None, "o": None},
+    ]  # fmt: skip
+    path = str(jsonl(tmp_path / "x.jsonl", rows))
+    rule = {**NUMBERS, "kind": "auto"}
+    found = list(
+        TableSource(path, fields={"question": "q", "gold": "a", "choices": "o"}, rules=[rule], template=SHOWN).load()
+    )
+    assert [(q.kind, q.gold) for q in found] == [
+        ("yes_no", "True"), ("yes_no", "No."), ("number", "12.5%"), ("number", "3.4"), ("number", "1"), ("choice", "B"),
+        ("choice", "AB"), ("number", "7%"), ("text", "at least 8%"), ("text", "2019-12-31"),
+        ("text", "rates rose by 5% in 2019"), ("text", None),
+    ]  # fmt: skip
+    assert all(grade(q.gold, q).strict.value == 1 for q in found if q.gold)
+    assert [grade(answer, found[0]).strict.value for answer in ("Yes", "true", "False")] == [1, 1, 0]
+
+
+def test_typed_columns_give_the_text_that_they_stand_for(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    day = datetime(2019, 12, 31)
+    columns = {
+        "float": (pa.float32(), [0.1, 3.0], ["0.1", "3.0"]),
+        "half": (pa.float16(), [np.float16(0.1), np.float16(2.5)], ["0.1", "2.5"]),
+        "double": (pa.float64(), [0.1, 1 / 3], ["0.1", "0.3333333333333333"]),
+        "time": (pa.timestamp("us"), [day, day.replace(hour=5)], ["2019-12-31", "2019-12-31 05:00:00"]),
+        "nanoseconds": (pa.timestamp("ns"), [day, day.replace(hour=5)], ["2019-12-31", "2019-12-31 05:00:00"]),
+        "date": (pa.date32(), [day.date(), None], ["2019-12-31", None]),
+        "decimal": (pa.decimal128(10, 2), [Decimal("12.50"), Decimal("-1000")], ["12.50", "-1000.00"]),
+        "bytes": (pa.binary(), ["是".encode(), b"\xff"], ["是", "ff"]),
+        "bool": (pa.bool_(), [True, False], ["True", "False"]),
+    }
+    arrays = {name: pa.array(values, kind) for name, (kind, values, _) in columns.items()}
+    questions = pa.array([b"What?", b"And what?"], pa.binary())
+    options = pa.array([[0.1], [0.2]], pa.list_(pa.float32()))
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"q": questions, "o": options, **arrays}), path)
+    for name, (_, _, texts) in columns.items():
+        found = list(TableSource(str(path), fields={"question": "q", "gold": name}).load())
+        assert [(q.text, q.gold) for q in found] == [("What?", texts[0]), ("And what?", texts[1])], name
+    fields = {"question": "q", "gold": "float", "choices": "o"}
+    chosen = TableSource(str(path), fields=fields, template="{question} {choices}").load()
+    assert next(iter(chosen)).choices == {"A": "0.1"}
 
 
 def test_choices_from_columns_lists_and_mappings(tmp_path: Path) -> None:
@@ -101,9 +162,12 @@ def test_columns_of_any_name_hold_options_called_by_letters(tmp_path: Path) -> N
     row = {"question": "Which?", "option_1": "bond", "option_2": "", "option_3": "gold", "a": "x", "b": "y"}
     path = str(jsonl(tmp_path / "rows.jsonl", [{**row, "answer": "C", "low": "b"}]))
     names = ["option_1", "option_2", "option_3"]
-    (asked,) = TableSource(path, fields={"question": "question", "gold": "answer", "choices": names}).load()
+    (asked,) = TableSource(
+        path, fields={"question": "question", "gold": "answer", "choices": names}, template=SHOWN
+    ).load()
     assert (asked.kind, asked.gold, dict(asked.choices)) == ("choice", "C", {"A": "bond", "C": "gold"})
-    (small,) = TableSource(path, fields={"question": "question", "gold": "low", "choices": ["a", "b"]}).load()
+    fields = {"question": "question", "gold": "low", "choices": ["a", "b"]}
+    (small,) = TableSource(path, fields=fields, template=SHOWN).load()
     assert (small.gold, dict(small.choices)) == ("B", {"A": "x", "B": "y"})
     many = TableSource(path, fields={"question": "question", "gold": "answer", "choices": ["option_1"] * 9})
     with pytest.raises(ConfigError, match=r"source\.table\.fields\.choices=.*: 9 columns; name up to 8"):

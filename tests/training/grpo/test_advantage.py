@@ -79,7 +79,7 @@ def test_groups_without_spread_do_not_enter(rewards: list[float]) -> None:
     assert torch.equal(result.advantages_PG[0], torch.zeros(3))
 
 
-def test_properties() -> None:
+def test_advantages_have_mean_0_and_deviation_1_and_ignore_affine_changes() -> None:
     torch.manual_seed(0)
     rewards = torch.rand(6, 8)
     advantages = centre(rewards).advantages_PG

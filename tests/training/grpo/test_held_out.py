@@ -83,7 +83,7 @@ def test_metrics_equal_those_of_stage_evaluate(tmp_path: Path) -> None:
     assert (asked.temperature, asked.n, asked.max_new_tokens) == (0.0, 1, 160)
 
 
-def test_it_runs_every_n_steps_and_after_the_last(tmp_path: Path) -> None:
+def test_held_out_evaluation_runs_every_n_steps_and_after_the_last(tmp_path: Path) -> None:
     said: list[str] = []
     engine = Examined([1, 2, 3])
     sampler = Sampler(engine, Sampling(), None, "float32")
@@ -106,7 +106,9 @@ def test_it_runs_every_n_steps_and_after_the_last(tmp_path: Path) -> None:
         ([3, 2, 3, 2], [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]),  # it recovers, and parts again
     ],
 )
-def test_the_alarm(tmp_path: Path, right: list[int], rewards: list[float], alarms: list[int]) -> None:
+def test_the_alarm_is_raised_when_accuracy_falls_while_the_reward_rises(
+    tmp_path: Path, right: list[int], rewards: list[float], alarms: list[int]
+) -> None:
     _, metrics, said = examine(tmp_path, right, rewards)
     assert [row["eval_alarm"] for row in metrics] == alarms
     begins = sum(now > before for before, now in zip([0, *alarms], alarms, strict=False))

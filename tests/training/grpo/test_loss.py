@@ -49,7 +49,9 @@ def solve(
     ],
 )
 @pytest.mark.parametrize("loss_name", ["dapo", "grpo", "bnpo", "dr_grpo", "gspo"])  # a token is its own sequence
-def test_one_token(loss_name: str, ratio: float, advantage: float, loss: float, gradient: float, clipped: int) -> None:
+def test_loss_and_gradient_of_one_token_by_hand(
+    loss_name: str, ratio: float, advantage: float, loss: float, gradient: float, clipped: int
+) -> None:
     found, gradients, result = solve(tokens([LOG(ratio)], [0.0], [advantage]), kind=loss_name)
     assert (found, *gradients, float(result.clipped)) == pytest.approx((loss, gradient, clipped), abs=1e-6)
 
@@ -64,7 +66,7 @@ def test_one_token(loss_name: str, ratio: float, advantage: float, loss: float, 
         (0.5, -1.0, 0.8, 0.0, 1),  # the lower bound too
     ],
 )
-def test_dual_clip(ratio: float, advantage: float, loss: float, gradient: float, clipped: int) -> None:
+def test_dual_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float, clipped: int) -> None:
     found, gradients, result = solve(tokens([LOG(ratio)], [0.0], [advantage]), dual_clip=3.0)
     assert (found, *gradients, float(result.clipped)) == pytest.approx((loss, gradient, clipped), abs=1e-6)
 
@@ -81,7 +83,7 @@ def test_gspo_takes_the_ratio_of_the_sequence() -> None:
     assert (loss, *gradient, float(result.clipped)) == pytest.approx((0.99, 0, 0, 2), abs=1e-6)
 
 
-def test_gspo_keeps_sequences_apart() -> None:
+def test_gspo_has_one_ratio_per_sequence() -> None:
     # two completions, mixed up in the row: s of the first is sqrt(1.2 * 0.8), of the second 1.1
     batch = tokens([LOG(1.2), LOG(1.1), LOG(0.8)], [0.0] * 3, [1.0] * 3, number_N=torch.tensor([7, 2, 7]))
     loss, _, _ = solve(batch, kind="gspo")

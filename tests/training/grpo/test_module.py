@@ -142,7 +142,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("variant", "row_tokens"), [("dapo", 8), ("dapo", 25), *((name, 15) for name in VARIANTS)])
-def test_micro_batches_change_nothing(tmp_path: Path, variant: str, row_tokens: int) -> None:
+def test_the_number_of_micro_batches_does_not_change_the_gradient(
+    tmp_path: Path, variant: str, row_tokens: int
+) -> None:
     whole, all_stats = gradients(module(tmp_path, **VARIANTS[variant]), rollout(), REWARDS)
     split, stats = gradients(module(tmp_path, row_tokens=row_tokens, **VARIANTS[variant]), rollout(), REWARDS)
     same(split, whole, 2e-5)

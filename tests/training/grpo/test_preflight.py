@@ -128,15 +128,23 @@ def test_full_sets_what_a_perfect_completion_earns() -> None:
             assert check(rewards=rewards) == len(QUESTIONS)
 
 
+class NoChoices(Accuracy):
+    """A reward that fails at one kind of question."""
+
+    def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+        graded = super().grade(items)
+        return [Verdict(0.0) if i.question.kind == "choice" else v for i, v in zip(items, graded, strict=True)]
+
+
 def test_every_kind_and_source_is_checked() -> None:
     """Kinds take turns: one broken kind is among the first few, however many questions of another stand before it."""
-    broken = question("which?", "Z", kind="choice", choices={"A": "one", "B": "two"})
+    choice = question("which?", "B", kind="choice", choices={"A": "one", "B": "two"})
     many = [question(f"{i}?", str(i)) for i in range(50)]
-    with pytest.raises(ConfigError, match=r"reward\.accuracy=Accuracy: a gold completion of question " + broken.id):
-        check(questions=[*many, broken], n=4)
+    with pytest.raises(ConfigError, match=r"reward\.accuracy=NoChoices: a gold completion of question " + choice.id):
+        check(rewards={"accuracy": NoChoices()}, questions=[*many, choice], n=4)
 
 
-def test_the_embedded_model() -> None:
+def test_gold_completions_pass_with_the_embedded_model() -> None:
     try:
         real = load_tokenizer(resolve(ModelSettings()))
     except ConfigError as error:

@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     assert said[0].startswith("step-00000006.ckpt is corrupt (") and said[0].endswith("resumes from step 5")
 
 
-def test_with_none_left_training_begins_at_the_first_step(tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_training_starts_at_the_first_step(tmp_path: Path) -> None:
     walk(tmp_path, keep_last=1)
     (path,) = (tmp_path / "checkpoints").iterdir()
     path.write_bytes(b"")

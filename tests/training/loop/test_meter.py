@@ -86,7 +86,7 @@ def test_the_peak_takes_little_time_and_no_random_number() -> None:
     assert peak >= 0.5 * 2 * 512**3 / sorted(times)[2]  # larger products are no slower, but for what else runs here
 
 
-def test_it_is_measured_once_a_run_and_by_type(tmp_path: Path) -> None:
+def test_the_peak_is_measured_once_per_run_and_dtype(tmp_path: Path) -> None:
     Meter(tiny(), tmp_path).prepare()
     ((key, peak),) = read_json(tmp_path / FILE).items()
     assert key.endswith(f"{torch.get_num_threads()} threads, torch.float32") and peak > 1e8

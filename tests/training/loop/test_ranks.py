@@ -36,7 +36,7 @@ class Fake(Ranks):
 
 
 @pytest.mark.parametrize("n", range(8))
-def test_parts_join_to_the_whole_in_its_order(n: int) -> None:
+def test_unshard_restores_the_order_of_shard(n: int) -> None:
     items = list("abcdefgh"[:n])
     parts = [Fake(r, 3).shard(items) for r in range(3)]
     assert [len(part) for part in parts] == sorted((len(part) for part in parts), reverse=True)
@@ -92,7 +92,7 @@ def test_the_first_rank_writes_what_one_would(both: tuple[Found, Found]) -> None
 
 
 @pytest.mark.slow
-def test_the_variants_are_what_they_say(trained: Path) -> None:
+def test_each_variant_exercises_what_it_is_named_for(trained: Path) -> None:
     """Each shows what it is there for: something is clipped, left out, undecided, asked anew."""
     left = torch.load(trained / "grpo.1.pt")
     found = {variant: [row for _, row in left[variant]["metrics"]] for variant in left}

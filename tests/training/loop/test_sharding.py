@@ -33,7 +33,7 @@ def test_rounds_have_as_many_passes_on_every_rank_and_count_each_row_once() -> N
         assert sorted(name for part in parts for name, counts in part if counts) == sorted(names)
 
 
-def test_pieces_are_for_whole_weights_on_gpus_unless_asked_for() -> None:
+def test_weights_are_sharded_on_request_or_on_gpus_in_full_fine_tuning() -> None:
     assert sharded(GPU, full=True) and sharded({**GPU, "precision": "32-true"}, full=True)
     assert not sharded(GPU, full=False) and not sharded({**GPU, "strategy": "ddp"}, full=True)
     assert not sharded({**GPU, "precision": "bf16-mixed"}, full=True)
@@ -49,7 +49,7 @@ def gap(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.slow
-def test_pieces_have_the_gradients_and_the_weights_of_one_rank(both: tuple[Found, Found]) -> None:
+def test_shards_have_the_gradients_and_weights_of_one_rank(both: tuple[Found, Found]) -> None:
     """Three optimiser steps or more, clipped; steps in which a rank has no row of its own; tied weights."""
     one, two = both
     for variant in one.keys() - {"bf16", "AdamW, 8 bits"}:
@@ -63,7 +63,7 @@ def test_pieces_have_the_gradients_and_the_weights_of_one_rank(both: tuple[Found
 
 
 @pytest.mark.slow
-def test_each_rank_holds_a_piece(both: tuple[Found, Found]) -> None:
+def test_each_rank_holds_a_shard(both: tuple[Found, Found]) -> None:
     """Of weights, and of the optimiser's states where it has any."""
     for variant, found in both[1].items():
         (whole,) = both[0][variant]["held"]  # weights, states
@@ -90,7 +90,7 @@ def test_metrics_and_files_are_those_of_one_rank(both: tuple[Found, Found]) -> N
 
 
 @pytest.mark.slow
-def test_states_in_8_bits_of_each_piece(trained: Path) -> None:
+def test_8_bit_optimizer_states_of_each_shard(trained: Path) -> None:
     """They are rounded by blocks, which begin anew with each piece: not the weights of one rank, but near them."""
     one, two = (torch.load(trained / f"sft.pieces.{ranks}.pt")["AdamW, 8 bits"] for ranks in (1, 2))
     assert gap(one["gradients"][0], two["gradients"][0]) < 1e-5
@@ -99,7 +99,7 @@ def test_states_in_8_bits_of_each_piece(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_passes_in_bf16_over_fp32_pieces(trained: Path) -> None:
+def test_bf16_passes_over_fp32_shards(trained: Path) -> None:
     """Gradients are rounded as bf16 does, no worse; weights are not."""
     exact, rounded = (torch.load(trained / "sft.pieces.2.pt")[name] for name in ("plain", "bf16"))
     first = [found["gradients"][0] for found in (exact, rounded)]

@@ -172,7 +172,7 @@ def test_torch_compiles_for_a_gpu_with_triton(
     assert not flex.compiles.__wrapped__(torch.device("cpu")) and not flex.compiles.__wrapped__(torch.device("meta"))
 
 
-def test_what_computes_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_chosen_by_device_head_size_and_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "compiles", lambda device: device.type == "cuda")
     cpu = torch.device("cpu")
     assert [kernel(cpu, 64), kernel(cpu, 64, dropout=0.1), kernel(CUDA, 64)] == ["tiles", "padded", "flex"]
@@ -183,7 +183,7 @@ def test_what_computes_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unfused")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_where_it_is_chosen_the_model_computes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_computes_with_flex_attention_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole model: the row's blocks, the scale and the heads arrive; under autocast all three tensors are bf16."""
     row = make_row([RowGroup([3, 1, 4], [[1, 5, 9], [2, 6]], [0, 1]), RowGroup([5, 3], [[5]], [2])])
     calls: list[torch.dtype] = []
@@ -206,7 +206,7 @@ def test_where_it_is_chosen_the_model_computes_with_it(monkeypatch: pytest.Monke
     assert calls == 2 * (3 * [torch.float32] + 3 * [torch.bfloat16])  # 3 layers
 
 
-def test_a_model_can_be_kept_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_can_exclude_flex_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(attention, "kernel", lambda *arguments: asked.append(arguments[-1]) or "padded")
     for name in (attention.register(), attention.register("padded")):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from finr1.training.rows.head import Logits
 from finr1.training.rows.logprobs import Head, completion_stats
 from finr1.training.rows.rows import RowGroup, make_row, pack
 from tests.helpers.tiny_model import SHAPES, VOCABULARY, tiny
@@ -113,23 +115,28 @@ def test_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("entropy_grad", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_gradients_of_the_head_are_those_of_plain_log_softmax(entropy_grad: bool, temperature: float) -> None:
+@pytest.mark.parametrize("output", [Logits(), Logits(0.25), Logits(1.0, 2.0), Logits(1.5, 3.0)])
+def test_gradients_of_the_head_are_those_of_plain_log_softmax(
+    entropy_grad: bool, temperature: float, output: Logits
+) -> None:
     generator = torch.Generator().manual_seed(1)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     target, of_logprobs, of_entropy = torch.tensor([3, 0, 6, 3, 2]), draw(5), draw(5)
-    states, weight = draw(5, 4), draw(7, 4)
+    drawn = draw(5, 4), draw(7, 4), draw(7)
     found = []
     for plain in (True, False):
-        h, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        h, w, b = (tensor.clone().requires_grad_() for tensor in drawn)
         if plain:
-            logp = (h @ w.T / temperature).log_softmax(-1)
+            logits = (h @ w.T + b) * output.scale
+            logits = torch.tanh(logits / output.cap) * output.cap if output.cap else logits
+            logp = (logits / temperature).log_softmax(-1)
             logprobs, entropy = logp[range(5), target], -(logp.exp() * logp).sum(-1)
         else:
-            logprobs, entropy = Head.apply(h, w, target, temperature, True, entropy_grad, h.dtype, (2, 3))
+            logprobs, entropy = Head.apply(h, w, b, target, output, temperature, True, entropy_grad, h.dtype, (2, 3))
             assert entropy.requires_grad == entropy_grad
         loss = (logprobs * of_logprobs).sum()
         (loss + (entropy * of_entropy).sum() if entropy_grad else loss).backward()
-        found.append((logprobs, entropy, h.grad, w.grad))
+        found.append((logprobs, entropy, h.grad, w.grad, b.grad))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-10)
 
@@ -147,10 +154,15 @@ def test_without_entropy_there_is_none_and_the_rest_stays() -> None:
     assert torch.equal(with_it.logprobs_N, without.logprobs_N) and without.entropy_N.isnan().all()
 
 
-def test_a_head_that_is_no_plain_matrix_is_refused() -> None:
+def test_a_head_of_another_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
-    model.lm_head = torch.nn.Linear(model.config.hidden_size, VOCABULARY, bias=True)
-    with pytest.raises(TypeError, match="the model's head is Linear, not a plain linear layer without bias"):
+    model.lm_head = torch.nn.Sequential(model.lm_head)
+    with pytest.raises(ValueError, match="its head is Sequential, not a plain linear layer"):
+        completion_stats(model, make_row(groups()))
+    model, own = tiny(), type(model).forward
+    normed = lambda *args, **more: SimpleNamespace(logits=own(*args, **more).logits.log_softmax(-1))  # noqa: E731
+    monkeypatch.setattr(type(model), "forward", normed)
+    with pytest.raises(ValueError, match="its logits are no scaled or capped product of its head"):
         completion_stats(model, make_row(groups()))
 
 

@@ -50,7 +50,9 @@ def test_every_tile_is_in_one_batch_of_little_padding(shape: list[tuple[int, lis
 
 
 @pytest.mark.parametrize(("scores", "waste"), [(1, 1.0), (10**9, 100.0)])
-def test_the_division_changes_nothing(scores: int, waste: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batching_of_tiles_does_not_change_the_result(
+    scores: int, waste: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tile by tile, or all in one batch with much padding: as by default."""
     shape = [(5, [3, 9]), (17, [1]), (2, [6, 6, 2])]
     generator = torch.Generator().manual_seed(0)

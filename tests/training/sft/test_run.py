@@ -79,7 +79,7 @@ def write_good(ctx: Context, sources: Sequence[str]) -> list[Trace]:
     return traces
 
 
-def test_only_the_sources_of_the_mix(tmp_path: Path) -> None:
+def test_sft_sources_selects_the_training_rows(tmp_path: Path) -> None:
     with stages.stage_context(tmp_path, "sft") as ctx:
         traces = write_good(ctx, ["finqa", "tfns", "convfinqa", "finqa"])
         for wanted, kept in (([], [0, 1, 2, 3]), (["finqa", "convfinqa"], [0, 2, 3]), (["tfns"], [1])):

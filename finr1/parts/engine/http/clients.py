@@ -20,6 +20,14 @@ from finr1.settings.http import HttpSettings
 
 CONNECT_S = 30.0  # longest time to connect
 NO_CONNECTION = "no connection in time"
+UNSENT = (
+    "ConnectError",
+    "ProxyError",
+    "UnsupportedProtocol",
+    "LocalProtocolError",
+    "PoolTimeout",
+    "WriteError",
+)  # httpx
 
 
 class Response(NamedTuple):
@@ -46,9 +54,9 @@ def _timed_out(settings: HttpSettings) -> Fault:
     return Fault(f"timed out after {settings.timeout_s:g} s", lost=True)
 
 
-def _broken(error: BaseException, begun: bool) -> Fault:
-    """`begun`: part of the response had arrived, so the server charges for it."""
-    return Fault(f"connection failed ({type(error).__name__}: {error})", lost=begun)
+def _broken(error: BaseException, sent: bool) -> Fault:
+    """`sent`: the request had reached the server, which may charge for the answer that did not come back."""
+    return Fault(f"connection failed ({type(error).__name__}: {error})", lost=sent)
 
 
 class OpenAIClient:
@@ -91,7 +99,7 @@ class OpenAIClient:
             raise self._timed_out() from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _broken(cause, "complete message body" in str(cause)) from error
+            raise _broken(cause, sent=type(cause).__name__ not in UNSENT) from error
         return Response(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
@@ -129,20 +137,20 @@ class RequestsClient:
         import requests
 
         limits = (min(CONNECT_S, self._timeout_s), self._timeout_s)  # to connect; between two bytes
-        begun = False
         try:
             data = json.dumps(body).encode()
             with self._session.post(
                 self._url, data=data, timeout=limits, allow_redirects=False, stream=True
             ) as response:
-                begun = response.status_code == 200
                 return Response(response.status_code, response.headers, response.content)
         except requests.ConnectTimeout as error:
             raise Fault(NO_CONNECTION) from error
         except requests.Timeout as error:
             raise self._timed_out() from error
         except (requests.RequestException, OSError) as error:
-            raise _broken(error, begun) from error
+            connecting = error.args and type(error.args[0]).__name__ == "MaxRetryError"  # urllib3 retries nothing else
+            broken = isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError)
+            raise _broken(error, sent=broken and not connecting) from error
 
     async def close(self) -> None:
         """See `Client`."""

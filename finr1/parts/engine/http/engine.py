@@ -2,8 +2,9 @@
 
 Errors of the server and of the network are retried with jittered exponential backoff, and Retry-After is honoured;
 unusable replies (broken JSON, no text, too few choices) are requested again; a request that still fails becomes a
-completion with `finish_reason="error"` and the reason. A spend ceiling ends the stream cleanly. The key comes only
-from an environment variable and is removed from every message.
+completion with `finish_reason="error"` and the reason. A spend ceiling ends the stream cleanly: every attempt is
+reserved before it is sent, and lost answers are charged by the ledger's estimate. The key comes only from an
+environment variable and is removed from every message.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential
 
 from finr1.core.errors import ConfigError
+from finr1.core.files import encodable
 from finr1.core.types import Completion
 from finr1.parts.engine.base import OnDone, Request
 from finr1.parts.engine.http.clients import CLIENTS, Client
@@ -45,6 +47,7 @@ LEAD_INS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # extra field
     "deepseek": ({"prefix": True}, {}),
 }
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
+GATEWAY_TIMEOUTS = frozenset({504, 524})  # the server behind may have answered, and charges for it
 MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 900.0  # a longer wait means that the quota is used up: the request fails with that reason
 
@@ -152,14 +155,16 @@ class HttpEngine:
             self._say_ceiling(line.worst)
 
     def _say_ceiling(self, worst: int) -> None:
-        tokens, paid = self.budget.max_tokens, sum(self.ledger.account.paid)
-        by_tokens = tokens is not None and paid + worst > tokens
+        account, tokens = self.ledger.account, self.budget.max_tokens
+        paid, at_most = sum(account.paid), sum(account.at_most)
+        by_tokens = tokens is not None and at_most + worst > tokens
         name, ceiling = ("max_spend_tokens", tokens) if by_tokens else ("max_spend_money", self.budget.max_money)
-        spent = f"{paid:,} tokens" + (f" ({self.money:.4f})" if self.money else "")
+        spent = f"{paid:,} tokens" + (f" ({self.money:.4f})" if self.money else "") + " are spent"
+        spent += f", lost answers may have cost {at_most - paid:,} more" if at_most > paid else ""
         raise ConfigError(
             f"engine.{name}",
             ceiling,
-            f"{spent} are spent, and the next question may take {worst:,} more; completions so far are kept",
+            f"{spent}, and the next question may take {worst:,} more; completions so far are kept",
             "raise it and start again to continue",
         )
 
@@ -279,12 +284,12 @@ class HttpEngine:
         after_s, why = retry_after_s(headers.get("Retry-After", "")), f"HTTP {status}: {error_words(raw)}"
         if after_s is not None and after_s > MAX_RETRY_AFTER_S:
             raise Fault(f"the server asks to wait {after_s:.0f} s; {why}", again=False)
-        raise Fault(why, status in RETRIED, status, after_s)
+        raise Fault(why, status in RETRIED, status, after_s, lost=status in GATEWAY_TIMEOUTS)
 
     def _clean(self, text: str) -> str:
         """One short line, without the key."""
         text = text.replace(self._key, "…") if self._key else text
-        return " ".join(text.encode("utf-8", "replace").decode().split())[:200]
+        return " ".join(encodable(text).split())[:200]
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

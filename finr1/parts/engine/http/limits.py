@@ -54,7 +54,7 @@ class Pace:
 
 @dataclass
 class Budget:
-    """Keeps what a ledger says below a ceiling of tokens or of money (None: no ceiling); prices per million tokens.
+    """Keeps what a ledger says, at most, below a ceiling of tokens or money (None: none); prices per million tokens.
 
     A call starts only if the longest answers that its question still needs fit beside what is paid and reserved.
     """
@@ -71,7 +71,7 @@ class Budget:
         """Reserve this much for a question in place of what it had; whether it fits (else it has nothing)."""
         with self._lock:
             self._reserved.pop(question, None)
-            held = [self.ledger.account.paid, tokens, *self._reserved.values()]
+            held = [self.ledger.account.at_most, tokens, *self._reserved.values()]
             total = Tokens(*map(sum, zip(*held, strict=True)))
             if self.max_tokens is not None and sum(total) > self.max_tokens:
                 return False

@@ -10,21 +10,22 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from finr1.core.files import encodable
 from finr1.core.types import Completion, FinishReason, Message
 
 THINK = "<think>\n"
-FINISH: Mapping[Any, FinishReason] = {
+FINISH: Mapping[str, FinishReason] = {  # any other reason is a stop too, with the server's word in `meta`
     "stop": "stop",
     "eos": "stop",
     "eos_token": "stop",  # Hugging Face's TGI, as `stop_sequence`
     "stop_sequence": "stop",
     "end_turn": "stop",
-    None: "stop",
     "": "stop",
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",  # Mistral
 }
+INCOMPLETE = {"content_filter": False, "insufficient_system_resource": True, "error": True, "abort": True}  # ask again?
 
 
 class Fault(Exception):
@@ -72,24 +73,28 @@ def _usage(usage: object) -> tuple[int, int] | None:
 
 
 def read_choice(choice: object, led_in: bool = False) -> Completion:
-    """Parse one choice; reasoning may be in a separate field (`reasoning_content`, `reasoning`). Fault if empty."""
+    """Parse one choice; reasoning may be in a separate field (`reasoning_content`, `reasoning`). Fault if empty or
+    incomplete."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Fault("a choice without a message")
-    finish = choice.get("finish_reason")
-    if not isinstance(finish, str | None) or finish not in FINISH:
-        raise Fault(f"finish_reason {str(finish)[:40]}", again=finish != "content_filter")
+    given = choice.get("finish_reason")
+    reason = str(given or "")[:40].lower()
+    if reason in INCOMPLETE:
+        raise Fault(f"finish_reason {reason}", again=INCOMPLETE[reason])
+    finish = FINISH.get(reason, "stop")
     content, reasoning_field = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
     if isinstance(content, list):
         content, thought = _parts(content)
         reasoning_field = reasoning_field or thought
-    text = _encodable(content) if isinstance(content, str) else ""
-    reasoning = _encodable(reasoning_field) if isinstance(reasoning_field, str) and reasoning_field.strip() else None
-    if not text.strip() and not (FINISH[finish] == "length" and reasoning):
+    text = encodable(content) if isinstance(content, str) else ""
+    reasoning = encodable(reasoning_field) if isinstance(reasoning_field, str) and reasoning_field.strip() else None
+    if not text.strip() and not (finish == "length" and reasoning):
         raise Fault("empty content")
     if led_in and reasoning is None and not text.lstrip().startswith(THINK.strip()):
         text = THINK + text
-    return Completion(text, FINISH[finish], reasoning=reasoning)
+    meta = {} if reason in FINISH else {"finish_reason": encodable(str(given))}
+    return Completion(text, finish, reasoning=reasoning, meta=meta)
 
 
 def _parts(content: Sequence[object]) -> tuple[str, str]:
@@ -144,11 +149,6 @@ def error_words(raw: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or text
     return str(error)
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates: JSON may contain them, UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def n_bytes(text: str) -> int:

@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +23,8 @@ from finr1.core.ranks import world
 from finr1.core.types import Completion
 from finr1.parts.engine.base import Adapter, OnDone, Request
 from finr1.parts.engine.vllm import lora as vllm_lora
+from finr1.parts.model.folder import quiet, resolve
+from finr1.parts.model.tokens import prompt_ids
 from finr1.settings.model import ModelSettings
 from finr1.settings.sampling import Sampling
 
@@ -104,8 +106,6 @@ class VllmEngine:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         # vLLM configures its log after its import; earlier messages would go to stderr.
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
-        from finr1.parts.model.folder import quiet, resolve
-
         folder = resolve(self.model)
         import torch
 
@@ -164,7 +164,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        prompts = self._prompts(requests)
+        tokenizer = llm.get_tokenizer()
+        prompts = [prompt_ids(tokenizer, list(request.messages)) for request in requests]
         answers: list[list[Completion]] = [[] for _ in requests]
         room = self.model.max_model_len
         params = SamplingParams(
@@ -198,12 +199,6 @@ class VllmEngine:
                         if on_done:
                             on_done(index, answers[index])
         return answers
-
-    def _prompts(self, requests: Sequence[Request]) -> list[list[int]]:
-        from finr1.parts.model.tokens import prompt_ids
-
-        tokenizer = self.llm.get_tokenizer()
-        return [prompt_ids(tokenizer, list(request.messages)) for request in requests]
 
     def logprobs_of(self, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given text in one prefill; the one token that vLLM generates at least is discarded."""
@@ -326,8 +321,14 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _isolated() -> AbstractContextManager[None]:
-    """Restore the random states of Python, NumPy and torch (on CPU) after the block."""
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (on CPU) after the block, also after an exception."""
     from pytorch_lightning.utilities.seed import isolate_rng
 
-    return isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation = isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        isolation.__exit__(None, None, None)  # after an exception Lightning restores nothing

@@ -5,8 +5,6 @@ replaces a teacher where there is no network and no GPU. Planted faults are reco
 that the filter's precision and recall can be measured.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +31,6 @@ class WorkedEngine:
         styles: weights of the styles: `stepwise` (given values, one labelled equation per step, percentages and long
             products broken down), `brief` (one bare equation per step), `leap` (the plan in words, all arithmetic in
             one expression).
-        seed: of the random choices.
     """
 
     name = "worked"

@@ -1,7 +1,5 @@
 """The faults that engine `worked` plants in traces, for the filter to detect."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from dataclasses import replace

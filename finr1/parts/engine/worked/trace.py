@@ -3,11 +3,9 @@
 A line has at most one equation, `a op b = c`, which is true unless a fault was planted in it (`faults`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from finr1.answer.program import (
     TABLE,
@@ -95,7 +93,7 @@ class Solution:
     shown: Mapping[int, float]
 
     @classmethod
-    def of(cls, question: Question) -> Solution:
+    def of(cls, question: Question) -> Self:
         """Read `Question.meta`; KeyError or ProgramError if it has no valid program."""
         meta = question.meta
         program = parse(meta["program"])

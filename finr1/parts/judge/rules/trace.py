@@ -12,6 +12,7 @@ from finr1.answer.candidates import candidates
 from finr1.answer.choices import normalise
 from finr1.answer.number import read_numbers, unit_factor
 from finr1.answer.units import Number
+from finr1.core.prompt import clauses, parts_of, sentence_that_asks
 from finr1.core.types import Question
 from finr1.parts.judge.base import JudgeItem
 from finr1.parts.judge.rules.comparisons import Comparison, comparisons
@@ -25,7 +26,6 @@ CONSTANTS = frozenset(map(number_key, _ANYWHERE))
 COUNTS = frozenset(map(number_key, (*range(3, 13), 0.5, 0.25, 24, 30, 52, 250, 252, 364)))
 
 _UNITS = (1e3, 1e-3, 1e4, 1e-4, 1e6, 1e-6, 1e8, 1e-8, 1e9, 1e-9)  # between which a report's figures may be restated
-_CLAUSE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])|\n")
 _PERCENT_COLUMN = re.compile(r"[(（|,]\s?(?:in )?(?:%|percent)")
 _BOX_ASKED = re.compile(r"\\boxed|\bbox(?:ed)?\b")
 _CALCULATES = re.compile(r"[=≈><≥≤]|above|below|than|exceed|高于|低于|大于|小于|超过|等于")
@@ -35,10 +35,10 @@ _normalise = lru_cache(1 << 13)(normalise)  # a question's samples share many st
 
 def asked_part(question: Question) -> str:
     """The sentence that asks: the last with a question mark, else the longer of the last two sentences."""
-    text = question.prompt[-1]["content"] if question.prompt else ""
-    clauses = [clause.strip() for clause in _CLAUSE.split(text) if clause.strip()]
-    asking = [clause for clause in clauses if clause.endswith(("?", "？"))]
-    return asking[-1] if asking else max(clauses[-2:], key=len, default="")
+    parts = parts_of(question)
+    sentences = clauses("\n".join(parts.asked or parts.context))
+    asking = sentence_that_asks(sentences)
+    return max(sentences[-2:], key=len, default="") if asking is None else sentences[asking]
 
 
 class QuestionFacts:

@@ -1,7 +1,5 @@
 """Questions whose answer is not a number: a choice, yes or no, a label."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 CHOICE, YES_NO, LABEL = "choice", "yes or no", "label"
@@ -25,11 +23,6 @@ def _ratio(draw: Draw) -> Params:
 def _budget(draw: Draw) -> Params:
     a, b = draw.amount(), draw.amount()
     return {"a": a, "b": b, "limit": round((a + b) * draw.pick(0.5, 0.8, 0.9, 1.2, 1.25, 1.5), 4)}
-
-
-def _rates(draw: Draw) -> Params:
-    market = draw.rate()
-    return {"c": max(1, market + draw.pick(-3, -2, -1, 0, 1, 2, 3)), "y": market}
 
 
 def _trend(draw: Draw) -> Params:
@@ -98,7 +91,8 @@ TEMPLATES = (
         ),
     ),
     Template(
-        "bond_price_label", LABEL, _rates, "subtract({c}%, {y}%)", "label",
+        "bond_price_label", LABEL, lambda d: {"y": (y := d.rate()), "c": max(1, y + d.pick(-3, -2, -1, 0, 1, 2, 3))},
+        "subtract({c}%, {y}%)", "label",
         Text(
             "coupon rate {c}%, market yield {y}%", ("coupon less yield",),
             "A bond has a coupon rate of {c}%, the market yield is {y}%. Is its price at a discount, par or premium? "

@@ -1,7 +1,5 @@
 """Time value of money, and bonds."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 TIME, BONDS = "time value", "bonds"

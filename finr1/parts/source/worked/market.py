@@ -1,7 +1,5 @@
 """Portfolio and risk, shares."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 GROUP = "portfolio"

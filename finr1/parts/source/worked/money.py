@@ -1,7 +1,5 @@
 """Tax, currency, units."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 TAX, CURRENCY, UNITS = "tax", "currency", "units"

@@ -5,8 +5,6 @@ Every question carries the program that computes its answer, in FinQA's language
 out (`template.side`): no seed, size or language makes the two overlap.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,13 +25,9 @@ class Worked:
     Held-out questions depend on `seed`, not on `n_train`.
 
     Args:
-        n_train: number of training questions.
-        n_test: number of held-out questions.
-        seed: of the draws.
         difficulty: 0 (numbers of one digit and zeros), 1 easy, to 3 hard: size of the numbers, and which templates.
         chinese_share: expected share of Chinese questions.
         templates: names or groups (such as `bonds`) to use; None: all.
-        licence: of the questions.
 
     Raises:
         ConfigError: a setting is invalid, or fewer different questions exist than asked for.

@@ -1,7 +1,5 @@
 """Statement analysis: growth, margins, ratios, averages over a small table with text around it, like FinQA."""
 
-from __future__ import annotations
-
 from finr1.parts.source.worked.template import Draw, Params, Template, Text
 
 GROUP = "statement"

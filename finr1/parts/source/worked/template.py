@@ -1,7 +1,5 @@
 """Templates, and how one becomes a question: draw parameters, run the program, reject numbers that are too long."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

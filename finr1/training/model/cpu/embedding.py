@@ -5,8 +5,6 @@ allocates a full gradient for each use, for the embedding a matrix of mostly zer
 added to the weight's `.grad` directly (as Megatron-LM's gradient accumulation fusion does).
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any
 

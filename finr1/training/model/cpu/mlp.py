@@ -5,8 +5,6 @@ saves gate, up, silu(gate) and their product. Here silu(gate) and the product ar
 same operations: outputs and gradients are bit-identical.
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any, NamedTuple
 

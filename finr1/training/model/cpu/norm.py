@@ -5,8 +5,6 @@ returns fp32, which every following linear layer casts again and saves. This one
 its input and one number per token for the backward pass.
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any
 

@@ -21,7 +21,7 @@ from tests.helpers.tiny_model import SHAPES, tiny
 ROW = [RowGroup([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), RowGroup([7, 7], [[8, 9]], [2])]
 
 
-def test_by_hand_and_against_finite_differences() -> None:
+def test_gated_mlp_by_hand_and_against_finite_differences() -> None:
     """silu(x) = x / (1 + e^-x): of 0 it is 0, of log 3 it is log 3 * 3 / 4."""
     log3 = torch.tensor(3.0).log()
     out = Gated.apply(torch.stack([torch.tensor(0.0), log3]), torch.tensor([5.0, 2.0]), [])

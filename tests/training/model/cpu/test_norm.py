@@ -14,13 +14,13 @@ from tests.helpers.tiny_model import SHAPES, tiny
 ROW = [RowGroup([1, 2, 3], [[4, 5, 9], [6]], [0, 1]), RowGroup([7, 7], [[8, 9]], [2])]
 
 
-def test_by_hand() -> None:
+def test_rms_norm_by_hand() -> None:
     """mean(3^2, 4^2, 0, 5^2) = 12.5; eps 3.5 makes the root 4."""
     x, weight = torch.tensor([[3.0, -4.0, 0.0, 5.0]]), torch.tensor([1.0, 2.0, 3.0, -4.0])
     assert RmsNorm.apply(x, weight, 3.5, torch.float32).tolist() == [[0.75, -2.0, 0.0, -5.0]]
 
 
-def test_its_gradients_are_those_of_finite_differences() -> None:
+def test_rms_norm_gradients_equal_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_()
@@ -59,7 +59,7 @@ def test_under_autocast_it_is_as_near_to_fp32_as_transformers_own_and_of_bf16() 
     assert 1e-4 < off[1] <= 1.001 * off[0] < 0.01
 
 
-def test_a_plain_call_keeps_the_inputs_type() -> None:
+def test_without_autocast_the_output_has_the_inputs_dtype() -> None:
     norm = LlamaRMSNorm(4).bfloat16()
     fuse_norms(norm)
     assert norm(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
