@@ -24,9 +24,23 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
     """Token ids of the chat, with the header of the assistant's turn."""
+    return _render(tokenizer, messages, header=True)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], header: bool = False) -> list[int]:
+    """Token ids by the chat template; ConfigError if it has no system message, ValueError if it refuses the chat."""
+    from jinja2 import TemplateError
+
     chat: Any = messages
-    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return list(ids)
+    try:
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=header, tokenize=True, return_dict=False)
+        return list(ids)
+    except TemplateError as error:
+        if messages[0]["role"] == "system":
+            _render(tokenizer, messages[1:], header)  # ValueError if the system message is not the reason
+            why = f"the model's chat template refuses a system message ({error})"
+            raise ConfigError("prompt.system", "…", why, "set prompt.system=null, or use another model") from error
+        raise ValueError(f"the chat template refuses the chat ({error})") from error
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str) -> list[int]:
@@ -36,9 +50,8 @@ def completion_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], 
     the thinking, for example): the loss mask would be wrong.
     """
     ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
-    chat: Any = [*messages, Message(role="assistant", content=text)]
-    whole = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
+    whole = _render(tokenizer, [*messages, Message(role="assistant", content=text)])
     expected = prompt_ids(tokenizer, messages) + ids
-    if list(whole)[: len(expected)] != expected:
+    if whole[: len(expected)] != expected:
         raise ValueError("the chat template does not render an answer as prompt + answer + end of turn")
     return ids

@@ -52,29 +52,35 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
     (order,) = shuffled(len(examples), 1, cfg.seed)
     groups: list[RowGroup] = []
     rows: list[dict[str, Any]] = []
-    dropped = 0
+    dropped, unrendered = 0, list[str]()
     for row in (examples[index] for index in order):
         if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
             break
         answer = [Message(role="assistant", content=row["completion"])] if "completion" in row else []
         try:
-            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns)
+            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns, row.get("untrained", ()))
         except ConfigError:
             raise
-        except ValueError as error:
-            remedy = "use a model whose chat template keeps an answer unchanged"
-            raise ConfigError("model.path", cfg.model.path, str(error), remedy) from error
+        except ValueError as error:  # an answer that begins with blank lines, roles that do not alternate
+            unrendered.append(str(error))
+            continue
         if len(text.prompt) + len(text.rest) > cfg.model.max_model_len:
             dropped += 1
             continue
         lengths = {"n_prompt_tokens": len(text.prompt), "n_completion_tokens": len(text.rest)}
         rows.append({**row, **lengths, "n_loss_tokens": sum(text.mask)})
         groups.append(RowGroup(text.prompt, [text.rest], [len(groups)], () if all(text.mask) else [text.mask]))
+    if unrendered and not groups:
+        remedy = "use a model whose chat template keeps an answer unchanged"
+        raise ConfigError("model.path", cfg.model.path, unrendered[0], remedy)
+    if unrendered:
+        ctx.note(f"{len(unrendered)} {what} were dropped, the first since {unrendered[0]}")
     if not groups:
         raise DataError(place, f"all {dropped} {what} exceed model.max_model_len", "raise model.max_model_len")
     if dropped:
         ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and were dropped")
     write_jsonl(ctx.folder / "rows.jsonl", rows)
+    counts |= {"dropped_unrendered": len(unrendered)} if unrendered else {}
     return groups, {"dropped_too_long": dropped, **counts}
 
 
@@ -115,7 +121,7 @@ def _chats(ctx: Context) -> Examples:
         lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unusable]
         write_jsonl(ctx.folder / "left_out.jsonl", lines)
         ctx.note(f"{len(unusable)} rows of {place} are unusable (left_out.jsonl); the first: {unusable[0].why}")
-    rows = [{"origin": chat.origin, "messages": chat.messages} for chat in chats]
+    rows = [chat._asdict() for chat in chats]
     return place, "chats", rows, {"left_out": len(unusable)}
 
 
