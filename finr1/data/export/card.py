@@ -35,8 +35,14 @@ PUBLISHED = {  # source -> rows before and after Fin-R1's own filters (arXiv 250
 }
 
 
-def write_card(title: str, settings: ExportSettings, manifests: Manifests, counts: ExportCounts) -> str:
-    """Render the card."""
+def write_card(
+    title: str,
+    settings: ExportSettings,
+    manifests: Manifests,
+    counts: ExportCounts,
+    cascades: Mapping[str, Sequence[str]],
+) -> str:
+    """Render the card; `cascades` are the judges of answers and of reasoning, in the order in which they are asked."""
     from huggingface_hub import DatasetCard
 
     licences = {
@@ -50,6 +56,8 @@ def write_card(title: str, settings: ExportSettings, manifests: Manifests, count
     per_source: dict[str, Counter[str]] = {}
     for (source, _, _), figures in distribution.items():
         per_source.setdefault(source, Counter()).update(figures)
+    judge_nodes = manifests["filter"].get("settings", {}).get("judge") or {}
+    judges = {kind: list(judge_nodes.get(kind) or {}) for kind in ("answer", "reasoning")}  # a manifest sorts them
     total = sum(distribution.values(), Counter())
     card = DatasetCard.from_template(
         header(title, licences, counts),
@@ -60,6 +68,8 @@ def write_card(title: str, settings: ExportSettings, manifests: Manifests, count
         licences=licences,
         languages=_languages(counts),
         n_sources=len({cell.source for cell in counts.cells}),
+        without_rows=[name for name in licences if not per_source.get(name, Counter())["rows"]],
+        cascades={kind: sorted(nodes, key=[*cascades[kind], *nodes].index) for kind, nodes in judges.items()},
         total=total,
         figures=list(FIGURES),
         distribution=[
@@ -94,7 +104,7 @@ def header(title: str, licences: Mapping[str, str], counts: ExportCounts) -> Dat
             "data_files": [{"split": split, "path": f"{layout}/{split}-*.parquet"} for split in counts.rows],
             **({"default": True} if layout == next(iter(LAYOUTS)) else {}),
         }
-        for layout in LAYOUTS
+        for layout in (LAYOUTS if counts.rows else ())
     ]
     return DatasetCardData(
         pretty_name=title,
@@ -103,7 +113,7 @@ def header(title: str, licences: Mapping[str, str], counts: ExportCounts) -> Dat
         task_categories=["question-answering", "text-generation"],
         tags=["finance", "reasoning", "distillation", "chain-of-thought", "finr1"],
         size_categories=size_category(sum(counts.rows.values())),
-        configs=configs,
+        configs=configs or None,
         **mixed,
     )
 

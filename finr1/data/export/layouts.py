@@ -48,6 +48,8 @@ COLUMNS: Mapping[str, str] = {  # column -> its description on the card
     "teacher_tokens": "tokens of the whole completion, as reported by the teacher",
     "prompt_hash": "hash of the whole chat sent to the teacher",
     "outcome": "good, bad or undecided",
+    "finish_reason": "stop, length (truncated) or error (the call failed)",
+    "why": "why the trace is not good: the error of the failed call, or the filter's reason; empty if it is good",
     "verdicts": "answer verdicts (the deciding judge's; strict and scale-tolerant by rule) and the seven criteria",
 }
 
@@ -105,6 +107,8 @@ def _lineage(judged: Judged) -> Record:
         "teacher_tokens": trace.get("n_tokens") or None,
         "prompt_hash": trace.get("prompt_hash", ""),
         "outcome": row["outcome"],
+        "finish_reason": trace.get("finish_reason", "stop"),
+        "why": trace.get("error") or row.get("why") or "",
         "verdicts": _verdicts(row),
     }
 
@@ -171,7 +175,7 @@ class Layout(NamedTuple):
 
 _LINEAGE = (
     *("question_id", "trace_id", "sample", "source", "module", "language", "kind", "gold"),
-    *("teacher", "teacher_tokens", "prompt_hash", "outcome", "verdicts"),
+    *("teacher", "teacher_tokens", "prompt_hash", "outcome", "finish_reason", "why", "verdicts"),
 )
 _LENGTHS = ("prompt_tokens_len", "reasoning_content_tokens_len", "content_tokens_len")
 LAYOUTS: Mapping[str, Layout] = {

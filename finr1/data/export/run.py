@@ -55,7 +55,7 @@ def run(ctx: Context) -> dict[str, Any]:
                         writer.write(LAYOUTS[layout].row(judged, count_tokens))
                     counts.cells[Cell.of(judged.question)]["rows"] += bool(shards)
                     bar.advance()
-            if shards:
+            if shards and shards["messages"].rows:  # `datasets` cannot load an empty split
                 counts.rows[split] = shards["messages"].rows
                 counts.files += sum(writer.files for writer in shards.values())
     n_judged = sum(cell["traces"] for cell in counts.cells.values())
@@ -66,7 +66,9 @@ def run(ctx: Context) -> dict[str, Any]:
     n_rows = sum(counts.rows.values())
     if not n_rows:
         ctx.note(f"no trace is {' or '.join(settings.outcomes)}: the data set is empty")
-    write_atomic(ctx.folder / "README.md", write_card(settings.title or ctx.cfg.name, settings, manifests, counts))
+    cascades = {kind: list(getattr(ctx.cfg.judge, kind)) for kind in ("answer", "reasoning")}  # in the order asked
+    card = write_card(settings.title or ctx.cfg.name, settings, manifests, counts, cascades)
+    write_atomic(ctx.folder / "README.md", card)
     return {"rows": n_rows, "files": counts.files, "traces": n_traces, "splits": dict(counts.rows)}
 
 

@@ -15,7 +15,7 @@ GROUP_ROWS = 256  # rows of a row group, and the most that are buffered
 
 
 class Shards:
-    """`<split>-00000.parquet`, `<split>-00001.parquet`, …, of at most `shard_rows` rows each; always at least one.
+    """`<split>-00000.parquet`, `<split>-00001.parquet`, …, of at most `shard_rows` rows each; none without a row.
 
     Use as a context manager.
     """
@@ -44,7 +44,7 @@ class Shards:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{self.split}-{self.files:05d}.parquet"
             self._writer = pq.ParquetWriter(path, self.schema, compression="zstd")
-        if self._buffer:  # `datasets` fails on an empty row group
+        if self._buffer:
             self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=self.schema))
         self._buffer.clear()
 
@@ -61,5 +61,5 @@ class Shards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._buffer or self._writer is not None or (kind is None and not self.files):
+        if self._buffer or self._writer is not None:
             self._end_file()

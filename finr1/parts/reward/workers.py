@@ -8,6 +8,7 @@ quickly.
 
 from __future__ import annotations
 
+import math
 import pickle
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from numbers import Real
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -57,11 +60,11 @@ class Guarded:
             graded = self.workers.grade(self.key, items)
         else:
             try:
-                return _grade_all(self.reward, items)
+                return _grade_all(self.key, self.reward, items)
             except Finr1Error:
                 raise
             except Exception:  # find the completion at fault: grade them one by one
-                graded = [_grade_one(self.reward, item) for item in items]
+                graded = [_grade_one(self.key, self.reward, item) for item in items]
         self.failures += sum(isinstance(verdict, str) for verdict in graded)
         return [Verdict(None, why=verdict) if isinstance(verdict, str) else verdict for verdict in graded]
 
@@ -140,24 +143,30 @@ def _serve(key: str, item: RewardItem, timeout_s: float) -> Verdict | str | Finr
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, timeout_s + 10)
     try:
-        return _grade_one(_loaded[key], item)
+        return _grade_one(key, _loaded[key], item)
     except Finr1Error as error:
         return Finr1Error(str(error))  # its subclass may not survive pickling
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _grade_one(reward: Reward, item: RewardItem) -> Verdict | str:
+def _grade_one(key: str, reward: Reward, item: RewardItem) -> Verdict | str:
     try:
-        return _grade_all(reward, [item])[0]
+        return _grade_all(key, reward, [item])[0]
     except Finr1Error:
         raise
     except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {error}"[:300]
 
 
-def _grade_all(reward: Reward, items: Sequence[RewardItem]) -> list[Verdict]:
+def _grade_all(key: str, reward: Reward, items: Sequence[RewardItem]) -> list[Verdict]:
+    """The reward's verdicts; ConfigError for a value that is no finite number, which no average survives."""
     verdicts = [Verdict(*verdict) for verdict in reward.grade(items)]
+    values: list[Any] = [verdict.value for verdict in verdicts]
+    for value in values:
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            remedy = "let it return a number, or None for undecided"
+            raise ConfigError(f"reward.{key}", repr(value)[:60], "a reward is a finite number", remedy)
     if len(verdicts) != len(items):
         raise ValueError(f"{len(verdicts)} verdicts for {len(items)} completions")
     return verdicts

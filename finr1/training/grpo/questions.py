@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from finr1.core.errors import DataError
 from finr1.core.files import digest
@@ -11,6 +12,7 @@ from finr1.core.jsonl import JsonlWriter, check_known, read_jsonl, write_jsonl
 from finr1.core.prompt import chat
 from finr1.core.types import Completion, Question
 from finr1.parts.engine.base import PolicyEngine, Request
+from finr1.parts.model.tokens import prompt_ids
 from finr1.parts.reward.base import RewardItem, verdict_by_rules
 from finr1.run.context import Context
 from finr1.training.loop.schedule import shuffled
@@ -28,6 +30,21 @@ def load_candidates(ctx: Context) -> list[Question]:
         raise DataError(path, "no question for GRPO: every one has a good trace", "add questions to source=[...]")
     check_known(path, ids, questions)
     return [questions[question_id] for question_id in ids]
+
+
+def drop_too_long(
+    ctx: Context, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Question], int]:
+    """Drop questions whose prompt leaves no room for an answer; also returns how many. DataError if none is left."""
+    room, system = ctx.cfg.model.max_model_len, ctx.cfg.prompt.system
+    fitting = [question for question in questions if len(prompt_ids(tokenizer, chat(question, system))) < room]
+    dropped = len(questions) - len(fitting)
+    if not fitting:
+        why = f"all {dropped} prompts are as long as model.max_model_len={room}"
+        raise DataError(ctx.inputs["filter"] / "rl.jsonl", why, "raise model.max_model_len")
+    if dropped:
+        ctx.note(f"{dropped} questions with prompts as long as model.max_model_len={room} were dropped")
+    return fitting, dropped
 
 
 def select_questions(ctx: Context, candidates: Sequence[Question], engine: PolicyEngine) -> list[Question]:

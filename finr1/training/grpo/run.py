@@ -19,7 +19,7 @@ from finr1.run.context import Context
 from finr1.training.grpo.canary import Canary
 from finr1.training.grpo.held_out import HeldOutEvaluation, hold_out
 from finr1.training.grpo.preflight import preflight, render_gold
-from finr1.training.grpo.questions import load_candidates, make_plan, select_questions
+from finr1.training.grpo.questions import drop_too_long, load_candidates, make_plan, select_questions
 from finr1.training.grpo.record import Services
 from finr1.training.grpo.reference import Reference
 from finr1.training.grpo.sampler import Sampler
@@ -34,8 +34,9 @@ def run(ctx: Context) -> dict[str, Any]:
     """Select questions, train, export; leaves `questions.jsonl`, `samples.jsonl` and `model/` in the stage folder."""
     cfg, settings = ctx.cfg, ctx.cfg.grpo
     start = _start(ctx)
-    held_out, candidates = hold_out(load_candidates(ctx), settings, cfg.seed)
     tokenizer = load_tokenizer(start, cfg.model.trust_remote_code)
+    fitting, n_too_long = drop_too_long(ctx, load_candidates(ctx), tokenizer)
+    held_out, candidates = hold_out(fitting, settings, cfg.seed)
     with guarded(ctx.parts(cfg.reward), settings.workers) as rewards:
         limit, n = settings.sampling.max_new_tokens, settings.preflight_questions
         if ctx.ranks.first and n and not preflight(candidates, rewards, tokenizer, cfg.prompt.system, limit, n):
@@ -74,7 +75,12 @@ def run(ctx: Context) -> dict[str, Any]:
         return {}
     checkpoints.clear()
     module.rollout_log.clear()
-    counts = {"candidates": len(candidates), "selected": len(questions), "steps": settings.steps}
+    counts = {
+        "candidates": len(candidates),
+        "dropped_too_long": n_too_long,
+        "selected": len(questions),
+        "steps": settings.steps,
+    }
     if held_out:
         counts |= {"held_out": len(held_out), "exported_step": exported}
     return {**counts, **ctx.count_judge()}

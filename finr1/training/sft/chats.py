@@ -21,6 +21,7 @@ class Chat(NamedTuple):
 
     origin: str
     messages: list[Message]
+    untrained: Sequence[int] = ()  # assistant turns before the last that say `weight: 0` or `train: false`
 
 
 class Encoded(NamedTuple):
@@ -44,7 +45,7 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
                 if row.fault:
                     raise RowError(row.place, row.fault)
                 if not sources or need(row, "source") in sources:
-                    chats.append(Chat(row.origin, _messages(row, system)))
+                    chats.append(Chat(row.origin, *_messages(row, system)))
             except RowError as error:
                 unusable.append(error)
     if not chats:
@@ -57,8 +58,11 @@ def read_chats(place: Path, system: str | None, sources: Sequence[str]) -> tuple
     return chats, unusable
 
 
-def _messages(row: SourceRow, system: str | None) -> list[Message]:
-    """Check the messages up to the last assistant turn; RowError for what a chat template would drop or not render."""
+def _messages(row: SourceRow, system: str | None) -> tuple[list[Message], list[int]]:
+    """Check the messages up to the last turn to train on; RowError for what a chat template would drop or not render.
+
+    Also returns the indices of the assistant turns before it that carry no loss.
+    """
     outcome = row.values.get("outcome", "good")  # a data set of stage=export has every judged trace
     if outcome != "good":
         raise RowError(row.place, f"its trace was judged {outcome}", reason="not good")
@@ -67,12 +71,22 @@ def _messages(row: SourceRow, system: str | None) -> list[Message]:
         raise RowError(row.place, "`messages` is not a list")
     messages = [_message(row, number, message) for number, message in enumerate(raw)]
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not turns:
-        raise RowError(row.place, "no assistant turn")
+    trained = [i for i in turns if _is_trained(row, i, raw[i])]
+    if not trained:
+        raise RowError(row.place, "no assistant turn" + (" to train on" if turns else ""))
     head = [Message(role="system", content=load(system))] if system and messages[0]["role"] != "system" else []
     if "user" not in (message["role"] for message in messages[: turns[0]]):
         raise RowError(row.place, "the first assistant turn comes before any user turn")
-    return [*head, *messages[: turns[-1] + 1]]
+    untrained = [len(head) + i for i in turns if i < trained[-1] and i not in trained]
+    return [*head, *messages[: trained[-1] + 1]], untrained
+
+
+def _is_trained(row: SourceRow, number: int, message: Mapping[str, Any]) -> bool:
+    """Whether an assistant turn carries the loss, by its `weight` (0 or 1) and `train` (a boolean)."""
+    weight, train = message.get("weight"), message.get("train")
+    if weight not in (None, 0, 1) or train not in (None, False, True):
+        raise RowError(row.place, f"message {number} has weight={weight!r}, train={train!r}: only 0 and 1 are known")
+    return weight != 0 and train is not False
 
 
 def _message(row: SourceRow, number: int, message: Any) -> Message:
@@ -85,16 +99,22 @@ def _message(row: SourceRow, number: int, message: Any) -> Message:
         raise RowError(row.place, f"message {number} ({role}) has no text")
     if message.get("tool_calls"):
         raise RowError(row.place, f"message {number} calls tools")
+    thinking = message.get("reasoning_content")
+    if role == "assistant" and isinstance(thinking, str) and thinking.strip() and "</think>" not in content:
+        content = f"<think>\n{thinking.strip()}\n</think>\n{content}"
     return Message(role=role, content=content)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], turns: str) -> Encoded:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], turns: str, untrained: Sequence[int] = ()
+) -> Encoded:
     """Tokenise a chat; the loss is on the assistant's text with its end-of-turn token, of the last turn or of all.
 
     ValueError: see `completion_ids`. ConfigError where the template renders an earlier answer differently in a longer
     chat (it drops the thinking), so that `all` would train on text that the model never sees at inference.
     """
-    assistant_turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    is_trained = (message["role"] == "assistant" and i not in untrained for i, message in enumerate(messages))
+    assistant_turns = [i for i, trained in enumerate(is_trained) if trained]
     ids: list[int] = []
     mask: list[bool] = []
     n_prompt = 0

@@ -61,7 +61,7 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
             break
         answer = [Message(role="assistant", content=row["completion"])] if "completion" in row else []
         try:
-            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns)
+            text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns, row.get("untrained", ()))
         except ConfigError:
             raise
         except ValueError as error:
@@ -123,7 +123,7 @@ def _chats(ctx: Context) -> Examples:
     place = ctx.inputs["chats"]
     chats, unusable = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
     left_out = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unusable]
-    rows = [{"origin": chat.origin, "messages": chat.messages} for chat in chats]
+    rows = [chat._asdict() for chat in chats]
     return place, "chats", rows, left_out
 
 

@@ -159,20 +159,38 @@ def test_seven_criteria_become_a_score_only_when_all_are_decided(small: Path) ->
         assert made["prompt_tokens_len"] == 1 and made["reasoning_content_tokens_len"] == len("thought 0")
 
 
-@pytest.mark.parametrize(("rows", "sizes"), [(0, [0]), (1, [1]), (6, [3, 3]), (7, [3, 3, 1])])
-def test_shards_hold_so_many_rows_and_an_empty_split_has_a_file(tmp_path: Path, rows: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("rows", "sizes"), [(0, []), (1, [1]), (6, [3, 3]), (7, [3, 3, 1])])
+def test_shards_hold_so_many_rows_and_an_empty_split_is_left_out(tmp_path: Path, rows: int, sizes: list[int]) -> None:
     import pyarrow.parquet as pq
 
     of = question("q", "1")
     make_run(tmp_path, [(of, [trace(of, "\\boxed{1}", i) for i in range(rows)] or [trace(of, "\\boxed{2}")])])
     counts = export(tmp_path, shard_rows=3)
-    files = sorted((tmp_path / "export" / "fin_r1").iterdir())
+    files = sorted((tmp_path / "export" / "fin_r1").glob("*"))
     assert [file.name for file in files] == [f"train-{i:05d}.parquet" for i in range(len(sizes))]
     assert [pq.ParquetFile(file).metadata.num_rows for file in files] == sizes
     assert (counts["rows"], counts["files"]) == (rows, 3 * len(sizes))
-    assert [row["sample"] for row in pq.read_table(tmp_path / "export" / "fin_r1").to_pylist()] == list(range(rows))
+    assert [row["sample"] for file in files for row in pq.read_table(file).to_pylist()] == list(range(rows))
     if rows:  # `datasets` itself knows no split without rows
         assert [row["sample"] for row in load(tmp_path, "messages")] == list(range(rows))
+    else:
+        assert counts["splits"] == {} and not head(tmp_path).get("configs")
+
+
+def test_failed_and_truncated_rows_say_why_and_an_empty_split_does_not_keep_the_folder_from_loading(
+    tmp_path: Path,
+) -> None:
+    import datasets
+
+    of = question("q", "1")
+    wrong = trace(of, "\\boxed{2}", 1, finish_reason="length")
+    failed = trace(of, "", 2, finish_reason="error", error="HTTP 500")
+    make_run(tmp_path, [(of, [wrong, failed])], licences={"made": "MIT", "other": "MIT"})
+    export(tmp_path, outcomes=["good", "bad", "undecided"])
+    loaded = datasets.load_dataset(str(tmp_path / "export"), "messages", cache_dir=str(tmp_path / "cache"))
+    rows = {row["finish_reason"]: row["why"] for split in loaded.values() for row in split}
+    assert set(loaded) <= {"bad", "undecided"} and rows["error"] == "HTTP 500" and rows["length"]
+    assert "No row came from other." in card(tmp_path)
 
 
 def test_row_groups_cross_nothing(tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ def test_an_error_for_the_user_ends_the_run(names: list[str]) -> None:
         rewards["obeys"].grade(items("stop"))
 
 
+@pytest.mark.parametrize("value", ["1", float("inf"), float("nan"), [1.0]])
+def test_a_reward_that_is_no_finite_number_is_one_line_that_names_it(value: object) -> None:
+    class Odd:
+        name, weight = "odd", 1.0
+
+        def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
+            return [Verdict(1.0), Verdict(value)][: len(items)]  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"reward\.mine=.*: a reward is a finite number; ") as error:
+        Guarded("mine", Odd()).grade(items("a", "b"))
+    assert "\n" not in str(error.value)
+    assert Guarded("mine", Odd()).grade(items("a")) == [Verdict(1.0)]
+
+
 def test_a_reward_that_cannot_be_pickled_is_one_line() -> None:
     with (
         pytest.raises(ConfigError, match=r"grpo\.workers\.rewards=open: they cannot be sent"),
