@@ -76,8 +76,8 @@ def choose_rows(inner: Any, settings: ModelSettings, folder: Path) -> str | None
     name = attention.register(settings.attention)
     faults: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]), _still(inner):
-        groups = _sample(inner)
         try:
+            groups = _sample(inner)
             expected = _own(inner, groups)
         except Exception as error:
             why = f"a pass of model type {kind} fails: {first_line(error)}"
