@@ -32,6 +32,11 @@ def from_hub(key: str, name: str) -> Path:
         raise ConfigError(key, name, why, "give a model folder, or a hub id and network access") from error
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says first, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def quiet() -> None:
     """Turn off transformers' progress bars and warnings: the stage has its own progress bar."""
     from transformers.utils import logging

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.core.errors import ConfigError
 from finr1.core.types import Message
+from finr1.parts.model.folder import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,10 +17,14 @@ THINK = "<think>"
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder; ConfigError if it has no chat template."""
+    """Load the tokenizer of a model folder; ConfigError if there is none, or it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        why = f"transformers finds no tokenizer in it ({first_line(error)})"
+        raise ConfigError("model.path", folder, why, "give a model folder with its tokenizer") from error
     if not tokenizer.chat_template:
         raise ConfigError("model.path", folder, "its tokenizer has no chat template", "use an instruct model")
     return tokenizer

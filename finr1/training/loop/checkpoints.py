@@ -38,7 +38,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps done of the checkpoints on disk, oldest first."""
-        names = (re.fullmatch(r"step-(\d{8})\.ckpt", path.name) for path in self.folder.glob("step-*.ckpt"))
+        files = (path for path in self.folder.glob("step-*.ckpt") if path.is_file())
+        names = (re.fullmatch(r"step-(\d{8})\.ckpt", path.name) for path in files)
         return sorted(int(name[1]) for name in names if name)
 
     def newest(self) -> Path | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from finr1.core.errors import ConfigError
+from finr1.parts.model.folder import first_line
 from finr1.settings.model import ModelSettings
 from finr1.training.model.load import base_model, load_trainable
 from finr1.training.model.weights import is_packed
@@ -75,11 +76,11 @@ def choose_rows(inner: Any, settings: ModelSettings, folder: Path) -> str | None
     name = attention.register(settings.attention)
     faults: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]), _still(inner):
-        groups = _sample(inner)
         try:
+            groups = _sample(inner)
             expected = _own(inner, groups)
         except Exception as error:
-            why = f"a pass of model type {kind} fails: {_line(error)}"
+            why = f"a pass of model type {kind} fails: {first_line(error)}"
             raise ConfigError("model.path", folder, why, "use another model") from error
         inner.single_rows = False
         own = _own_attention(inner, groups[0], settings.max_model_len)
@@ -152,7 +153,7 @@ def _fault(inner: Any, groups: list[RowGroup], expected: Outcome, implementation
         with _outcome(inner) as outcome:
             ours = outcome(row_stats(inner, row, 1.0, False, False).logprobs_N, row.target_N)
     except Exception as error:
-        return _line(error)
+        return first_line(error)
     gap = float((ours.logprobs_N - expected.logprobs_N).abs().max())
     of_gradient = float((ours.gradient_VD - expected.gradient_VD).norm() / expected.gradient_VD.norm())
     if gap <= BOUND and of_gradient <= BOUND:  # not NaN
@@ -191,7 +192,7 @@ def _own_attention(inner: Any, group: RowGroup, max_model_len: int) -> str | Non
         with torch.no_grad():
             row_stats(inner, make_row([RowGroup(group.prompt, group.completions[:1], [0])]), 1.0, False, False)
     except Exception as error:
-        found.append(_line(error))
+        found.append(first_line(error))
     return found[0] if found else None
 
 
@@ -244,7 +245,3 @@ def _outcome(inner: Any) -> Iterator[Callable[[Tensor, Tensor], Outcome]]:
 def _device(inner: Any) -> torch.device:
     device: torch.device = inner.get_input_embeddings().weight.device
     return device
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

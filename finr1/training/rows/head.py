@@ -41,7 +41,7 @@ def head_input(inner: Any, **inputs: Any) -> Tensor:
     """
     head: Any = inner.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear):
-        raise ValueError(f"its head is {type(head).__name__}, not a plain linear layer")
+        raise ValueError(f"its head is {type(head).__module__}.{type(head).__name__}, not a plain linear layer")
     hidden: list[Tensor] = []
     replaced: Any = head
 

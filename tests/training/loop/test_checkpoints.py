@@ -108,6 +108,13 @@ def test_without_an_intact_checkpoint_training_starts_at_the_first_step(tmp_path
     assert module.walked == list(range(7)) and said[0].endswith("resumes from the first step")
 
 
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    left = walk(tmp_path)
+    (tmp_path / "step-00000009.ckpt").mkdir()
+    kept = Checkpoints(tmp_path, CheckpointSettings(), print)
+    assert kept.steps() == left and kept.newest() == kept.path(left[-1])
+
+
 def test_what_a_kill_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, CheckpointSettings(), print)
     kept.folder.mkdir()
