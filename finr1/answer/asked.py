@@ -83,6 +83,8 @@ def asked_of(question: Question) -> Asked:
     if "unit" in meta and meta.get("tolerance", "shown") != "shown":
         return Asked(str(meta["unit"]))
     content = question.prompt[-1]["content"] if question.prompt else ""
+    for start, end in reversed(question.context):
+        content = f"{content[:start]}\n{content[end:]}"
     # the question stands at the end or, before a context, at the start
     asked = read_asked(content if len(content) <= 2 * NEAR else f"{content[:NEAR]}\n{content[-NEAR:]}")
     return asked._replace(unit=str(meta["unit"])) if "unit" in meta else asked

@@ -98,7 +98,8 @@ def _patterns(letters: str) -> _Patterns:
     return _Patterns(
         alone=re.compile(f"{one}+"),
         lead=re.compile(
-            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,]\s?(?!\s*{one}\s?(?:$|[)\].:、,]))", re.I
+            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
+            re.I,
         ),
         enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
         concludes=re.compile(
@@ -143,11 +144,12 @@ def _patterns(letters: str) -> _Patterns:
 _NAMES_BEFORE = (
     "series class plan type grade tier part tranche rating vitamin schedule exhibit appendix company group point"
 )
-_NOT_IN_NAME = r"(?<![A-Za-z&\d])(?<!& )" + "".join(
+_NOT_IN_NAME = r"(?<![A-Za-z&\d/])(?<!& )(?<![A-Za-z]-)(?<![A-Za-z]\.)" + "".join(
     rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]} )" for word in _NAMES_BEFORE.split()
 )
 _NO_NAME = (
-    r"(?!\s?&|[-+][A-Za-z]|[股轮輪级級类類座档档]|公司|银行|产品|基金|企业|国|客户|部门|债|份额|\+(?!\s?[A-Za-z])"
+    r"(?!\s?&|[-+/][A-Za-z\d]|\.[A-Za-z]\b|[股轮輪级級类類座档端款站城区栋线照型组位队班卷国债]"
+    r"|公司|银行|产品|基金|企业|客户|部门|份额|\+(?!\s?[A-Za-z])"
     r"|\s(?:shares?|stocks?|rounds?|notes?|bonds?|rating|corporations?)\b)"
 )
 

@@ -135,6 +135,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
             last.is_hedge |= joined_by_or and bool(last.letters)
             last.letters |= named
             pending, joined_by_or = "", False
+        elif role == "none" and (last is None or not last.is_open):
+            return None
         elif role in ("or", "maybe"):
             joined_by_or = last is not None and (last.is_open or role == "or")
         elif role == "choose":
@@ -145,7 +147,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 pending = "wrong"
             elif last is not None:
                 last.status, last.is_open = "wrong", False
-        elif role in ("right", "wrong"):
+        elif role in ("right", "wrong", "none"):
+            role = "right" if role == "right" else "wrong"
             if last is not None and last.is_open and not last.status:
                 last.status = role
             elif role == "right" and token.casefold().startswith(("all", "both", "都", "均", "皆", "全")):
@@ -154,8 +157,6 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 last.is_open = False
         elif role == "all":
             names_all |= last is None or last.status == "wrong" or not last.is_open
-        elif role == "none":
-            return None
         elif role == "break" and last is not None:
             last.is_open = False
     if names_all and not are_all:

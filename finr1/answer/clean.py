@@ -44,7 +44,8 @@ _SYMBOLS = {
 }  # fmt: skip
 _LATEX = (
     (re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))"), r" (\1\2)/(\3\4)"),
-    (re.compile(r"\(\s?([-+]?\d[\d.,]*)\s?\)/\(\s?(\d[\d.,]*)\s?\)"), r"\1/\2"),
+    (re.compile(r"\{?\s?([\d.,]+)\s?\\over\s?([\d.,]+)\s?\}?"), r" \1/\2"),
+    (re.compile(r"\(\s?\$?([-+]?\d[\d.,]*)\s?\)/\(\s?\$?(\d[\d.,]*)\s?\)"), r"\1/\2"),
     (re.compile(r"\\(?:overline|dot|bar)\s?\{(\d{1,6})\}"), r"\1\1\1\1\1\1"),  # a recurring decimal
     (re.compile(r"\\!\s?"), ""),
     (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\])"), " "),

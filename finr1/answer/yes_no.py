@@ -65,6 +65,7 @@ _QUESTION_WORDS = re.compile(
 _CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
 _EDGES = " \n.。!,;:\"'()[]*$"
+IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 _MAX_WORDS = 50
 _MAX_CHARS = 1000
 _WHOLE_ANSWERS = dict.fromkeys(("y", "t", "有", "行", "存在"), "yes")

@@ -127,3 +127,9 @@ def test_hostile_answers_are_graded_in_linear_time(kind: str, piece: str) -> Non
     began = time.process_time()
     assert grade(text, question(kind, gold, choices=choices)).strict.why
     assert time.process_time() - began < 1
+
+
+def test_a_long_reply_that_concludes_is_graded_by_its_conclusion() -> None:
+    words = "It may be 25%. " + "step " * 1200
+    asked = question("number", "25%")
+    assert [grade(f"{words}{end}", asked).strict.value for end in ("The answer is 24%.", "so 24%.")] == [0, None]

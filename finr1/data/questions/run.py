@@ -114,12 +114,15 @@ def _read(ctx: Context, sources: Mapping[str, Source]) -> tuple[list[Question], 
     held_out_documents: dict[str, str] = {}
     with ctx.progress("sources", len(sources)) as bar:
         for source in sources.values():
+            before = len(train)
             for question in source.load():
                 if question.split == "train":
                     train.append(question)
                 else:
                     held_out_documents.setdefault(question.document_id, question.id)
             bar.advance(text=f"{len(train)} read")
+            if len(train) == before:
+                ctx.note(f"source {source.name} gives no training question: all that it has are held out")
     return train, held_out_documents
 
 

@@ -16,6 +16,7 @@ from finr1.core.errors import ConfigError, DataError
 from finr1.parts.source.table import TableSource
 from tests.helpers.made import jsonl, parquet, source_of_yaml
 
+SHOWN = "{question}\n{choices}"
 NUMBERS = {"language": "en", "kind": "number", "module": "reasoning business", "domain": "sums"}
 
 
@@ -76,7 +77,9 @@ def test_the_kind_auto_is_read_from_gold_and_options_row_by_row(tmp_path: Path) 
     ]  # fmt: skip
     path = str(jsonl(tmp_path / "x.jsonl", rows))
     rule = {**NUMBERS, "kind": "auto"}
-    found = list(TableSource(path, fields={"question": "q", "gold": "a", "choices": "o"}, rules=[rule]).load())
+    found = list(
+        TableSource(path, fields={"question": "q", "gold": "a", "choices": "o"}, rules=[rule], template=SHOWN).load()
+    )
     assert [(q.kind, q.gold) for q in found] == [
         ("yes_no", "True"), ("yes_no", "No."), ("number", "12.5%"), ("number", "3.4"), ("number", "1"), ("choice", "B"),
         ("choice", "AB"), ("number", "7%"), ("text", "at least 8%"), ("text", "2019-12-31"),
@@ -110,7 +113,8 @@ def test_typed_columns_give_the_text_that_they_stand_for(tmp_path: Path) -> None
     for name, (_, _, texts) in columns.items():
         found = list(TableSource(str(path), fields={"question": "q", "gold": name}).load())
         assert [(q.text, q.gold) for q in found] == [("What?", texts[0]), ("And what?", texts[1])], name
-    chosen = TableSource(str(path), fields={"question": "q", "gold": "float", "choices": "o"}).load()
+    fields = {"question": "q", "gold": "float", "choices": "o"}
+    chosen = TableSource(str(path), fields=fields, template="{question} {choices}").load()
     assert next(iter(chosen)).choices == {"A": "0.1"}
 
 
@@ -158,9 +162,12 @@ def test_columns_of_any_name_hold_options_called_by_letters(tmp_path: Path) -> N
     row = {"question": "Which?", "option_1": "bond", "option_2": "", "option_3": "gold", "a": "x", "b": "y"}
     path = str(jsonl(tmp_path / "rows.jsonl", [{**row, "answer": "C", "low": "b"}]))
     names = ["option_1", "option_2", "option_3"]
-    (asked,) = TableSource(path, fields={"question": "question", "gold": "answer", "choices": names}).load()
+    (asked,) = TableSource(
+        path, fields={"question": "question", "gold": "answer", "choices": names}, template=SHOWN
+    ).load()
     assert (asked.kind, asked.gold, dict(asked.choices)) == ("choice", "C", {"A": "bond", "C": "gold"})
-    (small,) = TableSource(path, fields={"question": "question", "gold": "low", "choices": ["a", "b"]}).load()
+    fields = {"question": "question", "gold": "low", "choices": ["a", "b"]}
+    (small,) = TableSource(path, fields=fields, template=SHOWN).load()
     assert (small.gold, dict(small.choices)) == ("B", {"A": "x", "B": "y"})
     many = TableSource(path, fields={"question": "question", "gold": "answer", "choices": ["option_1"] * 9})
     with pytest.raises(ConfigError, match=r"source\.table\.fields\.choices=.*: 9 columns; name up to 8"):
