@@ -18,6 +18,7 @@ from finr1.parts.engine.roles import identity
 from finr1.run.inputs import data_paths
 from finr1.run.stages import Stage, inputs_of
 from finr1.settings.distil import DistilSettings
+from finr1.settings.evaluate import EvaluateSettings
 from finr1.settings.root import RootConfig
 
 ROOT = Path(finr1.__file__).parents[1]
@@ -31,6 +32,8 @@ INFRASTRUCTURE = (
     "finr1/run/",
     "finr1/cli/",
 )
+
+OPERATIONAL = {"distil": DistilSettings.operational, "evaluate": EvaluateSettings.operational}
 
 
 def key_of(stage: Stage, cfg: RootConfig, values: Mapping[str, Any], run_dir: Path) -> StageKey:
@@ -90,10 +93,10 @@ def subtree(values: Mapping[str, Any], key: str) -> Any:
 
 
 def deciding(values: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, without `operational` settings (of an engine, of distil): they affect no result."""
+    """The value at a dotted key, without `operational` settings (of an engine, of a stage): they affect no result."""
     node = subtree(values, key)
-    if key == "distil" and isinstance(node, Mapping):
-        return {name: value for name, value in node.items() if name not in DistilSettings.operational}
+    if key in OPERATIONAL and isinstance(node, Mapping):
+        return {name: value for name, value in node.items() if name not in OPERATIONAL[key]}
     return identity(node) if key.startswith("engine.") and isinstance(node, Mapping) else node
 
 

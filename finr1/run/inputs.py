@@ -34,12 +34,6 @@ class Input(NamedTuple):
 Inputs = Callable[[dict[str, Input], RootConfig], dict[str, Input]]  # folders of this run by stage -> those read
 Outside = Callable[[RootConfig], dict[str, Path]]  # -> config key: folder or file
 MoreSettings = Callable[[RootConfig], tuple[str, ...]]  # -> config keys
-Reopens = Callable[[RootConfig, Mapping[str, Any]], bool]  # counts of a finished stage -> whether it resumes
-
-
-def failed_calls(cfg: RootConfig, counts: Mapping[str, Any]) -> bool:
-    """Failed calls are asked again (`distil.retry_failed`)."""
-    return cfg.distil.retry_failed and counts.get("failed", 0) > 0
 
 
 def finished(own: dict[str, Input], cfg: RootConfig) -> dict[str, Input]:

@@ -23,7 +23,6 @@ class Stage(NamedTuple):
     inputs: hooks.Inputs = lambda own, cfg: own  # narrows or replaces the folders of `reads`
     outside: hooks.Outside = lambda cfg: {}  # weights from outside the run
     more_settings: hooks.MoreSettings = lambda cfg: ()  # further keys, depending on the configuration
-    reopens: hooks.Reopens = lambda cfg, counts: False  # whether a finished stage resumes, by its counts
     trains: bool = False  # runs on all ranks, on rows checked against the run's benchmarks
     needs_input: bool = False  # fails if `inputs` is empty
     does: str = ""  # for --help
@@ -52,7 +51,6 @@ STAGES: Mapping[str, Stage] = {
             run="finr1.data.distil.run.run",
             settings=("engine.teacher", "distil", "prompt", "seed"),
             reads=("questions",),
-            reopens=hooks.failed_calls,
             does="generate a reasoning trace per question with the teacher",
         ),
         Stage(

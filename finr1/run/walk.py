@@ -100,7 +100,8 @@ class _Run:
         folder = self.run_dir / stage.folder
         key = key_of(stage, self.cfg, self.values, self.run_dir)
         state, changed = begin(folder, key)
-        if state == "done" and stage.reopens(self.cfg, read_json(folder / MANIFEST)["counts"]):
+        retry = getattr(getattr(self.cfg, stage.name, None), "retry_failed", False)
+        if state == "done" and retry and read_json(folder / MANIFEST)["counts"].get("failed"):
             reopen(folder)
             state = "resume"
         if state == "done":

@@ -1,6 +1,7 @@
 """Settings of the evaluate stage."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from finr1.core.errors import ConfigError
 from finr1.settings.bounds import Bounded, least, one_of
@@ -21,6 +22,9 @@ class EvaluateSettings(Bounded, key="evaluate"):
     reading: str = one_of("content", "strict")  # strict: an answer outside the answer block counts as none
     confidence: float = 0.95  # of every interval
     bootstrap_samples: int = least(10_000, 1)
+    retry_failed: bool = False  # ask again what failed before, also in a finished stage
+
+    operational: ClassVar[frozenset[str]] = frozenset({"retry_failed"})  # in no fingerprint
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,8 +60,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     ]
     for name, reads, settings in plan:
         (tmp_path / f"code_of_{name}.py").write_text("from tests.run.test_pipeline import stage_run\n")
-        real = STAGES[name]
-        table[name] = Stage(name, real.folder, f"code_of_{name}.stage_run", settings, reads, reopens=real.reopens)
+        table[name] = Stage(name, STAGES[name].folder, f"code_of_{name}.stage_run", settings, reads)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
         fingerprints, "path_of", lambda module: tmp_path / f"{module}.py" if "code_of" in module else None

@@ -109,21 +109,27 @@ def chat_key(question: Question, system: str | None) -> str:
     return digest(chat(question, system))
 
 
-def read_back(path: Path, questions: Sequence[Question], n: int) -> Rows:
-    """Read the rows of an interrupted attempt; questions with missing samples are removed, to be generated again."""
+def read_back(path: Path, questions: Sequence[Question], n: int, retry_failed: bool) -> Rows:
+    """Read the rows of an earlier attempt; questions that are not whole are removed, to be generated again."""
     rows = read_rows(path)
     known = {question.id for question in questions}
-    whole = [row for key, group in by_question(rows).items() if key in known and len(group) == n for row in group]
+    groups = {key: group for key, group in by_question(rows).items() if key in known}
+    whole = [row for group in groups.values() if _is_whole(group, n, retry_failed) for row in group]
     if len(whole) < len(rows):
         write_jsonl(path, (row.to_json() for row in whole))
     return whole
 
 
+def _is_whole(group: Rows, n: int, retry_failed: bool) -> bool:
+    """Whether a question has all its samples; failed ones do not count where they are asked again."""
+    return len(group) == n and not (retry_failed and any(row.failed for row in group))
+
+
 class PreviousCompletions:
     """Completions of earlier evaluations under `.old/`, found by origin; writes this one's `origins.json`."""
 
-    def __init__(self, folder: Path, origins: Mapping[Cell, str]) -> None:
-        self.folder, self.origins = folder, origins
+    def __init__(self, folder: Path, origins: Mapping[Cell, str], retry_failed: bool) -> None:
+        self.folder, self.origins, self.retry_failed = folder, origins, retry_failed
         write_json(folder / "origins.json", {str(cell.file): key for cell, key in origins.items()})
         self._files_of: dict[str, list[Path]] = {}
         for old in sorted((folder.parent / ".old").glob(f"{folder.name}.*/origins.json"), reverse=True):  # newest first
@@ -137,7 +143,7 @@ class PreviousCompletions:
         cached: dict[str, Rows] = {}
         for path in self._files_of.get(self.origins[cell], ()):
             for group in by_question(read_rows(path)).values():
-                if len(group) == n:
+                if _is_whole(group, n, self.retry_failed):
                     cached.setdefault(group[0].prompt_hash, group)
         again: Rows = []
         for question in wanted:

@@ -31,7 +31,7 @@ def run(ctx: Context) -> dict[str, Any]:
     from finr1.core.jsonl import write_jsonl
     from finr1.evaluation.evaluate.completions import Cell, PreviousCompletions, models_of, origin, read_back
 
-    models = models_of(ctx)
+    models, retry = models_of(ctx), ctx.cfg.evaluate.retry_failed
     modes = {model: ctx.cfg.evaluate.modes(model) for model in models}
     benchmarks: dict[str, Benchmark] = build_all(ctx.cfg.benchmark)
     if not benchmarks:
@@ -44,9 +44,11 @@ def run(ctx: Context) -> dict[str, Any]:
     cells = [Cell(name, model, mode) for model in models for name in benchmarks for mode in modes[model]]
     n = {cell: modes[cell.model][cell.mode].n for cell in cells}
     earlier = PreviousCompletions(
-        ctx.folder, {cell: origin(ctx, cell.model, models[cell.model], modes[cell.model][cell.mode]) for cell in cells}
+        ctx.folder,
+        {cell: origin(ctx, cell.model, models[cell.model], modes[cell.model][cell.mode]) for cell in cells},
+        retry,
     )
-    rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell]) for cell in cells}
+    rows = {cell: read_back(ctx.folder / cell.file, questions[cell.benchmark], n[cell], retry) for cell in cells}
     total = sum(len(questions[cell.benchmark]) for cell in cells)
     with ctx.progress("questions", total, sum(len(existing) // n[cell] for cell, existing in rows.items())) as bar:
         rescored = sum(
@@ -61,6 +63,8 @@ def run(ctx: Context) -> dict[str, Any]:
         if errors := [row.error for row in cell_rows if row.failed]:
             failed += len(errors)
             ctx.note(f"{' '.join(cell)}: {len(errors)} of {len(cell_rows)} calls failed, the first with `{errors[0]}`")
+    if failed:
+        ctx.note("the same command with evaluate.retry_failed=true asks for failed answers again")
     if ctx.cfg.evaluate.scorer != "rules":
         _judge(ctx, rows, questions)
 

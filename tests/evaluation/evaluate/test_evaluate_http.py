@@ -128,6 +128,20 @@ def test_one_failing_request_is_counted_and_undecided_and_ends_nothing(tmp_path:
     assert (failed["strict"], failed["strict_why"]) == (None, "failed call: HTTP 500: boom (5 attempts)")
 
 
+def test_failed_calls_are_asked_again_when_wanted(tmp_path: Path) -> None:
+    with serve(lambda seen: Reply(400, b"quota") if seen.text.endswith(" 5") else good(seen)) as server:
+        counts = run(tmp_path, settings(server))
+        assert counts["failed"] == 1 and counts["notes"][-1].startswith("the same command with evaluate.retry_failed=")
+        assert run(tmp_path, settings(server))["failed"] == 1 and len(server.seen) == N
+    for aside in (False, True):  # in its folder, and where the stage starts over
+        if aside:
+            set_aside(tmp_path)
+        with serve(good) as server:
+            counts = run(tmp_path, settings(server, retry_failed=True))
+            assert "failed" not in counts and scores(tmp_path)["errors"] == 0
+            assert [seen.text for seen in server.seen] == ([] if aside else ["question 5"])
+
+
 def test_a_server_that_goes_away_stops_the_stage_and_the_same_command_goes_on(tmp_path: Path) -> None:
     with serve(each(*[good] * 7, Reply(503, b"gone"))) as server:
         values = settings(server, retries=0, concurrency=1)
