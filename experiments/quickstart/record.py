@@ -3,8 +3,9 @@
     python experiments/quickstart/record.py runs/quickstart [runs/<name> ...] [--to FOLDER] [--picture]
 
 Writes <name>/{config.yaml, metrics.jsonl, summary.json, curves.svg} next to this file (or into FOLDER) and prints each
-run's scores, paired tests, seconds and memory as Markdown. Of absolute paths only the last part is kept. --picture adds
-report.png, the top of the report page as a headless Chromium shows it (`apt-get install chromium`).
+run's scores, paired tests, accuracy by template, seconds and memory as Markdown. Of absolute paths only the last part
+is kept. --picture adds report.png, the top of the report page as a headless Chromium shows it (`apt-get install
+chromium`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from finr1.core.errors import DataError, Finr1Error
 from finr1.core.files import read_json, write_atomic, write_json
 from finr1.core.jsonl import read_jsonl, write_jsonl
 from finr1.evaluation.report import charts, page
+from finr1.parts.engine.worked.trace import SENTENCES
 from finr1.run.stages import STAGES
 
 CURVES = (
@@ -40,6 +43,7 @@ PICTURE = (1280, 1600)  # pixels: the findings and the score tables
 STYLE = """text { font: 11px sans-serif; fill: #555; } .title { font-weight: bold; fill: #111; }
 polyline { fill: none; } .raw { stroke: #a9c4e4; } .bold { stroke: #1f5fa8; stroke-width: 2; }
 .grid { stroke: #ddd; } .dot { fill: #1f5fa8; }"""
+AT_ONCE = [text[name].split("{")[0] for text in SENTENCES.values() for name in ("plan_one", "combine")]
 _ABSOLUTE = re.compile(r"(?<![\w./:<~])~?/(?:[\w.+@-]+/)*([\w.+@-]+)/?")
 
 
@@ -134,6 +138,22 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *table(("stage", "seconds", "peak memory"), costs)])
 
 
+def by_template(run: Path) -> str:
+    """Share of each model's samples written step by step, and strict accuracy of the samples by template."""
+    folder = run / STAGES["evaluate"].folder / "worked"
+    template_of = {row["id"]: row["meta"]["template"] for row in read_jsonl(folder / "questions.jsonl")}
+    names = sorted(set(template_of.values()))
+    lines = []
+    for path in sorted(folder.glob("*.sampled.jsonl")):
+        stepwise, right = [], defaultdict(list)
+        for row in read_jsonl(path):
+            stepwise.append(not any(phrase in row["text"] for phrase in AT_ONCE))
+            right[template_of[row["question_id"]]].append(row["strict"] == 1)
+        means = [sum(values) / len(values) for values in (stepwise, *(right[name] for name in names))]
+        lines.append([path.name.split(".")[0], *(f"{mean:.2f}" for mean in means)])
+    return "\n".join(table(("sampled", "step by step", *(f"`{name}`" for name in names)), lines))
+
+
 def share(cells: Mapping[str, Any] | None, figure: str) -> str:
     """Format a figure with its interval, `0.445 [0.386, 0.507]`; a dash where nothing was decided."""
     if cells is None or cells[figure] is None:
@@ -163,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for run, name in zip(options.runs, names, strict=True):
             print(markdown(record(run, options.to / name)), end="\n\n")
+            if (run / STAGES["evaluate"].folder / "worked" / "sft.sampled.jsonl").is_file():
+                print(by_template(run), end="\n\n")
             if options.picture:
                 picture(run / STAGES["report"].folder / "report.html", options.to / name / "report.png")
     except Finr1Error as error:

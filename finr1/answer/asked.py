@@ -21,7 +21,7 @@ from finr1.answer.units import SCALE, one_of
 from finr1.answer.words import last_match
 from finr1.core.types import Question
 
-NEAR = 500  # characters at the start and at the end of a prompt that are read
+NEAR = 1_000  # characters at the start and at the end of a prompt that are read
 
 
 class Asked(NamedTuple):
@@ -44,8 +44,9 @@ _CELL_ENDS = ("|", "\t", "</td>")
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[?!。;])|\\n|\n")
 # a context states figures; a question asks, or says how to answer
 _ASKS = re.compile(
-    r"\?|\b(?:what|how (?:much|many)|which|calculate|compute|determine|find|estimate|answer|express\w*|provide|report"
-    r"|round|give|state|present|output)\b|多少|几|何|求|计算|请|回答|答案|结果|单位|保留|精确|四舍五入|表示"
+    r"\?|\b(?:what|how (?:much|many)|answer)\b|^\W*(?:(?:please|kindly|and|then|also)\W+)*(?:calculate|compute"
+    r"|determine|find|estimate|express|provide|report|round|give|state|output)\b"
+    r"|多少|几(?!乎)|(?<!任)何|(?<!要)求|计算|请|回答|答案|结果|单位|保留|精确|四舍五入|表示"
 )
 _SCALE_WORDS = one_of(word for word in SCALE if not word.isascii() or len(word) > 3)
 _PERCENT_WORDS = r"percent(?:ages?|ual|s)?\b|per\scent\b|%"
@@ -82,6 +83,8 @@ def asked_of(question: Question) -> Asked:
     if "unit" in meta and meta.get("tolerance", "shown") != "shown":
         return Asked(str(meta["unit"]))
     content = question.prompt[-1]["content"] if question.prompt else ""
+    for start, end in reversed(question.context):
+        content = f"{content[:start]}\n{content[end:]}"
     # the question stands at the end or, before a context, at the start
     asked = read_asked(content if len(content) <= 2 * NEAR else f"{content[:NEAR]}\n{content[-NEAR:]}")
     return asked._replace(unit=str(meta["unit"])) if "unit" in meta else asked

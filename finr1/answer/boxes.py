@@ -25,7 +25,7 @@ _NOUNS = (
     *("year", "years", "month", "months", "week", "weeks", "day", "days", "元", "股", "倍", "年", "个月", "天", "日"),
 )
 _BEFORE = re.compile(  # a sign, a negation or a bound; a currency
-    r"(?:(?<![A-Za-z0-9)}%])(?<!\d\s)[-−–]|[负負]|(?<![A-Za-z])(?:minus|negative)\s"
+    r"(?:(?<![A-Za-z0-9)}%])(?<!\d\s)[-−–]|[负負]?[百千]分之|[负負]|(?<![A-Za-z])(?:minus|negative)\s"
     r"|(?<![A-Za-z])(?:not|isn't|never|more than|less than|over|under|above|below|at least|at most|up to)\s"
     r"|不是|并非|[不非]|超过|不足|[大小高低多少]于|至少|至多)?+"
     rf"(?:(?:{CURRENCY})\s?[-−–]?)?+\Z"

@@ -15,7 +15,7 @@ from finr1.answer.clean import clean
 from finr1.answer.date import date_spans
 from finr1.answer.number import read_numbers, single_number
 from finr1.answer.units import Number
-from finr1.answer.words import ANSWER_IS, last_match
+from finr1.answer.words import ANSWER_IS, any_of, last_match
 
 MAX_NUMBERS = 40  # more than these are not compared
 LONGEST_SENTENCE = 1000  # characters; in longer parts incidental numbers are not filtered out
@@ -34,15 +34,18 @@ _ROUNDING = re.compile(  # rounded to 2 decimal places, 保留两位小数
     re.IGNORECASE,
 )
 _NEAREST = re.compile(r"(?:nearest|精确[到至])\s?$", re.IGNORECASE)
-PART_OF_NAME = re.compile(
-    r"(?:S&P|Russell|CSI|FTSE|Nasdaq|Nikkei|Euro Stoxx|DAX|ISO|form|note|table|page|step|item|section|level|option|sfas"
-    r"|chapter|figure|exhibit|phase|tier|version|room|line|row|column|question|paragraph|article|footnote|appendix"
-    r"|basel|ifrs|ias|asc|fas|(?<!#)#|\bno\.|沪深|中证|上证|标普|第|(?<![A-Za-z])[A-Z]-)\s?$",
-    re.IGNORECASE,
+_NAMES = any_of("""
+    S&P Russell CSI FTSE Nasdaq Nikkei Euro_Stoxx DAX ISO form note table page p. pp. step item section level option
+    sfas chapter figure fig. exhibit phase tier version room line row column question problem example equation eq.
+    paragraph article clause footnote appendix slide lesson volume unit lot floor gate stage basel ifrs ias asc fas
+    沪深 中证 上证 标普 第 表 图 例 附注 步骤
+    """)
+PART_OF_NAME = re.compile(rf"(?:{_NAMES}|(?<!#)#|\bno\.|(?<![A-Za-z])[A-Z]-)\s?$", re.IGNORECASE)
+ORDINAL = re.compile(
+    r"(?:st|nd|rd|th)\b|-[A-Z](?![A-Za-z])|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整|[号楼页章节](?![A-Za-z\u4e00-\u9fff])"
 )
-ORDINAL = re.compile(r"(?:st|nd|rd|th)\b|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整")
 EXPRESSION = re.compile(
-    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt"
+    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d"
     r"|\d:\d|\d\s:\s\d|\d\s(?:out\s)?of\s\d|\b\d{1,3}\sin\s(?:every\s)?\d{1,3}\b"
 )
 _DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero

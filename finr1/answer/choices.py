@@ -75,14 +75,16 @@ class _Patterns(NamedTuple):
 
 
 _BESIDE_LETTERS = re.compile(
-    r"[\s,;、/&.()\[\]*\"']|(?<=[a-h])\+(?=[a-h])|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与|及|选择?|选项?|答案|正确|应该?"
+    r"[\s,;、/&.()\[\]*\"']|(?<=[a-h])\+(?=[a-h])|(?<![a-z])(?:and|options?|choices?|answers?)(?![a-z])|和|与"
+    r"|及|选择?|选项?|答案|正确|应该?"
     r"|[故是为:项均都]",
     re.IGNORECASE,
 )
 
 
 _CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
-    r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*|eliminat\w*"
+    r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
+    r"|eliminat\w*"
     r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
     r"|option \d)\b|n't\b|[不非错误对除都均皆全或第]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
@@ -96,12 +98,14 @@ def _patterns(letters: str) -> _Patterns:
     return _Patterns(
         alone=re.compile(f"{one}+"),
         lead=re.compile(
-            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,]\s?(?!\s*{one}\s?(?:$|[)\].:、,]))", re.I
+            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
+            re.I,
         ),
         enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
         concludes=re.compile(
             r"(?:answers?|choice|option)\s?(?:is|are|would be|should be|must be|:|=)"
-            r"|(?:答案|选项)\s?(?:应该?)?(?:是|为|选|:)|(?:故|应该?|因此|所以|我|本题|此题|该|正确)选择?(?:项)?(?:是|为|:)?"
+            r"|(?:答案|选项)\s?(?:应该?)?(?:是|为|选|:)|(?:故|应该?|因此|所以|我|本题|此题|该"
+            r"|正确)选择?(?:项)?(?:是|为|:)?"
             r"|正确的?(?:选项|答案|说法)?(?:是|为)|^选择?|(?:i|would|we|to)\s(?:choose|select|pick)",
             re.IGNORECASE,
         ),
@@ -123,12 +127,14 @@ def _patterns(letters: str) -> _Patterns:
         ),
         run=re.compile(rf"(?<![A-Za-z&])({capital}{{2,}})(?![A-Za-z&]){_NO_NAME}"),
         denied=re.compile(
-            r"(?:\b(?:not|cannot|never|nor|neither|except|exclude|eliminate|reject|ruled? out|rather than|instead of)\b"
+            r"(?:\b(?:not|cannot|never|nor|neither|except|exclude|eliminate|reject|ruled? out|rather than"
+            r"|instead of)\b"
             r"|n't\b|不是|不选|不可能是?|不会是|并非|而非|排除|除了|除)"
             rf"\s?(?:be\s|an?\s|the\s)?(?:option|choice|选项)?\s?\(?({capital})(?![A-Za-z])"
             rf"|(?<![A-Za-z&])({capital})\)?(?:\s(?:is|was|must be|would be|can be|looks|seems)\s"
             r"(?:\w{4,10}\s)?(?:wrong|incorrect|false|impossible|unlikely|out|excluded|eliminated|not|ruled out)\b"
-            r"|\s?(?:isn't|cannot|can't)\b|选?项?\s?(?:的?说法)?[是为]?(?:错|不正确|不对|不可能|有误|除外|被?排除|不符合|不成立|不选))",
+            r"|\s?(?:isn't|cannot|can't)\b|选?项?\s?(?:的?说法)?[是为]?(?:错|不正确|不对|不可能|有误|除外"
+            r"|被?排除|不符合|不成立|不选))",
             re.IGNORECASE,
         ),
     )
@@ -138,11 +144,12 @@ def _patterns(letters: str) -> _Patterns:
 _NAMES_BEFORE = (
     "series class plan type grade tier part tranche rating vitamin schedule exhibit appendix company group point"
 )
-_NOT_IN_NAME = r"(?<![A-Za-z&\d])(?<!& )" + "".join(
+_NOT_IN_NAME = r"(?<![A-Za-z&\d/])(?<!& )(?<![A-Za-z]-)(?<![A-Za-z]\.)" + "".join(
     rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]} )" for word in _NAMES_BEFORE.split()
 )
 _NO_NAME = (
-    r"(?!\s?&|[-+][A-Za-z]|[股轮輪级級类類座档档]|公司|银行|产品|基金|企业|国|客户|部门|债|份额|\+(?!\s?[A-Za-z])"
+    r"(?!\s?&|[-+/][A-Za-z\d]|\.[A-Za-z]\b|[股轮輪级級类類座档端款站城区栋线照型组位队班卷国债]"
+    r"|公司|银行|产品|基金|企业|客户|部门|份额|\+(?!\s?[A-Za-z])"
     r"|\s(?:shares?|stocks?|rounds?|notes?|bonds?|rating|corporations?)\b)"
 )
 
@@ -290,10 +297,12 @@ def _keys_of_meanings(options: _Options) -> dict[str, str]:
     return {m: key for m, key in said if m and count[m] == 1 and (polar or m not in ("yes", "no"))}
 
 
-def key_of_meaning(plain: str, options: _Options) -> str | None:
+def key_of_meaning(text: str, options: _Options) -> str | None:
     """The option that says the same as a text: 正确 for 对, "True" for "yes", 以上都是 for "all of the above"."""
     keys = _keys_of_meanings(options)
-    return keys.get(_meaning(plain) or "") if keys and not _LETTER.search(plain) else None
+    if not keys or _LETTER.search(text):
+        return None
+    return keys.get(_meaning(clean(text).strip(" .。")) or "")
 
 
 def _or_all(letters: set[str], options: _Options) -> set[str]:

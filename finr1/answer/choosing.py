@@ -57,8 +57,10 @@ _ROLES = (
     ("break", r"[.;。\n]|\bbut\b|但是?"),
     (
         "filler",
-        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}|either|above"
-        r"|think|say|go|with|will|they)\b|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为|只有?|仅|即|和|与|及"
+        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}"
+        rf"|either|above"
+        r"|think|say|go|with|will|they)\b|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
+        r"|只有?|仅|即|和|与|及"
         r"|以及|外|[都均皆也的故了]|[\s,、/&:()\[\]*\"'$=<>{}!]",
     ),
 )
@@ -89,7 +91,8 @@ def _pattern(letters: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![A-Za-z&])(?P<letters>(?-i:{capital}+)(?![A-Za-z'])|(?!a (?!or\b|and\b)){capital}(?![A-Za-z']))"
         rf"|(?P<ordinal>(?:\b(?:{ordinals}|last)|[1-8](?:st|nd|rd|th))(?= {_NOUN}\b)"
-        rf"|第[{_HAN_DIGITS}1-8](?=[个项])|最后一(?=[个项])|(?:选项|\b(?:option|choice) ?)[{_HAN_DIGITS}1-8](?![\d.%]))"
+        rf"|第[{_HAN_DIGITS}1-8](?=[个项])|最后一(?=[个项])|(?:选项|\b(?:option"
+        rf"|choice) ?)[{_HAN_DIGITS}1-8](?![\d.%]))"
         rf"|{roles}",
         re.IGNORECASE,
     )
@@ -132,6 +135,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
             last.is_hedge |= joined_by_or and bool(last.letters)
             last.letters |= named
             pending, joined_by_or = "", False
+        elif role == "none" and (last is None or not last.is_open):
+            return None
         elif role in ("or", "maybe"):
             joined_by_or = last is not None and (last.is_open or role == "or")
         elif role == "choose":
@@ -142,7 +147,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 pending = "wrong"
             elif last is not None:
                 last.status, last.is_open = "wrong", False
-        elif role in ("right", "wrong"):
+        elif role in ("right", "wrong", "none"):
+            role = "right" if role == "right" else "wrong"
             if last is not None and last.is_open and not last.status:
                 last.status = role
             elif role == "right" and token.casefold().startswith(("all", "both", "都", "均", "皆", "全")):
@@ -151,8 +157,6 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 last.is_open = False
         elif role == "all":
             names_all |= last is None or last.status == "wrong" or not last.is_open
-        elif role == "none":
-            return None
         elif role == "break" and last is not None:
             last.is_open = False
     if names_all and not are_all:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 MAX_CHARS = 200_000  # what follows is not read
+_SHORT = 400
 
 _VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _LIGATURES = {chr(c): " " for c in (*range(0xFB50, 0xFE00), *range(0xFE70, 0xFEFF))}  # Arabic; one is 18 characters
@@ -42,7 +44,8 @@ _SYMBOLS = {
 }  # fmt: skip
 _LATEX = (
     (re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))"), r" (\1\2)/(\3\4)"),
-    (re.compile(r"\(\s?([-+]?\d[\d.,]*)\s?\)/\(\s?(\d[\d.,]*)\s?\)"), r"\1/\2"),
+    (re.compile(r"\{?\s?(?<![\d.,])([\d.,]{1,20})\s?\\over\s?([\d.,]{1,20})\s?\}?"), r" \1/\2"),
+    (re.compile(r"\(\s?\$?([-+]?\d[\d.,]*)\s?\)/\(\s?\$?(\d[\d.,]*)\s?\)"), r"\1/\2"),
     (re.compile(r"\\(?:overline|dot|bar)\s?\{(\d{1,6})\}"), r"\1\1\1\1\1\1"),  # a recurring decimal
     (re.compile(r"\\!\s?"), ""),
     (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\])"), " "),
@@ -52,7 +55,8 @@ _COMMAND = re.compile(rf"\\({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})
 _BRACED_COMMA = re.compile(r"\s?\{\s?([,.])\s?\}\s?")
 _SPACED_COMMA = re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))")
 _HTML = re.compile(
-    r"</?(?:b|i|u|p|s|em|strong|span|div|br|code|mark|font|h[1-6]|li|ul|ol|td|th|tr|table|tbody)(?:\s[^<>]{0,100})?/?>",
+    r"</?(?:b|i|u|p|s|em|strong|span|div|br|code|mark|font|h[1-6]|li|ul|ol|td|th|tr|table"
+    r"|tbody)(?:\s[^<>]{0,100})?/?>",
     re.I,
 )
 _ITALIC = re.compile(r"(?<![\w*])(\*|_{1,3})(?=[^\s*_])([^*_\n]{0,200})(?<=\S)\1(?![\w*])")
@@ -80,7 +84,10 @@ _LIGATURE_TABLE, _FIRST_TABLE, _SECOND_TABLE = (
 
 def clean(text: str) -> str:
     r"""Normalise full-width characters, LaTeX (`\%`, `\text{}`, `\frac{a}{b}`, `{,}`), bold and other marks, dashes."""
-    text = text[:MAX_CHARS]
+    return _cached(text) if len(text) <= _SHORT else _clean(text[:MAX_CHARS])
+
+
+def _clean(text: str) -> str:
     if not text.isascii():
         longest = 2 * len(text) + 100  # NFKC can make one character six; no honest text doubles
         text = _translate(unicodedata.normalize("NFKC", _translate(text, *_FIRST_TABLE))[:longest], *_SECOND_TABLE)
@@ -104,3 +111,6 @@ def clean(text: str) -> str:
     if "*" in text or "_" in text:
         text = _ITALIC.sub(r"\2", text)
     return text.replace("`", "")
+
+
+_cached = lru_cache(maxsize=1 << 13)(_clean)  # one grade cleans its answer, gold and options several times

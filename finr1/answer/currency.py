@@ -51,7 +51,8 @@ _DOLLARS = frozenset(("USD", "CAD", "AUD", "NZD", "HKD", "SGD", "TWD"))
 _SHARED = {
     "$": _DOLLARS, "dollar": _DOLLARS, "dollars": _DOLLARS, "¥": frozenset(("CNY", "JPY")), "元": frozenset(("CNY",)),
     "krona": frozenset(("SEK",)), "kronor": frozenset(("SEK",)), "krone": frozenset(("NOK", "DKK")),
-    "kroner": frozenset(("NOK", "DKK")), "kr": frozenset(("SEK", "NOK", "DKK")), "克朗": frozenset(("SEK", "NOK", "DKK")),
+    "kroner": frozenset(("NOK", "DKK")), "kr": frozenset(("SEK", "NOK", "DKK")),
+    "克朗": frozenset(("SEK", "NOK", "DKK")),
 }  # fmt: skip
 _OF = {
     name.replace("_", " ").casefold(): frozenset((code,))

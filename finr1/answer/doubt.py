@@ -25,56 +25,66 @@ from finr1.answer.clean import clean
 from finr1.answer.date import date_spans
 from finr1.answer.number import read_numbers
 from finr1.answer.units import LETTER, UNITS, Number, one_of
+from finr1.answer.words import any_of
 from finr1.core.types import Question
 
 NEAR = 60  # characters beside a number that are read
 
-# decreases and losses; growth words between such a word and the number undo it
-FALL = (
-    r"(?:decreas\w{0,3}|declin\w{0,3}|fell|fall(?:s|en|ing)?|drop(?:s|ped|ping)?|reduc\w{1,4}|lower(?:ed|ing)?|loss(?:es)?|lost|los(?:es?|ing)"
-    r"|down(?:ward|turn)?|negative|contract(?:ed|ion|ing)|shr[aiu]nk(?:s|ing|age)?|slip(?:s|ped|ping)?|slid(?:e|es|ing)?|plung\w{1,3}"
-    r"|plummet\w{0,3}|tumbl\w{1,3}|worsen\w{0,3}|deteriorat\w{1,3}|dip(?:s|ped|ping)?|s[aiu]nk(?:s|ing)?|retreat\w{0,3}|weaken\w{0,3}"
-    r"|slump\w{0,3}|diminish\w{0,3}|dwindl\w{1,3}|collaps\w{1,3}|crash\w{0,3}|shed|deficit|outflows?|depreciated|eased|reced\w{1,3}"
-    r"|erod\w{1,3}|narrow(?:s|ed|ing)|pullback|cut(?:s|ting)?|trimm?ed|slash\w{0,3}|devalu\w{1,5}|less(?! than))"
-)
+_FALL = any_of("""
+    decreas* declin* fell fall falls fallen falling drop* reduc* lower* loss losses lost lose loses losing down downward
+    downturn negative contracted contraction contracting shrink* shrank shrunk slip* slid slides sliding plung* plummet*
+    tumbl* worsen* deteriorat* dip dips dipped sink* sank sunk retreat* weaken* slump* diminish* dwindl* collaps* crash*
+    shed deficit outflow outflows depreciated eased reced* erod* narrows narrowed narrowing pullback cut cuts cutting
+    trimmed slash* devalu*
+    """)
 _FALL_HAN = (
-    "下降|减少|降低|下跌|亏损?|缩减|负增长|下滑|回落|跌幅?|降幅|萎缩|收缩|缩水|缩小|走低|走弱|下挫|下行|下调|调低|削减|滑落|滑坡"
-    "|恶化|贬值|净流出|赤字|逆差|损失|收窄|减亏|减幅|少了|降了|减了|负"
+    any_of("""
+    下降 减少 降低 下跌 亏损 亏 缩减 负增长 下滑 回落 跌幅 降幅 减幅 萎缩 收缩 缩水 缩小 走低 走弱 下挫 下行 下调 调低
+    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 负
+    """)
+    + "|降(?![准级息本])|(?<!涨)跌(?!停)"
 )
-_FALLING = re.compile(rf"\b{FALL}\b|{_FALL_HAN}|[↓▼⬇🔻⇩↘▽△▲]", re.IGNORECASE)
+_FALLING = re.compile(rf"\b(?:{_FALL})\b|{_FALL_HAN}|[↓▼⬇🔻⇩↘▽△▲]", re.IGNORECASE)
 _RISING = r"increas|rise|rose|rising|grew|grow|gain|climb|improv|up\b|profit of|增|升|涨|提高|盈利"
 _LEVEL = (
     r"\b(?:to|from|but|and|despite|after|before|due|because|than|offset|while|with|excluding)\b|[至到自]|由于|因为|但"
 )
+# a word of growth between such a word and the number undoes it, as does "to", which gives a level
 _FALLING_BEFORE = re.compile(
-    rf"(?:\b(?:negative growth|{FALL})\b|{_FALL_HAN})(?:(?!{_RISING}|{_LEVEL})[^\d,.;:!?。、\n]){{0,40}}[:\s]?$"
+    rf"(?:\b(?:negative growth|{_FALL})\b|{_FALL_HAN})(?:(?!{_RISING}|{_LEVEL})[^\d,.;:!?。、\n]){{0,40}}[:\s]?$"
     r"|[↓▼⬇🔻⇩↘▽△▲]\s?[$€£¥]?$",
     re.IGNORECASE,
 )
 _RISING_BEFORE = re.compile(rf"(?:{_RISING})[^\d,.;:!?。、\n]{{0,30}}$|[↑⬆]\s?$", re.IGNORECASE)
 _FALLING_AFTER = re.compile(
-    rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}(?:{FALL}\b|(?:净|同比|环比|年度?)?(?:{_FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
+    rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}"
+    rf"(?:(?:{_FALL}|less(?!\sthan))\b|(?:净|同比|环比|年度?)?(?:{_FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
     re.IGNORECASE,
 )
 _TRAILING_MINUS = re.compile(r"\s?-\s*$")
 
-# bounds, by direction
-_MORE = (
-    r"more than|greater than|higher than|over|above|at least|exceed(?:s|ed|ing)?|in excess of|upwards? of|north of|beyond|no less than"
-    r"|not less than|a minimum of|minimum|min\.?|no fewer than|超过?|大于|高于|多于|至少|不低于|不少于|不小于|最少|逾|超出|突破|>=?|≥"
-)
-_LESS = (
-    r"less than|fewer than|lower than|under|below|at most|up to|no more than|not more than|a maximum of|maximum|max\.?|south of"
-    r"|within|不到|小于|低于|少于|至多|最多|不足|不超过?|不高于|不大于|不多于|未达|<=?|≤"
-)
-_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE})|±)[\s$€£¥]*$", re.IGNORECASE)
+_MORE = any_of("""
+    more_than greater_than higher_than over above at_least exceed exceeds exceeded exceeding in_excess_of upward_of
+    upwards_of north_of beyond no_less_than not_less_than no_fewer_than a_minimum_of minimum min min. 超过 超出 超 大于
+    高于 多于 至少 最少 不低于 不少于 不小于 逾 突破 ≥
+    """)
+_LESS = any_of("""
+    less_than fewer_than lower_than under below at_most up_to no_more_than not_more_than a_maximum_of maximum max max.
+    south_of within 不到 小于 低于 少于 至多 最多 不足 不超过 不超 不高于 不大于 不多于 未达 <= < ≤
+    """)
+_MORE_AFTER = any_of("more higher above greater over up upward upwards at_least at_a_minimum minimum later longer plus")
+_LESS_AFTER = any_of("less lower below under fewer at_most at_a_maximum maximum tops max down earlier shorter")
+_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE}|(?<![-=])>=?)|±)[\s$€£¥]*$", re.IGNORECASE)
 _BOUND_AFTER = re.compile(
-    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?(?:(?P<more>(?:more|higher|above|greater|over|up|upwards?|at least|at a minimum"
-    r"|minimum|later|longer|plus)\b(?! than)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
-    r"|(?P<less>(?:less|lower|below|under|fewer|at most|at a maximum|maximum|tops|max|down|earlier|shorter)\b(?! than)|[及或]?以[下内]|之下|之内|[<≤]))",
+    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?"
+    rf"(?:(?P<more>(?:{_MORE_AFTER})\b(?!\sthan)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
+    rf"|(?P<less>(?:{_LESS_AFTER})\b(?!\sthan)|[及或]?以[下内]|之下|之内|[<≤]))",
     re.IGNORECASE,
 )
-_OR = re.compile(r"\s?(?:\(?(?:or|and) |\+|[及或]?以|之|往|起|at |[<>≤≥]|max|min|tops|plus)", re.IGNORECASE)
+# what a bound after a number begins with; "5% higher" alone is a change
+_BEGINS_BOUND = re.compile(
+    r"\s?(?:元|美元|年|天)?(?:\(?(?:or|and) |\+|[及或]?以|之|往|起|at |[<>≤≥]|max|min|tops|plus)", re.IGNORECASE
+)
 
 _DENIED_BEFORE = re.compile(
     r"(?:\bnot|\bnever|n't(?: be)?|\bcannot be|不是|不等于|并非|≠|!=|=/=)[\s$€£¥]*$", re.IGNORECASE
@@ -82,15 +92,21 @@ _DENIED_BEFORE = re.compile(
 UNEQUAL = "said not to be the gold"
 _UNEQUAL = re.compile(r"(?:≠|!=|=/=)\s?$")
 _DENIED_AFTER = re.compile(
-    r"[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
+    r"\s?\?\s?no\b|[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't"
+    r"|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
     re.IGNORECASE,
 )
 _FUNCTION_BEFORE = re.compile(
-    r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\(|[A-Za-z)\]}]\s?\^|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
+    r"(?:√|\b(?:sqrt|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\("
+    r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫])[\s({\[\\]*-?$"
 )
-_FUNCTION_AFTER = re.compile(r"\s?(?:π|\bpi\b|σ|μ|√|\^[\s{(]*[A-Za-z])|[ij](?![A-Za-z])|n(?![A-Za-z])")
+_FUNCTION_AFTER = re.compile(  # a symbol or a letter that is no unit: 5π, 5^x, 5i, 5G
+    r"\s?(?:[\u0370-\u03ff]|\bpi\b|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d)"
+    r"|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|rho|tau|phi|psi|omega|epsilon|log|ln|sqrt|sin|cos|exp)\b)"
+    r"|[A-JLN-SU-WYZaefijlnoqruvwz](?![A-Za-z])"
+)
 _MOST_FACTORIAL = 20  # a larger figure before `!` is a cry
-_YEAR_ALONE = re.compile(r"\D{0,12}(?:19|20)\d\d\s?年?度?")
+_YEAR_ALONE = re.compile(r"(?:the|fiscal|year|fy|\s)*(?:19|20)\d\d\s?年?度?", re.IGNORECASE)
 
 _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("year", "years", "yr", "yrs", "年"), ("months", 12.0)),
@@ -98,9 +114,9 @@ _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("month", "months", "个月", "月"), ("months", 1.0)),
     **dict.fromkeys(("week", "weeks", "周", "个星期"), ("days", 7.0)),
     **dict.fromkeys(("day", "days", "天", "日"), ("days", 1.0)),
-    **dict.fromkeys(("hour", "hours", "hr", "hrs", "小时", "个小时"), ("minutes", 60.0)),
-    **dict.fromkeys(("minute", "minutes", "mins", "分钟"), ("minutes", 1.0)),
-    **dict.fromkeys(("second", "seconds", "秒"), ("minutes", 1 / 60)),
+    **dict.fromkeys(("hour", "hours", "hr", "hrs", "小时", "个小时"), ("days", 1 / 24)),
+    **dict.fromkeys(("minute", "minutes", "mins", "分钟"), ("days", 1 / 1440)),
+    **dict.fromkeys(("second", "seconds", "秒"), ("days", 1 / 86400)),
     **dict.fromkeys(("kg", "kgs", "kilogram", "kilograms", "公斤", "千克"), ("grams", 1e3)),
     **dict.fromkeys(("gram", "grams", "g", "克"), ("grams", 1.0)),
     **dict.fromkeys(("ton", "tons", "tonne", "tonnes", "t", "吨"), ("grams", 1e6)),
@@ -118,9 +134,15 @@ _MEASURES = {  # group, and size in the group's unit
     **dict.fromkeys(("share", "shares", "股"), ("shares", 1.0)),
     **dict.fromkeys(("employee", "employees", "people", "person", "persons", "人", "名"), ("people", 1.0)),
 }
+_DAYS_A_MONTH = (30.0, 365 / 12)
+_RATIOS = {(group, group): (1.0,) for group, _ in _MEASURES.values()} | {
+    ("months", "days"): _DAYS_A_MONTH,
+    ("days", "months"): tuple(1 / days for days in _DAYS_A_MONTH),
+}
 _MEASURE = re.compile(rf"\s?-?(?:{one_of(_MEASURES)})", re.IGNORECASE)
 _NOTED = re.compile(
-    rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})",
+    rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|[\s($]000'?(s)\b"
+    rf"|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})",
     re.I,
 )
 _LOOSE_LETTER = re.compile(r"\s{1,3}([kmbtKMBT])(?![A-Za-z\d^&'])")
@@ -139,13 +161,17 @@ def _around(number: Number, part: str) -> tuple[str, str]:
     return part[max(number.start - NEAR, 0) : number.start], part[number.end : number.end + NEAR]
 
 
+_NO_FACTS = Facts(False, "", None)
+_BARE = re.compile(r"-?[\d.,]+\s?%?")
+
+
 @lru_cache(maxsize=8192)
 def facts_of(gold_text: str) -> Facts:
     """The facts of a gold of one number."""
     plain = clean(gold_text).strip()
-    numbers = read_numbers(plain, cleaned=True, most=1)
+    numbers = [] if _BARE.fullmatch(plain) else read_numbers(plain, cleaned=True, most=1)
     if not numbers:
-        return Facts(False, "", None)
+        return _NO_FACTS
     before, after = _around(numbers[0], plain)
     return Facts(numbers[0].value > 0 and _falls(before, after), _bound(before, after), measure_of(after))
 
@@ -155,7 +181,7 @@ def _falls(before: str, after: str) -> bool:
 
 
 def _bound(before: str, after: str) -> str:
-    match = _BOUND_BEFORE.search(before) or (_BOUND_AFTER.match(after) if _OR.match(after) else None)
+    match = _BOUND_BEFORE.search(before) or (_BOUND_AFTER.match(after) if _BEGINS_BOUND.match(after) else None)
     return "" if match is None else match.lastgroup or "either"
 
 
@@ -240,8 +266,9 @@ def other_readings(number: Number, part: str, gold: Facts) -> Iterator[Number]:
         yield number.times(0.01)
     noted = _NOTED.search(part)
     if noted:
-        yield number.times(UNITS[(noted[1] or noted[2]).lower()])
+        yield number.times(1e3 if noted[2] else UNITS[(noted[1] or noted[3]).lower()])
     end = number.end - 2 if part.startswith("半", number.end - 1) else number.end  # 一年半
     measure = measure_of(part[end : end + NEAR]) if gold.measure else None
-    if measure and gold.measure and measure[0] == gold.measure[0] and measure != gold.measure:
-        yield number._replace(value=number.value * measure[1] / gold.measure[1])
+    if measure and gold.measure and measure != gold.measure:
+        for ratio in _RATIOS.get((measure[0], gold.measure[0]), ()):
+            yield number._replace(value=number.value * ratio * measure[1] / gold.measure[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from finr1.answer.choices import letters_named
@@ -10,6 +9,7 @@ from finr1.answer.clean import clean
 from finr1.answer.grade import grade
 from finr1.answer.grade_number import is_number
 from finr1.answer.number import is_only_numbers
+from finr1.answer.yes_no import IS_YES_OR_NO
 from finr1.core.types import Kind, Question
 
 
@@ -33,9 +33,6 @@ def kind_of(gold: str, choices: Mapping[str, str]) -> Kind:
     """
     if choices and letters_named(gold, "".join(choices), choices)[0]:
         return "choice"
-    if _IS_YES_OR_NO.fullmatch(clean(gold)):
+    if IS_YES_OR_NO.fullmatch(clean(gold)):
         return "yes_no"
     return "number" if is_number(gold) and (is_only_numbers(gold) or gold.strip() in ("0", "1")) else "text"
-
-
-_IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)

@@ -23,13 +23,25 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     number  5%           more than 5%            -       -       a bound
     number  20           4 × 5                   -       -       an expression, not computed
     number  -5%          a decrease of 5%        -       -       the sign depends on a word
+    number  5%           5% or more              -       -       a bound, before or after the number
+    number  5%           5% is wrong             -       -       a denial
+    number  252          \sqrt{252}              -       -       the argument of a function is not its value
+    number  3            three segments          1       1       a number in words, also among others
+    number  5 years      5 months                -       -       another measure
+    number  0.125        0.125 or 12.5%          1       1       one value twice is no hedge
     choice  B            B. stocks               1       1       an option's letter, its text, or both
     choice  AC           A and C                 1       1       several letters, in any order
     choice  B            B or C                  0       0       a hedge
+    choice  AB           all except C            1       1       all, less those denied
+    choice  B            B is wrong              -       -       says only what the answer is not
+    choice  A            A股                     0       0       a letter of a name
     yes_no  yes          Yes, because it rose    1       1       yes or no where the answer concludes
     yes_no  yes          1800                    0       0       a figure says neither
+    yes_no  yes          not entirely correct    0       0       a negation says the opposite
+    yes_no  yes          partly true             -       -       neither yes nor no
     label   1            bullish                 1       1       a label's id, meaning or synonym
     label   1            bullish or bearish      0       0       a hedge
+    label   1            the stock rose 1%       0       0       a figure of a sentence is no label's id
     text    Apple Inc.   apple inc               1       1       the same words but for case and punctuation
     text    red; green   green, red              1       1       the same list
     text    rates rose   yields went up          -       -       other words
@@ -53,7 +65,7 @@ Numbers in detail, with `a` the answer's value, `g` the gold's and `h` half of t
 
 Only the last `\boxed{}` is read, if there is one, with what stands directly beside it (`finr1.answer.boxes`). A hedge
 between boxes, `\boxed{24\%} or \boxed{25\%}`, is undecided unless both are right or both wrong. Of more than
-`LONGEST_ANSWER` characters only the end is read.
+`LONGEST_ANSWER` characters the end is read; where only that is wrong, and concludes nothing, a judge must decide.
 """
 
 from __future__ import annotations
@@ -78,8 +90,8 @@ from finr1.answer.labels import labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
-from finr1.answer.words import NEGATION
-from finr1.answer.yes_no import yes_or_no
+from finr1.answer.words import ANSWER_IS, NEGATION
+from finr1.answer.yes_no import IS_YES_OR_NO, yes_or_no
 from finr1.core.types import Question, Verdict
 
 LONGEST_ANSWER = 5_000
@@ -113,8 +125,12 @@ def grade(answer: str | None, question: Question) -> Grade:
     text = answer.strip() if boxes is None else boxes.text
     if not text:
         return _both(0.0, None, "empty box")
-    text = text[-LONGEST_ANSWER:]
-    found = _grade(text, boxes is not None, question)
+    found = _grade(text[-LONGEST_ANSWER:], boxes is not None, question)
+    if len(text) > LONGEST_ANSWER:
+        start, text = text[:LONGEST_ANSWER], text[-LONGEST_ANSWER:]
+        ends_open = found.strict.value == 0.0 and not ANSWER_IS.search(text)
+        if ends_open and _grade(start, boxes is not None, question).scaled.value != 0.0:
+            return _both(None, text, "a long answer: its end is wrong, its start is not")
     if found.strict.value != 1.0 and question.kind != "code" and _plain(text) == _plain_gold(question.gold):
         return _both(1.0, text, "the gold itself")  # whatever its form: at least 8%, 5:1, 1.2.3
     return found
@@ -132,6 +148,8 @@ def _grade(text: str, boxed: bool, question: Question) -> Grade:
     if question.kind == "number":
         if is_number(gold):
             return Grade(*grade_number(text, question))
+        if IS_YES_OR_NO.fullmatch(clean(gold)):  # True among the numbers of a data set
+            return _both(*_yes_no(text, boxed, question))
         return _both(*(_dates(text, gold) or (None, text, f"the gold {gold!r} is not one number")))
     if question.kind == "code":
         return _both(None, text, "code: a judge must decide")
@@ -235,7 +253,7 @@ def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     gold, _ = labels_named(question.gold or "", question.choices)
     if not gold:
         return None, text, f"the gold {question.gold!r} is not a label"
-    if key := key_of_meaning(clean(text), tuple(question.choices.items())):
+    if key := key_of_meaning(text, tuple(question.choices.items())):
         return _compare_sets({key}, gold, True)
     answer, rest = labels_named(text, question.choices)
     if not answer:

@@ -28,7 +28,8 @@ TOO_MANY = f"more than {MAX_NUMBERS} numbers"  # the reason of such an undecided
 _RANGE_JOINT = re.compile(r"\s?(?:[-~至到]|to\b|and\b)\s?", re.I)
 _RANGE_LEAD = re.compile(r"(?:between|from|about|约|在|[\s$€£¥(])*", re.I)
 _HEDGE_JOINT = re.compile(
-    r"[\s$€£¥(),]*(?:(?:\bor\b\s?)?(?:\b(?:maybe|perhaps|possibly|even|about)\b)|\bor\b|或者?|还是|也?可能是?)[\s$€£¥(约]*",
+    r"[\s$€£¥(),]*(?:(?:\bor\b\s?)?(?:\b(?:maybe|perhaps|possibly|even|about)\b)|\bor\b|或者?|还是"
+    r"|也?可能是?)[\s$€£¥(约]*",
     re.IGNORECASE,
 )
 _LIST_JOINT = re.compile(r"[\s$€£¥]*[,、][\s$€£¥]*")
@@ -224,11 +225,17 @@ def _why_doubtful(
 ) -> str:
     """Why a number that equals the gold may still not mean it: `more than 5%`; "fell by 5%" for 5%. Empty: no doubt."""
     for number, match in zip(numbers, matches, strict=True):
-        if match and len(numbers) == 1 and _is_in_brackets(number, part):
+        if match and len(numbers) == 1 and _is_in_brackets(number, part) and not _is_also_in_words(number, part):
             return "brackets that may mean a minus"
         if match and (doubt := why_doubtful(number, part, gold.facts, question)):
             return doubt
     return ""
+
+
+def _is_also_in_words(number: Number, text: str) -> bool:
+    """`five (5)`."""
+    words = number_words.english_number(text[: number.start - 1].strip())
+    return words is not None and words.value == number.value
 
 
 def _is_in_brackets(number: Number, text: str) -> bool:

@@ -50,11 +50,13 @@ _NUMBER = re.compile(
     rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
     rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
     r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
-    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})[)}]?)?"
+    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})(?!\.?\d)[)}]?)?"
     rf"(?:(?:\.\.\.)?(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
-    rf"|\s?\((?:(?:in|单位|金额|amounts?|figures|expressed|dollars|of)\b:?|单位|{_CURRENCY}|[$,:\s])*+(?P<noted>{_UNIT_WORD})"
+    rf"|\s?\((?:(?:in|单位|金额|amounts?|figures|expressed|dollars|of)\b:?|单位|{_CURRENCY}"
+    rf"|[$,:\s])*+(?P<noted>{_UNIT_WORD})"
     r"[^\d()]{0,24}\)"
-    rf"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z^&]|[-./][A-Za-z\d]|\s&){_NOT_A_CLASS})?",
+    rf"|(?P<letter>[kmbtKMBT])(?![A-Za-z^])(?:个百分点)?|\s(?P<capital>[KMBT])(?![A-Za-z\d^&]|[-./][A-Za-z\d]"
+    rf"|\s&){_NOT_A_CLASS})?",
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?<![A-Za-z])(?:{one_of(UNITS)})", re.IGNORECASE)

@@ -41,10 +41,12 @@ _CHINESE_NUMBER = re.compile(
     rf"(?P<minus>[负負]|(?<![\w)%])-)?(?:(?P<whole>(?<!\d)\d++|[{_NUMERALS}]++)又)?"
     rf"(?:(?P<under>(?<!\d)\d++|[{_NUMERALS}]++)分之(?P<minus2>[负負])?)?"
     rf"(?P<body>[{_NUMERALS}]++)(?:[点點](?P<tail>[{_DIGITS}]++))?(?P<some>[余多几幾來来])?(?P<big>[万萬亿億兆]{{1,2}})?"
-    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半|[{_DIGITS}])?)?"
+    rf"(?:(?P<unit>个百分点|個百分點|百分点|个基点|个千分点|%|‰)|(?P<tenth>[成折]){_NOT_OTHER_WORD}(?P<more>半"
+    rf"|[{_DIGITS}])?)?"
 )
 FRACTION_OF = re.compile(  # 百分之20, 16分之5: the denominator of digits that follow
-    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
+    rf"(?<![\d{_NUMERALS}])(?P<minus>[-负負])?(?:(?P<whole>\d++|[{_NUMERALS}]++)又)?(?P<under>\d++"
+    rf"|[{_NUMERALS}]++)\s?分之\s?[-负負]?(?=\d|\.\d)"
 )
 # what may stand before a single numeral that counts something: not 第一
 _BEFORE_SINGLE = re.compile(r"[约為为是共计達达有：:=\s,、(]")
@@ -208,6 +210,7 @@ _ENGLISH_UNITS = {
     "percent": 1e-2,
     "per cent": 1e-2,
     "percentage points": 1e-2,
+    "percentage point": 1e-2,
     "basis points": 1e-4,
     "percentage": 1e-2,
 }
@@ -215,7 +218,8 @@ _BEFORE_NUMBER = re.compile(
     r"(?:about|approximately|around|roughly|exactly|only|nearly|a total of|it is|is|usd|the)\s+"
 )
 _AFTER_NUMBER = re.compile(
-    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people|units)$"
+    r"\s+(?:(?:us |u\.s\. )?dollars?|usd|euros?|pounds?|yuan|rmb|yen|years?|months?|days?|shares?|times|people"
+    r"|units)$"
 )
 _HALF_OF = {("half", "a"): 0.5, ("half", "of", "a"): 0.5, ("quarter", "of", "a"): 0.25}
 _ANY_NUMBER_WORD = re.compile(
@@ -264,10 +268,11 @@ _RUN = re.compile(
     r"(?:\s(?:percent(?:age points)?|per cent|basis points))?(?![\w-])",
     re.IGNORECASE,
 )
+_SHARE = re.compile(rf"\b({'|'.join(_SMALL)})\s(?:in|out\sof)\s(?:every\s)?({'|'.join(_SMALL)})\b", re.IGNORECASE)
 _NOT_COUNTED = re.compile(
     r"(?:one|half|third|thirds|quarters?|fifths?|tenths?|halves|a third|a quarter|a fifth|a tenth|a half)", re.I
 )
-_OF = re.compile(r"\sof\b")
+_OF = re.compile(r"\s(?:of|dozen|couple|half|another|day|should|can|could|may|might|must|or|in)\b")
 
 
 def english_numbers(text: str) -> list[Number]:
@@ -275,23 +280,28 @@ def english_numbers(text: str) -> list[Number]:
     if len(text) > _MAX_ENGLISH_CHARS or not text.isascii():
         return []
     found: list[Number] = []
+    share = _SHARE.search(text)
+    if share:
+        value = _SMALL[share[1].lower()] / max(_SMALL[share[2].lower()], 1.0)
+        return [Number(value, fraction_half_unit(value), 1.0, share.start(), share.end())]
     for run in _RUN.finditer(text):
         number = english_number(run.group())
         vague = _NOT_COUNTED.fullmatch(run.group()) is not None
-        if number and (not vague or (run.group().lower() != "one" and _OF.match(text, run.end()))):
+        is_of = _OF.match(text, run.end()) is not None
+        if number and (not vague or is_of != (run.group().lower() == "one")):
             found.append(number._replace(start=run.start(), end=run.end()))
     return found
 
 
 _VAGUE = (  # words that may stand for a number
-    (0.0, r"\b(?:none|nil|no|nothing|unchanged|flat|break-?even)\b|没有|无|不变|持平|零增长|未变"),
-    (0.5, r"\b(?:half|halved|one half)\b|减半|折半|对半"),
+    (0.0, r"\b(?:none|nil|no|nothing|unchanged|flat|break-?even)\b|没有|无|不变|持平|零增长|未变|没变"),
+    (0.5, r"\b(?:half|halved|one half)\b|减半|折半|对[半折]"),
     (1.0, r"\b(?:doubl(?:ed?|es|ing)|single|once)\b|翻一?番|翻倍|翻了一番|增长一倍"),
     (2.0, r"\b(?:twice|doubl(?:ed?|es|ing)|two-?fold|couple|pair|both)\b|翻一?番|翻倍|翻了一番|双倍|加倍|两倍"),
     (3.0, r"\b(?:thrice|tripl(?:ed?|es|ing)|three-?fold)\b"),
     (4.0, r"\b(?:quadrupl(?:ed?|es|ing)|four-?fold)\b|翻两番|翻了两番"),
     (10.0, r"\bten-?fold\b"),
-    (12.0, r"\bdozen\b"),
+    (12.0, r"\bdozen\b|一打"),
 )
 _VAGUE_WORDS = tuple((value, re.compile(pattern, re.IGNORECASE)) for value, pattern in _VAGUE)
 

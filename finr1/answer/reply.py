@@ -33,7 +33,7 @@ from finr1.answer.grade import HEDGE, grade
 from finr1.answer.grade_number import is_number
 from finr1.answer.labels import labels_named
 from finr1.answer.number import is_only_numbers
-from finr1.answer.tags import parse, split_thinking
+from finr1.answer.tags import Parsed, parse, split_thinking
 from finr1.answer.yes_no import yes_or_no
 from finr1.core.types import Question, Verdict
 
@@ -42,12 +42,13 @@ class GradedReply(NamedTuple):
     """The answer of a reply (None: none) with the rules' verdicts.
 
     `abstains`: it declines to answer, or names so much that it commits to nothing; its verdicts are None. `evades`: it
-    abstains, is a hedge between boxes, or is undecided whatever the gold is.
+    abstains, is a hedge between boxes, or is undecided whatever the gold is. `form`: the completion, split by its tags.
     """
 
     answer: str | None
     strict: Verdict
     scaled: Verdict
+    form: Parsed
     abstains: bool = False
     evades: bool = False
 
@@ -63,23 +64,24 @@ def grade_reply(
     text: str, question: Question, reading: str, reasoning: str | None = None, truncated: bool = False
 ) -> GradedReply:
     """Grade a completion; `reasoning` as in `split_thinking`. No answer is wrong, an abstention undecided."""
-    stated = _stated(text, question, reading, reasoning, truncated)
-    if stated is None or not stated.text.strip():
-        return GradedReply(None, *grade(None, question))
+    form = parse(text, reasoning)
+    stated = _stated(form, text, question, reading, reasoning, truncated)
+    answer = None if stated is None else final_answer(stated.text) or None
+    if stated is None or answer is None:
+        return GradedReply(None, *grade(None, question), form)
     strict, scaled = grade(stated.text, question)
-    answer = final_answer(stated.text)
-    if strict.value != 1 and scaled.value != 1 and (question.gold or "").strip() and answer:
+    if strict.value != 1 and scaled.value != 1 and (question.gold or "").strip():
         declines = _declines(answer, question)
         is_open = not declines and strict.value is None and _is_open(stated.text, question)
-        if declines or (is_open and _says(answer, question)):
+        if declines or (is_open and _names_all(answer, question)):
             abstention = Verdict(None, answer, f"an abstention: {strict.why}")
-            return GradedReply(answer, abstention, abstention, True, True)
+            return GradedReply(answer, abstention, abstention, form, True, True)
         if is_open or strict.why == HEDGE:
-            return GradedReply(answer, strict, scaled, False, True)
+            return GradedReply(answer, strict, scaled, form, False, True)
     if not stated.clear and 0 in (strict.value, scaled.value) and _kind(question) == "number":
         whole = grade(split_thinking(text, reasoning)[1], question)
         strict, scaled = (_unless_said(part, of_whole) for part, of_whole in zip((strict, scaled), whole, strict=True))
-    return GradedReply(answer, strict, scaled)
+    return GradedReply(answer, strict, scaled, form)
 
 
 def _unless_said(part: Verdict, of_whole: Verdict) -> Verdict:
@@ -91,12 +93,14 @@ def _unless_said(part: Verdict, of_whole: Verdict) -> Verdict:
 
 def read_answer(text: str, question: Question, reading: str, truncated: bool = False) -> str | None:
     """The text that is graded as a completion's answer; None without one."""
-    stated = _stated(text, question, reading, None, truncated)
+    stated = _stated(parse(text), text, question, reading, None, truncated)
     return None if stated is None else stated.text
 
 
-def _stated(text: str, question: Question, reading: str, reasoning: str | None, truncated: bool) -> _Stated | None:
-    block = parse(text, reasoning).answer if "<answer>" in text else None
+def _stated(
+    form: Parsed, text: str, question: Question, reading: str, reasoning: str | None, truncated: bool
+) -> _Stated | None:
+    block = form.answer
     if reading == "strict" or (block is not None and block.strip()):
         return None if block is None else _Stated(block, True)
     reply = split_thinking(text, reasoning)[1]
@@ -107,7 +111,8 @@ def _stated(text: str, question: Question, reading: str, reasoning: str | None, 
         opened = reply.rpartition("<answer>")[2]
         reply = _TAGS.sub("", opened if opened.strip() else reply)
     reply = reply.strip()
-    if read_boxes(reply) is not None:
+    boxes = read_boxes(reply)
+    if boxes is not None and boxes.text:
         return _Stated(reply, True)
     return None if truncated or not reply else next(_statements(reply, question))
 
@@ -125,19 +130,23 @@ def _statements(reply: str, question: Question) -> Iterator[_Stated]:
     joined = "\n".join(plain)
     for mark in reversed(deque(_ANSWER.finditer(joined), _MOST_STATED)):
         stated = joined[mark.end() : mark.end() + _LONGEST_STATED].lstrip(" :：\n").partition("\n")[0]
+        reason = _REASON.search(stated, 1)
+        if reason and kind not in ("choice", "text") and _says(stated[: reason.start()], question):
+            stated = stated[: reason.start()]
         if stated and (_says(stated, question) or _declines(stated, question)):
             yield _Stated(f"{mark.group()} {stated}" if kind == "choice" else stated, True)
     if kind == "text":
         yield _Stated(reply, True)
         return
     bold = [span for line in lines[-_LAST_LINES:] for span in _BOLD.findall(line)]
-    short = [*reversed(bold), *([] if _lists_options(plain[:2]) else [first])]
+    short = [*reversed(bold), *([] if _is_listed(plain[:2], question) else [first])]
     yield from (_Stated(text, False) for text in short if _is_bare(text, kind) and _says(text, question))
     ends = [line for line in reversed(plain[-_LAST_LINES:]) if _CONCLUDES.match(line)]
-    if _is_bare(last, kind) and not _lists_options(plain[-2:]):
-        ends.append(last)
+    listed = _is_listed(plain[-2:], question)
+    ends += [last] if _is_bare(last, kind) and not listed else []
     ends += [reply] if kind in ("yes_no", "choice") else []
-    yield from (_Stated(text, False) for text in (*ends, last) if _says(text, question))
+    ends += [] if listed else [last]
+    yield from (_Stated(text, False) for text in ends if _says(text, question))
     yield from (_Stated(text, False) for text in (last, first) if _declines(text, question))
     yield _Stated(reply, False)
 
@@ -155,6 +164,12 @@ _ANSWER = re.compile(
     r"|(?:答案|选项|结果|结论|判断|情感(?:倾向)?|情绪|类别|分类|标签)(?:应该?)?(?:就?是|为|选|[:：])(?!不是)"
     r"|(?:故|因此|所以|应该?|正确)选择?(?:项|的是)?[是为:：]?|(?<![不未])选择?[:：]?(?=\s?[(（]?[A-H](?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
+)
+_REASON = re.compile(  # what follows an answer: why it is right, or what it is compared with
+    r"\s(?:because|since|as|due to|which|compared|up from|down from|versus|vs|and (?:it|this|the))\b"
+    r"|,\s(?:up|down|so|but|not|and not)\b"
+    r"|因为|由于|，(?!或)|;\s",
+    re.IGNORECASE,
 )
 _CONCLUDES = re.compile(
     r"(?:(?:therefore|thus|hence|so|consequently|overall|in (?:conclusion|summary|short)|to sum up)\b"
@@ -195,9 +210,12 @@ _STEP = re.compile(r"step\b|第.{1,3}步|步骤|\d+[.)、]\s", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)年?")
 
 
-def _lists_options(lines: Sequence[str]) -> bool:
-    """Whether these lines discuss one option after the other."""
-    return len(lines) > 1 and all(map(_OPTION.match, lines))
+def _is_listed(lines: Sequence[str], question: Question) -> bool:
+    """Whether two lines list or discuss one option or label after the other."""
+    if len(lines) < 2 or _kind(question) not in ("choice", "label"):
+        return False
+    labels = _kind(question) == "label" and all(len(line) <= 30 and _says(line, question) for line in lines)
+    return labels or all(map(_OPTION.match, lines))
 
 
 _OPTION = re.compile(r"(?:选项|option\s)?\(?[A-H]\s?(?:[.、:：)]|项|选项)", re.IGNORECASE)
@@ -208,7 +226,7 @@ def _declines(answer: str, question: Question) -> bool:
     if not _WORD.search(answer):
         return False
     text, kind = clean(answer[:_LONGEST_REFUSAL]), _kind(question)
-    if not (_CANNOT.search(text) or (_VAGUE.search(text) and (kind != "text" or len(text) <= _LONGEST_VAGUE))):
+    if not (_CANNOT.search(text) or (len(text) <= _LONGEST_VAGUE[kind == "text"] and _VAGUE.search(text))):
         return False
     if kind == "text":
         return len(answer) <= _LONGEST_REFUSAL and not _CANNOT.search(clean(question.gold or ""))
@@ -216,7 +234,7 @@ def _declines(answer: str, question: Question) -> bool:
 
 
 _WORD = re.compile(r"[^\W\d_]{2}")
-_LONGEST_REFUSAL, _LONGEST_VAGUE = 300, 20  # characters
+_LONGEST_REFUSAL, _LONGEST_VAGUE = 300, (60, 20)  # characters; the last of free text
 _CANNOT = re.compile(
     r"(?=[cundilwa无不难没说信数条资材缺抱对])(?:(?<![A-Za-z])(?:"
     r"(?:can ?not|can['’]t|could not|couldn['’]t|not able to|unable to|do not|don['’]t"
@@ -236,6 +254,16 @@ _VAGUE = re.compile(
     r"|possibly|not available|not applicable|n/a|sorry)(?![A-Za-z])|不确定|不清楚|未知|可能|也许|或许|看情况|视情况)",
     re.IGNORECASE,
 )
+
+
+def _names_all(answer: str, question: Question) -> bool:
+    """Whether an answer names every option or label, or numbers that it does not choose from."""
+    kind, letters = _kind(question), "".join(question.choices) or LETTERS
+    if kind == "choice":
+        return len(letters_named(answer, letters, question.choices)[0]) == len(question.choices)
+    if kind == "label":
+        return len(labels_named(answer, question.choices)[0]) == len(question.choices)
+    return kind == "number"
 
 
 def _is_open(answer: str, question: Question) -> bool:

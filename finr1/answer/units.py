@@ -12,7 +12,7 @@ PERCENT = {
     "pp": 1e-2, "pps": 1e-2, "ppt": 1e-2, "ppts": 1e-2, "p.p.": 1e-2, "个百分点": 1e-2, "百分点": 1e-2,
     "個百分點": 1e-2, "百分點": 1e-2, "‰": 1e-3, "per mille": 1e-3, "个千分点": 1e-3, "bps": 1e-4, "bp": 1e-4,
     "basis points": 1e-4, "basis point": 1e-4, "个基点": 1e-4, "基点": 1e-4, "個基點": 1e-4, "基點": 1e-4,
-    "个bp": 1e-4, "‱": 1e-4, "p.c.": 1e-2,
+    "个bp": 1e-4, "‱": 1e-4, "p.c.": 1e-2, "per hundred": 1e-2, "per-cent": 1e-2,
 }  # fmt: skip
 SCALE = {
     "hundred": 1e2, "thousand": 1e3, "thousands": 1e3, "million": 1e6, "millions": 1e6, "mn": 1e6, "mm": 1e6,
@@ -78,7 +78,7 @@ def starts_with_any(words: Iterable[str]) -> str:
 
 
 # kilogram, megawatt, percentile: measures that begin with a scale word
-_NOT_BEFORE = {"千": "(?![克米瓦卡帕伏安赫焦字升])", "兆": "(?![瓦帕赫焦字欧])", "百": "(?!帕|分位)"}
+_NOT_BEFORE = {"千": "(?![克米瓦卡帕伏安赫焦升]|字节)", "兆": "(?![瓦帕赫焦欧]|字节)", "百": "(?!帕|分位)"}
 
 
 def one_of(words: Iterable[str]) -> str:

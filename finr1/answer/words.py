@@ -23,3 +23,12 @@ def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     for match in pattern.finditer(text):
         last = match
     return last
+
+
+def any_of(words: str) -> str:
+    """A regex for any of the words, separated by spaces: `_` is a space, `*` up to four more letters.
+
+    >>> re.findall(any_of("declin* more_than"), "declines of more than 5")
+    ['declines', 'more than']
+    """
+    return "|".join(re.escape(word).replace("_", r"\s").replace(r"\*", r"\w{0,4}") for word in words.split())

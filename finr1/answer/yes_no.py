@@ -43,7 +43,8 @@ _IDIOMS = (  # before any other reading
     (re.compile(r"是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), ""),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain|unclear"
+    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
+    r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
     r"|(?:cannot|can't|can not|could not|couldn't|unable to|impossible to) (?:be )?"
     r"(?:determin|tell|say|know|answer|judg|decid|verif|conclu|confirm)"
@@ -64,6 +65,7 @@ _QUESTION_WORDS = re.compile(
 _CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
 _EDGES = " \n.。!,;:\"'()[]*$"
+IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 _MAX_WORDS = 50
 _MAX_CHARS = 1000
 _WHOLE_ANSWERS = dict.fromkeys(("y", "t", "有", "行", "存在"), "yes")

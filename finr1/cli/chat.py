@@ -9,12 +9,13 @@ import httpx2
 import openai
 
 from finr1.core.errors import ConfigError, Finr1Error
+from finr1.core.files import encodable
 from finr1.core.prompt import load
 from finr1.settings.chat import ChatSettings
 from finr1.settings.http import api_key
 from finr1.settings.root import RootConfig
 
-Part = Literal["thinking", "answer", "text"]
+Part = Literal["thinking", "answer", "text", "note"]
 _TAGS: Mapping[str, Part] = {"<think>": "thinking", "</think>": "text", "<answer>": "answer", "</answer>": "text"}
 HELP = "/new starts a new conversation, /example asks the preset's example, /quit exits"
 
@@ -91,12 +92,17 @@ class Client:
                 max_tokens=openai.omit if settings.max_new_tokens is None else settings.max_new_tokens,
                 extra_headers=self._headers,
             )
-            for delta in (choice.delta for event in events for choice in event.choices or ()):
+            ended = False
+            for choice in (choice for event in events for choice in getattr(event, "choices", None) or ()):
+                delta = getattr(choice, "delta", None)
+                ended = ended or bool(getattr(choice, "finish_reason", None))
                 if reasoning := getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None):
-                    yield Piece("thinking", str(reasoning))
-                if delta.content:
-                    yield from splitter.feed(str(delta.content))
+                    yield Piece("thinking", encodable(str(reasoning)))
+                if content := getattr(delta, "content", None):
+                    yield from splitter.feed(encodable(str(content)))
         yield from splitter.end()
+        if not ended:
+            yield Piece("note", "the stream ended without a finish reason: the reply may be incomplete")
 
     def _first_model(self) -> str:
         with self._one_line_errors():
@@ -113,7 +119,7 @@ class Client:
         except openai.APIStatusError as error:
             why = f"HTTP {error.status_code}: {self._clean(error.response.text)}"
             raise Finr1Error(f"chat.base_url={self.url}: {why}; correct the request") from error
-        except (openai.APIConnectionError, httpx2.TransportError) as error:
+        except (openai.APIConnectionError, httpx2.RequestError) as error:
             why = f"no answer ({self._clean(str(error.__cause__ or error))})"
             raise ConfigError("chat.base_url", self.url, why, "start it: python -m finr1 stage=serve") from error
         except (openai.APIError, ValueError) as error:
@@ -132,7 +138,7 @@ class Screen:
 
     def show(self, pieces: Iterable[Piece]) -> str:
         """Write the pieces as they arrive; return the answer without its tags, for the history."""
-        said: dict[Part, str] = {"thinking": "", "answer": "", "text": ""}
+        said: dict[Part, str] = {"thinking": "", "answer": "", "text": "", "note": ""}
         part: Part | None = None
         for piece in pieces:
             if not said[piece.part] and not piece.text.strip():  # line breaks between the tags
@@ -173,8 +179,13 @@ def run(cfg: RootConfig) -> None:
             history.clear()
             continue
         text = example if line == "/example" and example else line
-        history.append({"role": "user", "content": text})
-        history.append({"role": "assistant", "content": screen.show(client.stream([*head, *history]))})
+        asked = {"role": "user", "content": encodable(text)}
+        try:
+            answer = screen.show(client.stream([*head, *history, asked]))
+        except Finr1Error as error:  # the question is not part of what follows
+            print(f"\nerror: {error}")
+            continue
+        history += [asked, {"role": "assistant", "content": answer}]
 
 
 def _lines() -> Iterator[str]:

@@ -12,9 +12,18 @@ from typing import Any, BinaryIO
 from finr1.core.errors import DataError
 
 
+def encodable(text: str) -> str:
+    """Replace lone surrogates by `?`: escapes in JSON, and so models, may give them, and UTF-8 cannot encode them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
 def canonical(value: object) -> str:
-    """Serialise to JSON with sorted keys: equal values give equal text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    """Serialise to JSON with sorted keys: equal values give equal text, which UTF-8 can encode."""
+    return encodable(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str))
 
 
 def digest(value: object) -> str:
@@ -79,7 +88,7 @@ def partial_name(path: Path) -> Path:
 
 def write_atomic(path: Path, text: str) -> None:
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(encodable(text).encode())
 
 
 def write_json(path: Path, value: object) -> None:

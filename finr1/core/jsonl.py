@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
 from finr1.core.errors import DataError
-from finr1.core.files import replacing
+from finr1.core.files import encodable, replacing
 
 _BLOCK = 1 << 16  # bytes read at a time
 
@@ -37,6 +37,8 @@ def raw_rows(path: Path, keys: Sequence[str] = ()) -> Iterator[RawRow]:
                 return
             try:
                 values = json.loads(line)
+                if b"\\u" in line and b"\\ud" in line.lower():  # escaped, and perhaps half of a pair
+                    values = json.loads(encodable(json.dumps(values, ensure_ascii=False)))
             except ValueError as error:  # not JSON, or not UTF-8
                 raise DataError(path, f"corrupt JSON in line {number}", "fix or delete that line") from error
             if not isinstance(values, dict) or not all(_has(values, key) for key in keys):
@@ -62,7 +64,7 @@ def read_jsonl(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Serialise one row to a line of a JSONL file."""
-    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return encodable(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
 
 
 class JsonlWriter:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import scenarios
 from finr1.settings.bounds import Bounded, above, least
+from finr1.settings.http import address
 
 
 @dataclass
@@ -23,7 +24,7 @@ class ChatSettings(Bounded, key="chat"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
+        if address(self.base_url) is None or "@" in self.base_url:
             why = "not an address, or it contains a secret"
             raise ConfigError("chat.base_url", "…", why, "give one like https://host/v1")
         if self.preset is not None and self.preset not in scenarios():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from finr1.core.errors import ConfigError
 from finr1.settings.bounds import above, check_bounds, least
@@ -17,6 +17,16 @@ OPERATIONAL = frozenset(
     {"base_url", "client", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "retries"}
     | {"backoff_s", "timeout_s", "max_spend_tokens", "max_spend_money", "price_in", "price_out"}
 )
+
+
+def address(text: object) -> SplitResult | None:
+    """The parts of a server's address; None if it is none."""
+    try:
+        url = urlsplit(str(text))
+        known = url.scheme in ("http", "https") and url.hostname and url.port != 0  # of another port: ValueError
+    except ValueError:
+        return None
+    return url if known else None
 
 
 def api_key(variable: str | None, setting: str) -> str:
@@ -68,10 +78,10 @@ class HttpSettings:
 
         if not self.model:
             refuse("model", "the server needs a model name", f"set {key}.model=<its name there>")
-        url = urlsplit(str(self.base_url))
-        if url.scheme not in ("http", "https") or not url.hostname:
+        url = address(self.base_url)
+        if url is None:
             refuse("base_url", "not an address", "give one like https://host/v1")
-        if url.username or url.password or url.query:
+        elif url.username or url.password or url.query:
             remedy = f"put the key into an environment variable and name it in {key}.api_key_env"
             refuse("base_url", "it must not contain a secret", remedy, "…")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(self.api_key_env)):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from finr1.settings.bounds import Bounded, above, least
+from finr1.settings.bounds import Bounded, above, least, within
 
 
 @dataclass
@@ -12,7 +12,7 @@ class ServeSettings(Bounded, key="serve"):
     model: str | None = None  # base, sft, grpo or a model folder; null: the run's last trained model
     name: str | None = None  # the model's name for clients; null: the run's name
     host: str = "127.0.0.1"  # any other address requires a key
-    port: int = least(8000, 1)
+    port: int = within(8000, 1, 65535)
     api_key_env: str | None = None  # name of the environment variable with the key that every route but /health needs
     max_model_len: int | None = least(None, 2)  # null: model.max_model_len
     tensor_parallel_size: int = least(1, 1)  # GPUs per model

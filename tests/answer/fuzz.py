@@ -40,13 +40,16 @@ _WORDS = r"""
 1e999 1E+ 9**9**9 9^9^9 10^{ \times 10^{300} \frac{ \frac{1}{2} \frac12 \text{ \boxed{ \boxed{1} \boxed{} \left( \% {,}
 \, \! <think> </think> <answer> </answer> bn bps 个百分点 百分之 千分之负 1分之 万亿 1亿2000万 三亿五千万 三成半 US$
 2019年12月31日 2019-12-31 3Q19 答案是 故选 选 A、 (B) 不是 是否 yes no true 是 否 Bullish bearish 超过 下降 至 3rd 第
-人民币 1/0 __import__('os') %s%n nan inf quarter
+人民币 元 € A股 R&D 下滑 亏损 ↓ ▲ ≠ != <= √ 不完全 没错 除了 都对 或 错误 半 零 廿 \sqrt{ e^{ \frac1{ \pi <b> </b> _ __
+... ¢ 1/0 __import__('os') %s%n nan inf quarter
 """
 _SPACED = (
     " ", "\n", "\t", "\r\n", "\x00", "\u0301", "\u200b", "\U0001f600", "\ud800", "\udfff", "1 000", "1 1/2", " million",
     " basis points", " percentage points", "USD ", "minus ", "negative ", "twenty ", "two and a half ", "hundred ",
     "Q3 2019", "January 1, ", "The answer is ", "option ", "A. ", "not ", "0, 1, 2", "more than ", "decrease of ",
-    "between ", " to ", "S&P ",
+    "between ", " to ", "S&P ", "A is wrong ", "all except ", "or maybe ", "not sure ", "isn't ", "a loss of ",
+    " decline ", " or more ", " is wrong ", "two-thirds of ", "three ", " years ", "($ in millions)", "Series A ",
+    "non-", "label ", " out of ", " m ",
 )  # fmt: skip
 PIECES = (*_WORDS.split(), *_SPACED)
 

@@ -1,8 +1,10 @@
 """The unit and the rounding that a question asks for, and what they make of an answer."""
 
+from dataclasses import replace
+
 import pytest
 
-from finr1.answer.asked import NOTHING, Asked, read_asked
+from finr1.answer.asked import NOTHING, Asked, asked_of, read_asked
 from finr1.answer.grade import grade
 from finr1.core.types import Question
 
@@ -68,6 +70,14 @@ def test_an_answer_in_the_unit_and_digits_asked_for(
         asked = Question("t", "d", "en", "reasoning business", "number", [{"role": "user", "content": prompt}], gold)
         found = grade(answer, asked)
         assert (found.strict.value, found.scaled.value) == (strict, scaled), (prompt[:60], found)
+
+
+def test_the_context_of_a_question_is_not_read() -> None:
+    context = "What was it in millions? Answer to the nearest cent."
+    prompt = f"{context}\nWhat percentage is that?"
+    asked = Question("t", "d", "en", "reasoning business", "number", [{"role": "user", "content": prompt}], "5")
+    assert asked_of(asked) == Asked("%", 0.01)
+    assert asked_of(replace(asked, context=[[0, len(context)]])) == Asked("%", 0.0)
 
 
 def test_a_unit_that_the_source_states_is_not_read_from_the_question() -> None:

@@ -37,6 +37,8 @@ def test_the_last_closed_box(text: str, answer: str) -> None:
         ("-\\boxed{5}", "-5"),
         ("= $-\\boxed{5}$", "-5"),
         ("负\\boxed{5}", "负5"),
+        ("百分之\\boxed{5}", "百分之5"),
+        ("RMB \\boxed{5}万元", "RMB 5万元"),
         ("答案是-\\boxed{5}万元。", "-5万元"),
         ("minus \\boxed{5}", "minus 5"),
         ("not \\boxed{yes}", "not yes"),

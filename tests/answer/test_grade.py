@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finr1.answer.grade import grade
+from finr1.answer.grade import LONGEST_ANSWER, grade
 from finr1.answer.number import read_numbers
 from finr1.answer.precision import same_number
 from finr1.core.types import Question
@@ -127,3 +127,22 @@ def test_hostile_answers_are_graded_in_linear_time(kind: str, piece: str) -> Non
     began = time.process_time()
     assert grade(text, question(kind, gold, choices=choices)).strict.why
     assert time.process_time() - began < 1
+
+
+def test_a_long_reply_that_concludes_is_graded_by_its_conclusion() -> None:
+    words = "It may be 25%. " + "step " * 1200
+    asked = question("number", "25%")
+    assert [grade(f"{words}{end}", asked).strict.value for end in ("The answer is 24%.", "so 24%.")] == [0, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "first", "wrong"),
+    [("number", "5", "The answer is 5. ", "The answer is 6. "), ("choice", "B", "B. stocks\n", "C. cash\n")],
+)
+def test_a_long_answer_that_states_it_first_is_undecided(kind: str, gold: str, first: str, wrong: str) -> None:
+    choices = {"A": "bonds", "B": "stocks", "C": "cash"} if kind == "choice" else {}
+    filler = "rates may move again. " * (LONGEST_ANSWER // 10)
+    asked = question(kind, gold, choices=choices)
+    assert grade(first + filler, asked).strict.value is None
+    assert grade(wrong + filler, asked).strict.value == 0
+    assert grade(wrong + filler + f"The answer is {gold}.", asked).strict.value == 1

@@ -63,6 +63,10 @@ def test_a_rounded_answer_is_undecided_in_strict_and_right_in_scaled() -> None:
     assert verdicts("12345", "12 thousand", **meta) == (None, 1) and verdicts("12345", "12000", **meta) == (0, 0)
 
 
+def test_true_among_numbers_is_a_yes_or_no() -> None:
+    assert [verdicts("True", answer)[0] for answer in ("yes", "\\boxed{True}", "False", "5")] == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("gold", ["at least 8%", ">5", "±5", "5:1", "下降5%", "1.2.3", "True", "24% or 25%", "a 5 b 6"])
 @pytest.mark.parametrize("kind", ["number", "text", "label"])
 def test_the_gold_itself_is_right_whatever_its_form(gold: str, kind: Any) -> None:

@@ -89,11 +89,13 @@ def test_what_could_not_be_right_whatever_the_gold_is_undecided_and_evades(asked
         (NUMBER, "more than 12.5%"),
         (question("text", "rates rose"), "yields went up"),
         (question("choice", "B", choices=OPTIONS), "A is plausible, B is better"),
+        (NUMBER, "the answer is 12.5% " + "x " * 3000),
     ],
 )
 def test_an_undecided_answer_that_commits_to_something_does_not_evade(asked: Question, answer: str) -> None:
     graded = grade_reply(render("a", answer), asked, "strict")
     assert (graded.strict.value, graded.evades, graded.abstains) == (None, False, False)
+    assert grade_reply(answer, asked, "content").strict.value in (None, 1)
 
 
 @pytest.mark.parametrize("gold", [None, "", "see note 5 and 6"])

@@ -14,7 +14,9 @@ from finr1.cli.chat import Client, Piece, Screen, Splitter, run
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.prompt import load, scenarios
 from finr1.settings.chat import ChatSettings
+from finr1.settings.http import HttpSettings
 from finr1.settings.root import RootConfig
+from finr1.settings.serve import ServeSettings
 from tests.helpers.fault_server import Reply, Seen, serve
 
 WHOLE = "<think>\nIs 1 < 2? Yes.\n</think>\n<answer>\n\\boxed{3} <b>\n</answer>"
@@ -43,7 +45,8 @@ def test_what_looks_like_a_tag_at_the_end_is_text() -> None:
 
 
 def events(*deltas: dict[str, Any]) -> bytes:
-    lines = [f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in deltas]
+    choices = [*({"delta": delta} for delta in deltas), {"delta": {}, "finish_reason": "stop"}]
+    lines = [f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices]
     return (": hello\n\n" + "".join(lines) + "data: [DONE]\n\n").encode()
 
 
@@ -83,6 +86,67 @@ def test_reasoning_that_comes_apart_is_thinking() -> None:
     assert joined(pieces) == {"thinking": "Hm.", "text": "Three."}
     out = io.StringIO()
     assert Screen(out).show(pieces) == "Three."
+
+
+EMPTY = b'data: {"choices": []}\n\ndata: {}\n\n'
+EMPTY += b'data: {"choices": [{}, {"delta": null}, {"delta": {"content": null}}]}\n\n'
+ODD = [
+    (EMPTY, ""),
+    (b'data: {"choices": [{"delta": {"content": "a\\ud800b"}}]}\n\n', "[text]\na?b"),
+    (b'data: {"choices": [{"delta": {"reasoning": "Hm."}, "finish_reason": null}]}\n\n', "[thinking]\nHm."),
+]
+INCOMPLETE = "[note]\nthe stream ended without a finish reason: the reply may be incomplete"
+
+
+@pytest.mark.parametrize(("body", "shown"), ODD)
+def test_odd_events_are_passed_over_and_an_end_without_a_reason_is_said(body: bytes, shown: str) -> None:
+    with serve(lambda seen: Reply(body=body)) as server:  # without [DONE] too
+        pieces = list(Client(ChatSettings(base_url=server.url, model="m")).stream([]))
+    out = io.StringIO()
+    Screen(out).show(pieces)
+    assert out.getvalue().strip() == (f"{shown}\n\n{INCOMPLETE}" if shown else INCOMPLETE)
+
+
+FAULTS = [
+    Reply(body=b'data: {"choices": [{"delta": {"content": "so"}}]}\n\ndata: {"error": {"message": "overloaded"}}\n\n'),
+    Reply(body=b'data: {"choices": [{"delta": {"content": "so"}}]}\n\ndata: {"choi\n\n'),
+    Reply(body=events({"content": "so"}), cut_at=70),
+    Reply(body=b"data: \xff\n\n"),
+    Reply(500, b"boom"),
+    Reply(reset=True),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_error_in_a_reply_is_one_line_and_the_chat_goes_on(
+    fault: Reply, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed: Iterator[str] = iter(["first", "fails \udcff", "last", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    with serve(lambda seen: fault if seen.number == 1 else told(seen)) as server:
+        cfg = RootConfig(stage="chat")
+        cfg.chat = ChatSettings(base_url=server.url, model="m", preset="esg")
+        run(cfg)
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if line.startswith("error: chat")]) == 1
+    asked = [[m["content"] for m in seen.body["messages"][1:]] for seen in server.seen]
+    assert asked == [["first"], ["first", "\\boxed{3} <b>", "fails ?"], ["first", "\\boxed{3} <b>", "last"]]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:99999/v1", "http://[::1", "http:///v1", "localhost:8000", "http://h:0/"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"chat\.base_url=…: not an address"):
+        ChatSettings(base_url=url)
+    with pytest.raises(ConfigError, match=r"engine\.base_url=.*: not an address;"):
+        HttpSettings(model="m", base_url=url).check("engine")
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_cannot_exist_is_one_line(port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^serve\.port={port}: must be within 1 to 65535; use 1 to 65535$"):
+        ServeSettings(port=port)
 
 
 def test_faults_are_one_line_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

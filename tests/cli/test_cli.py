@@ -127,6 +127,7 @@ MISTAKES = [  # (arguments, pattern of the error line)
     (["seed 3"], r"seed 3: not of the form key=value"),
     (["a=b=c{"], r"a=b=c\{: not of the form key=value"),
     (["--dry"], r"unrecognized arguments: --dry; see"),
+    (["--cfg", "nonsense"], r"argument --cfg/-c: invalid choice: 'nonsense'"),
     (["~nothing"], r"~nothing: no such setting"),
     (
         ["engine@engine.teacher=http"],

@@ -37,6 +37,23 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert list(read_jsonl(path)) == rows
 
 
+HALF = "a\ud800b"  # half of a surrogate pair, as an escape in JSON may leave it
+
+
+def test_half_a_surrogate_pair_is_replaced_wherever_a_text_is_hashed_written_or_read(tmp_path: Path) -> None:
+    question = Question("s", "d", "en", "reasoning business", "number", [{"role": "user", "content": HALF}], HALF)
+    assert question.id == Question.from_json({**question.to_json(), "id": ""}).id
+    assert digest(HALF) == digest("a?b") and Trace(question.id, 0, "t", HALF, HALF, HALF).id
+    write_json(tmp_path / "x.json", {HALF: HALF})
+    assert read_json(tmp_path / "x.json") == {"a?b": "a?b"}
+    write_jsonl(tmp_path / "x.jsonl", [question.to_json()])
+    with JsonlWriter(tmp_path / "x.jsonl") as writer:
+        writer.write({"gold": HALF})
+    with (tmp_path / "x.jsonl").open("a") as file:  # escapes of another program: half a pair, a pair, a backslash
+        file.write('{"gold": "a\\uD800b"}\n{"gold": "\\ud83d\\ude00 \\\\ud800"}\n')
+    assert [row["gold"] for row in read_jsonl(tmp_path / "x.jsonl")] == ["a?b", "a?b", "a?b", "\U0001f600 \\ud800"]
+
+
 def test_questions_and_traces_round_trip_through_a_file(tmp_path: Path) -> None:
     question = Question(
         "s", "d", "zh", "financial code", "choice", [{"role": "user", "content": "问"}], "A", choices={"A": "x"}

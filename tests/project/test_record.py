@@ -63,6 +63,17 @@ def test_the_record_holds_what_the_run_says(tool: ModuleType, run: Path, capsys:
     assert "| sft | 12 | 1.5 GiB |" in text and "| total | 75 | 1.5 GiB |" in text
 
 
+def test_accuracy_and_step_by_step_share_by_template(tool: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "6_scores" / "worked"
+    texts = (("q1", "Take the sum at once.", 1.0), ("q1", "First the sum.", 0.0), ("q2", "So it is 4.", None))
+    with JsonlWriter(folder / "questions.jsonl") as writer:
+        writer.write({"id": "q1", "meta": {"template": "trend"}}, {"id": "q2", "meta": {"template": "cash"}})
+    with JsonlWriter(folder / "sft.sampled.jsonl") as writer:
+        writer.write(*({"question_id": q, "text": text, "strict": strict} for q, text, strict in texts))
+    *_, row = tool.by_template(tmp_path).splitlines()
+    assert row == "| sft | 0.67 | 0.00 | 0.50 |"  # cash, trend
+
+
 def test_no_place_of_a_machine_is_kept(tool: ModuleType, run: Path) -> None:
     tool.record(run, run.parent / "to")
     for path in (run.parent / "to").iterdir():

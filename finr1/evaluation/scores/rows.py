@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from finr1.answer.boxes import read_boxes
 from finr1.answer.reply import GradedReply, grade_reply
-from finr1.answer.tags import parse, split_thinking
+from finr1.answer.tags import Parsed, parse, split_thinking
 from finr1.core.files import digest
 from finr1.core.jsonl import read_jsonl
 from finr1.core.prompt import chat
@@ -127,10 +127,10 @@ def grade_completion(
     text, reasoning = completion.text, completion.reasoning
     if completion.finish_reason == "error":
         undecided = Verdict(None, why=f"failed call: {completion.error}")
-        graded, well_formed, why = GradedReply(None, undecided, undecided), None, ""
+        graded, well_formed = GradedReply(None, undecided, undecided, Parsed(None, None, False, "")), None
     else:
         graded = grade_reply(text, question, reading, reasoning, completion.finish_reason == "length")
-        _, _, well_formed, why = parse(text, reasoning)
+        well_formed = graded.form.well_formed
     return ScoredCompletion(
         question_id=question.id,
         sample=sample,
@@ -139,7 +139,7 @@ def grade_completion(
         error=completion.error,
         n_tokens=len(completion.token_ids) or int(completion.meta.get("n_tokens", 0)),
         well_formed=well_formed,
-        format_why=why,
+        format_why=graded.form.why,
         answer=graded.answer,
         strict=graded.strict.value,
         strict_why=graded.strict.why,

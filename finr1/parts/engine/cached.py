@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from finr1.core.errors import ConfigError
-from finr1.core.files import canonical, digest
+from finr1.core.files import canonical, digest, encodable
 from finr1.core.types import Completion, Message
 from finr1.parts.engine.asker import STOP_AFTER, Asker
 from finr1.parts.engine.base import Engine, OnDone, Request
@@ -50,21 +50,28 @@ class AnswerCache:
     """Completions by key in a SQLite file, or in memory if the path is None.
 
     Safe to share between threads and processes, on a local disk only (SQLite's WAL needs shared memory: no NFS). Raises
-    ConfigError for a file that is not a cache of this version.
+    ConfigError for a file that is not a cache of this version, or that cannot be read or written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path, self._lock = path, Lock()
-        try:
+        with self._usable():
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             self._prepare()
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """One thread at a time; ConfigError for a file that is damaged, full, read-only or locked for long."""
+        try:
+            with self._lock:
+                yield
         except (sqlite3.Error, OSError) as error:
-            remedy = f"give another file, or {SETTING}=null for no cache file"
-            raise ConfigError(SETTING, path, f"not usable as a cache ({error})", remedy) from error
+            remedy = f"mend it or give another file, or {SETTING}=null for no cache file"
+            raise ConfigError(SETTING, self.path, f"not usable as a cache ({error})", remedy) from error
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -83,14 +90,14 @@ class AnswerCache:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # some errors end it by themselves
+                self._db.execute("ROLLBACK")
 
     def get(self, key: Key) -> Completion | None:
         """Return the completion of this key; None if there is none."""
-        with self._lock:
+        with self._usable():
             return self._get(key)
 
     def _get(self, key: Key) -> Completion | None:
@@ -103,15 +110,15 @@ class AnswerCache:
         if completion.finish_reason == "error":
             return completion
         paid = completion.meta.get("paid", (0, 0))
-        with self._lock, self._writing():
+        with self._usable(), self._writing():
             self._db.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, _encodable(completion.text), completion.finish_reason, *paid),
+                (*key, encodable(completion.text), completion.finish_reason, *paid),
             )
             return self._get(key) or completion
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._usable():
             (count,) = self._db.execute("SELECT count(*) FROM answers").fetchone()
         return int(count)
 
@@ -121,15 +128,10 @@ class AnswerCache:
             self._db.close()
 
 
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which a model may emit as escapes and UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def prompt_hash(messages: Sequence[Message]) -> str:
     """Return the hash of a chat: 32 hex digits."""
     text = canonical([dict(message) for message in messages])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class CachedEngine:

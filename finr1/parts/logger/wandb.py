@@ -18,10 +18,8 @@ class WandbLogger:
     is never part of the configuration: W&B reads it from `wandb login` or WANDB_API_KEY.
 
     Args:
-        project: W&B project.
         entity: user or team; null: W&B's default.
         mode: offline (files below `<run>/wandb`, for `wandb sync`), online or disabled.
-        tags: of the W&B run.
     """
 
     def __init__(

@@ -8,13 +8,10 @@ from finr1.parts.reward.base import RewardItem
 
 
 class Format:
-    """1 for exactly one non-empty think block, then exactly one non-empty answer block, and nothing else; otherwise 0.
+    """1 for exactly one non-empty think block, then exactly one non-empty answer block, and nothing else; else 0."""
 
-    `think_prefilled`: the chat template itself ends in `<think>`, so completions begin inside the block.
-    """
-
-    def __init__(self, weight: float = 1.0, think_prefilled: bool = False) -> None:
-        self.weight, self.think_prefilled = weight, think_prefilled
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
 
     def grade(self, items: Sequence[RewardItem]) -> list[Verdict]:
         return [self._one(item) for item in items]
@@ -22,5 +19,5 @@ class Format:
     def _one(self, item: RewardItem) -> Verdict:
         if item.truncated:
             return Verdict(0.0, why="truncated")
-        parsed = parse("<think>\n" + item.text if self.think_prefilled else item.text)
+        parsed = parse(item.text)
         return Verdict(float(parsed.well_formed), parsed.answer, parsed.why or "well-formed")

@@ -20,7 +20,6 @@ class Verifier:
         judges: the run's answer judges (`judge.answer`), at least one of which asks a model. As Fin-R1, which asks
             Qwen2.5-Max about every answer: `judge@judge.answer=[answer_llm]`; with `[exact,answer_llm]` the model is
             asked only where the rule is undecided.
-        weight: of this reward in the sum.
     """
 
     def __init__(self, judges: Mapping[str, AnswerJudge], weight: float = 1.0) -> None:

@@ -5,18 +5,18 @@ Otherwise the same fault would grade every completion of the run, and the policy
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from finr1.answer.tags import render
+from finr1.answer.tags import TAGS, render
 from finr1.core.errors import ConfigError
 from finr1.core.prompt import chat
 from finr1.core.types import Question
+from finr1.parts.model.tokens import begun, prompt_ids
 from finr1.parts.reward.base import Reward, RewardItem
 
 KINDS = ("number", "choice", "yes_no", "label")  # free text and code have no single gold wording
-_THINK = "<think>"
 _REASONING = {"en": "The answer follows from the question.", "zh": "由题意可得答案。"}
 
 
@@ -25,17 +25,14 @@ class Gold(NamedTuple):
 
     text: str  # as the engine decodes it
     token_ids: Sequence[int]  # without the end-of-turn token
-    prefilled: str  # the beginning that the chat template writes itself
 
 
 def render_gold(question: Question, tokenizer: PreTrainedTokenizerBase, system: str | None) -> Gold:
-    """Render the gold completion after the templated prompt, without what the template has already written."""
-    messages: Any = chat(question, system)
-    prompt = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    """Render the gold completion after the templated prompt, without the tokens that the template has written."""
+    start = begun(tokenizer, prompt_ids(tokenizer, chat(question, system)))
     whole = render(_REASONING[question.language], f"\\boxed{{{question.gold}}}")
-    prefilled = _THINK if prompt.rstrip().endswith(_THINK) else ""
-    ids = tokenizer.encode(whole.removeprefix(prefilled), add_special_tokens=False)
-    return Gold(str(tokenizer.decode(ids, skip_special_tokens=True)), ids, prefilled)
+    ids = tokenizer.encode(whole.removeprefix(start), add_special_tokens=False)
+    return Gold(start + str(tokenizer.decode(ids, skip_special_tokens=True)), ids)
 
 
 def preflight(
@@ -54,8 +51,7 @@ def preflight(
     chosen = _spread([q for q in questions if q.kind in KINDS and q.gold and q.gold.strip()], n)
     golds = [render_gold(q, tokenizer, system) for q in chosen]
     for question, gold in zip(chosen, golds, strict=True):
-        whole = gold.prefilled + gold.text
-        lost = next((tag for tag in (_THINK, "</think>", "<answer>", "</answer>") if tag not in whole), None)
+        lost = next((tag for tag in TAGS if tag not in gold.text), None)
         if lost:
             why = f"its decoder drops {lost} from completions (a special token?), so no completion can be well-formed"
             raise ConfigError("model", tokenizer.name_or_path, why, "use a tokenizer that keeps the tags as text")
@@ -66,21 +62,13 @@ def preflight(
     for name, guarded in rewards.items():
         reward = getattr(guarded, "reward", guarded)  # the configured reward, inside its guard
         full: float | None = getattr(reward, "full", 1.0)
-        for question, gold, verdict in zip(chosen, golds, guarded.grade(items), strict=True):
+        for question, verdict in zip(chosen, guarded.grade(items), strict=True):
             if full is not None and verdict.value != full:
                 value = "undecided" if verdict.value is None else f"{verdict.value:g} of {full:g}"
                 why = f"a gold completion of question {question.id} ({question.source}) earns {value}: {verdict.why}"
-                raise ConfigError(f"reward.{name}", type(reward).__name__, why, _remedy(name, reward, gold))
+                remedy = "fix the reward or the question, or set grpo.preflight_questions=0 if this is intended"
+                raise ConfigError(f"reward.{name}", type(reward).__name__, why, remedy)
     return len(chosen)
-
-
-def _remedy(name: str, reward: Reward, gold: Gold) -> str:
-    configured = getattr(reward, "think_prefilled", None)
-    if configured is False and gold.prefilled:
-        return f"the chat template itself writes <think>: set reward.{name}.think_prefilled=true"
-    if configured is True and not gold.prefilled:
-        return f"the chat template does not write <think>: set reward.{name}.think_prefilled=false"
-    return "fix the reward or the question, or set grpo.preflight_questions=0 if this is intended"
 
 
 def _spread(questions: Sequence[Question], n: int) -> list[Question]:

@@ -63,9 +63,7 @@ class Row:
         ValueError where completions share a prompt.
         """
         if list(self.layout.prompt_of) != list(range(len(self.layout.prompts))):
-            raise ValueError(
-                "this model trains in single rows: give each completion its own prompt (`pack` with single=True)"
-            )
+            raise ValueError("the model trains in single rows: each completion needs its own prompt (see `pack`)")
         lengths = [len(prompt) + len(c) for prompt, c in zip(self.layout.prompts, self.layout.completions, strict=True)]
         ids_CL = pad_sequence(list(torch.split(self.ids_T, lengths)), batch_first=True)
         place_L, length_C = torch.arange(ids_CL.shape[1]), torch.tensor(lengths)

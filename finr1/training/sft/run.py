@@ -46,13 +46,16 @@ def run(ctx: Context) -> dict[str, Any]:
 
 
 def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]:
-    """Tokenise the training rows and write them to `rows.jsonl`; drop and count those too long for the model."""
+    """Tokenise the training rows and write them to `rows.jsonl`, unusable ones to `left_out.jsonl`; count both.
+
+    Rows too long for the model are dropped and counted.
+    """
     cfg = ctx.cfg
-    place, what, examples, counts = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
+    place, what, examples, left_out = _chats(ctx) if "chats" in ctx.inputs else _traces(ctx)
     (order,) = shuffled(len(examples), 1, cfg.seed)
     groups: list[RowGroup] = []
     rows: list[dict[str, Any]] = []
-    dropped, unrendered = 0, list[str]()
+    dropped = 0
     for row in (examples[index] for index in order):
         if cfg.sft.max_rows is not None and len(groups) >= cfg.sft.max_rows:
             break
@@ -61,8 +64,9 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
             text = encode(tokenizer, [*row["messages"], *answer], cfg.sft.turns, row.get("untrained", ()))
         except ConfigError:
             raise
-        except ValueError as error:  # an answer that begins with blank lines, roles that do not alternate
-            unrendered.append(str(error))
+        except ValueError as error:
+            whose = row["origin"] if "origin" in row else f"trace {row['trace_id']}"
+            left_out.append({"place": whose, "reason": "chat template", "why": str(error)})
             continue
         if len(text.prompt) + len(text.rest) > cfg.model.max_model_len:
             dropped += 1
@@ -70,21 +74,22 @@ def _rows(ctx: Context, tokenizer: Any) -> tuple[list[RowGroup], dict[str, int]]
         lengths = {"n_prompt_tokens": len(text.prompt), "n_completion_tokens": len(text.rest)}
         rows.append({**row, **lengths, "n_loss_tokens": sum(text.mask)})
         groups.append(RowGroup(text.prompt, [text.rest], [len(groups)], () if all(text.mask) else [text.mask]))
-    if unrendered and not groups:
-        remedy = "use a model whose chat template keeps an answer unchanged"
-        raise ConfigError("model.path", cfg.model.path, unrendered[0], remedy)
-    if unrendered:
-        ctx.note(f"{len(unrendered)} {what} were dropped, the first since {unrendered[0]}")
+    if left_out:
+        write_jsonl(ctx.folder / "left_out.jsonl", left_out)
+        why = left_out[0]["why"]
+        ctx.note(f"{len(left_out)} rows of {place} are unusable (left_out.jsonl); the first: {why}")
+    if not groups and not dropped:
+        raise DataError(place, f"no usable row; the first: {left_out[0]['why']}", "use other rows, or another model")
     if not groups:
         raise DataError(place, f"all {dropped} {what} exceed model.max_model_len", "raise model.max_model_len")
     if dropped:
         ctx.note(f"{dropped} {what} are longer than model.max_model_len={cfg.model.max_model_len} and were dropped")
     write_jsonl(ctx.folder / "rows.jsonl", rows)
-    counts |= {"dropped_unrendered": len(unrendered)} if unrendered else {}
-    return groups, {"dropped_too_long": dropped, **counts}
+    return groups, {"dropped_too_long": dropped, "left_out": len(left_out)}
 
 
-Examples = tuple[Path, str, list[dict[str, Any]], dict[str, int]]  # file, what they are called, rows, further counts
+Rows = list[dict[str, Any]]
+Examples = tuple[Path, str, Rows, Rows]  # file, what they are called, rows, and those left out
 
 
 def _traces(ctx: Context) -> Examples:
@@ -110,19 +115,16 @@ def _traces(ctx: Context) -> Examples:
         for trace in traces
         if not wanted or questions[trace.question_id].source in wanted
     ]
-    return path, "good traces", rows, {}
+    return path, "good traces", rows, []
 
 
 def _chats(ctx: Context) -> Examples:
-    """The chats that `sft.rows` names; unusable rows are written to `left_out.jsonl`."""
+    """The chats that `sft.rows` names."""
     place = ctx.inputs["chats"]
     chats, unusable = read_chats(place, ctx.cfg.prompt.system, ctx.cfg.sft.sources)
-    if unusable:
-        lines = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unusable]
-        write_jsonl(ctx.folder / "left_out.jsonl", lines)
-        ctx.note(f"{len(unusable)} rows of {place} are unusable (left_out.jsonl); the first: {unusable[0].why}")
+    left_out = [{"place": error.place, "reason": error.reason, "why": error.why} for error in unusable]
     rows = [chat._asdict() for chat in chats]
-    return place, "chats", rows, {"left_out": len(unusable)}
+    return place, "chats", rows, left_out
 
 
 def make_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -200,6 +201,18 @@ def test_messages_are_built_once_and_the_rows_read_once(tmp_path: Path, monkeypa
     with stage_context(tmp_path, "distil", **_settings()) as ctx:
         assert run(ctx) == counts
     assert len(built) == 10 and len(added) == 2 * 20, "what was there before, and while it is put in order"
+
+
+def test_half_a_surrogate_pair_in_a_question_or_an_answer_ends_nothing(tmp_path: Path) -> None:
+    whole = question("what is a\ud800b?")
+    path = tmp_path / "1_questions" / "questions.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(whole.to_json()) + "\n")  # with an escape
+    answers = ["<think>a\udfff</think>\\boxed{\ud800}"]
+    with stage_context(tmp_path, "distil", **_settings(n=1, answers=answers)) as ctx:
+        assert run(ctx)["traces"] == 1
+    (trace,) = _traces(tmp_path)
+    assert (trace.question_id, trace.reasoning, trace.answer) == (whole.id, "a?", "\\boxed{?}")
 
 
 def test_a_row_of_an_unknown_question_is_reported_in_one_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finr1.answer.tags import parse, render
 from finr1.cli import check, compose, nodes
 from finr1.core.errors import ConfigError, Finr1Error
 from finr1.core.jsonl import read_jsonl, write_jsonl
@@ -173,7 +174,8 @@ def test_a_changed_rule_scores_what_is_on_disk_and_asks_no_one(tmp_path: Path, m
         # a rule of grading: nothing is right any more
         set_aside_again = tmp_path / ".old" / "6_scores.20260102-000000"
         (tmp_path / "6_scores").rename(set_aside_again)
-        monkeypatch.setattr(scored, "grade_reply", lambda *_: scored.GradedReply("0", Verdict(0.0), Verdict(0.0)))
+        zero = scored.GradedReply("0", Verdict(0.0), Verdict(0.0), parse(render("a", "0")))
+        monkeypatch.setattr(scored, "grade_reply", lambda *_: zero)
         run(tmp_path, settings(server, plus=0, sampled=True))
         assert len(server.seen) == asked and scores(tmp_path)["accuracy_strict"] == 0
 

@@ -134,7 +134,7 @@ def test_the_prompt_hash_covers_roles_and_message_borders() -> None:
 @pytest.mark.parametrize("content", [b"this is no database, but a text of some length" * 30, b"SQLite format 3\0 torn"])
 def test_a_file_that_is_not_a_cache_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"paths.judge_cache=.*not usable as a cache .*; give another file, or paths"):
+    with pytest.raises(ConfigError, match=r"paths.judge_cache=.*not usable as a cache .*; mend it or give another"):
         AnswerCache(tmp_path / "c")
 
 
@@ -143,6 +143,35 @@ def test_a_cache_of_another_version_is_rejected(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigError, match="version 99, expected 1"):
         AnswerCache(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("pragma", "words"),
+    [("max_page_count = 1", "database or disk is full"), ("query_only = ON", "attempt to write a readonly database")],
+)
+def test_a_full_or_read_only_cache_ends_in_one_line(tmp_path: Path, pragma: str, words: str) -> None:
+    cache = AnswerCache(tmp_path / "c")
+    cache.put(KEY, Completion("kept"))
+    cache._db.execute(f"PRAGMA {pragma}")
+    long = Completion("x" * 100_000)
+    for _ in range(2):  # nothing is left open by the first
+        with pytest.raises(ConfigError, match=rf"paths.judge_cache=.*/c: not usable as a cache \({words}\); mend it"):
+            cache.put(Key("other", "m", "s"), long)
+    assert cache.get(KEY) == Completion("kept")
+
+
+def test_a_cache_that_was_damaged_ends_in_one_line(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c")
+    for number in range(200):
+        cache.put(Key(str(number), "m", "s"), Completion("x" * 1000))
+    cache.close()
+    size = (tmp_path / "c").stat().st_size
+    with (tmp_path / "c").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    engine = engine_over(tmp_path / "c", Counting())
+    with pytest.raises(ConfigError, match=r"paths.judge_cache=.*/c: not usable as a cache \(.*malformed"):
+        engine.generate(requests("a"), GREEDY)
 
 
 def test_threads_share_one_cache(tmp_path: Path) -> None:

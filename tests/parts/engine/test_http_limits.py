@@ -14,7 +14,7 @@ from tests.helpers.http_asking import ONE, ask, engine, requests
 def test_requests_per_minute() -> None:
     results, server = ask(good, n=21, requests_per_minute=1800)  # one per 33 ms
     times = [seen.at for seen in server.seen]
-    assert len(results) == 21 and times[-1] - times[0] >= 20 / 30 - 0.05
+    assert len(results) == 21 and times[-1] - times[0] >= 0.5  # 20 / 30, less what a busy machine delays the first
     for start in times:
         assert sum(start <= at < start + 0.3 for at in times) <= 11  # nine per 0.3 s, plus clock jitter
 

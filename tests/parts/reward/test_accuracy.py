@@ -65,7 +65,11 @@ def test_the_end_of_a_long_answer_counts() -> None:
     way = "x " * 6000
     assert verdict(render("a", f"{way} the answer is 25%"), question()).value == 1
     assert verdict(render("a", f"{way} the answer is 26%"), question()).value == 0
-    assert verdict(render("a", f"the answer is 25% {way}"), question()).value == 0  # where it ends, it says nothing
+    # what it says first may be its answer: right is undecided, wrong stays wrong, and so does saying everything
+    assert verdict(render("a", f"the answer is 25% {way}"), question()).value is None
+    assert verdict(render("a", f"the answer is 26% {way}"), question()).value == 0
+    listed = " or ".join(f"{n}%" for n in range(99))
+    assert verdict(render("a", f"{listed} {way}"), question()).value == 0
 
 
 def test_listing_numbers_is_never_rewarded() -> None:

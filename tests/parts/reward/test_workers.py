@@ -83,7 +83,7 @@ WORKERS = WorkerSettings(rewards=["obeys"], processes=2, timeout_s=1.5)
 def test_workers_lose_only_the_completions_that_break_the_reward() -> None:
     with guarded({"obeys": Obeys(), "accuracy": Accuracy()}, WORKERS) as rewards:
         obeys = rewards["obeys"]
-        assert (obeys.name, obeys.weight) == ("obeys", 2.0)
+        assert obeys.weight == 2.0
         found = obeys.grade(items("a", "hang", "bb", "raise", "die", "undecided", "ccc", "exit", "spin", "dddd"))
         assert [v.value for v in found] == [1, None, 2, None, None, None, 3, None, None, 4]
         assert [v.why for v in found if v.value is None] == [

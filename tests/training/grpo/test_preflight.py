@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finr1.answer.tags import render
 from finr1.core.errors import ConfigError
 from finr1.core.types import Verdict
 from finr1.parts.model.folder import resolve
@@ -47,31 +48,19 @@ def check(template: str = PLAIN, rewards: dict[str, Any] | None = None, **more: 
     return preflight(tokenizer=tokenizer(template, special), rewards=rewards, **options)
 
 
-@pytest.mark.parametrize("template", [PLAIN, CLOSED], ids=["plain", "closed"])
+@pytest.mark.parametrize("template", [PLAIN, CLOSED, PREFILLED], ids=["plain", "closed", "prefilled"])
 def test_gold_of_every_kind_passes_and_free_text_is_skipped(template: str) -> None:
     assert check(template) == len(QUESTIONS)
     assert check(template, questions=LEFT_OUT) == 0
     assert check(template, n=2) == 2
 
 
-def test_a_template_that_writes_think_needs_think_prefilled() -> None:
-    told = {"format": Format(think_prefilled=True), "accuracy": Accuracy()}
-    assert check(PREFILLED, told) == len(QUESTIONS)
-    with pytest.raises(ConfigError) as error:
-        check(PREFILLED)
-    assert str(error.value) == (
-        f"reward.format=Format: a gold completion of question {QUESTIONS[0].id} (made) earns 0 of 1: no <think>; "
-        "the chat template itself writes <think>: set reward.format.think_prefilled=true"
-    )
-    with pytest.raises(ConfigError, match=r"earns 0 of 1: 2 <think>; the chat template does not write <think>: set"):
-        check(PLAIN, told)
-
-
 def test_a_gold_completion_continues_the_prompt() -> None:
-    plain, prefilled = (render_gold(QUESTIONS[0], tokenizer(t), None) for t in (PLAIN, PREFILLED))
-    assert plain.text.startswith("<think>\nThe answer") and plain.prefilled == ""
-    assert plain.text == prefilled.prefilled + prefilled.text and prefilled.prefilled == "<think>"
-    assert plain.text.endswith("</think>\n<answer>\n\\boxed{4}\n</answer>")
+    made = {template: tokenizer(template) for template in (PLAIN, PREFILLED)}
+    plain, prefilled = (render_gold(QUESTIONS[0], one, None) for one in made.values())
+    assert plain.text == prefilled.text == render("The answer follows from the question.", "\\boxed{4}")
+    assert made[PLAIN].decode(plain.token_ids) == plain.text
+    assert "<think>\n" + made[PREFILLED].decode(prefilled.token_ids) == plain.text
     assert render_gold(QUESTIONS[3], tokenizer(PLAIN), None).text.endswith("\\boxed{是}\n</answer>")
 
 

@@ -67,6 +67,7 @@ def walk(
     engine: TinyEngine,
     kind: type[GrpoModule] = GrpoModule,
     tracker: Tracker | None = None,
+    model: Any = None,
     **settings: Any,
 ) -> GrpoModule:
     """Three steps of three questions and four completions, from the folder's checkpoint if it has one."""
@@ -77,7 +78,7 @@ def walk(
     sampler = Sampler(engine, Sampling(n=4, max_new_tokens=6), None, "float32")
     inference = Inference(sampler, Canary(engine, range(1, 20), bound=0.01))
     services = Services(folder, tracker or Tracker(folder), Bar())  # type: ignore[arg-type]
-    module = kind(tiny(), torch.optim.SGD, options, plan, inference, {"odd": Odd()}, services)
+    module = kind(model or tiny(), torch.optim.SGD, options, plan, inference, {"odd": Odd()}, services)
     fit(module, 3, Checkpoints(folder, CheckpointSettings(), print), TRAINER, every=1)
     return module
 
@@ -105,6 +106,18 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     assert samples[0] == samples[1] and [row["step"] for row in samples[0]].count(2) > 0
     start, end = weights(tiny()), weights(whole.model)
     assert max(float((start[name] - end[name]).abs().max()) for name in start) > 1e-3
+
+
+def test_single_rows_train_the_weights_of_packed_ones(tmp_path: Path) -> None:
+    apart = tiny(attention="sdpa")
+    apart.single_rows = True
+    packed, single = (
+        weights(walk(tmp_path / name, TinyEngine(), model=model, row_tokens=30, **UPDATES).model)
+        for name, model in (("packed", None), ("single", apart))
+    )
+    start = weights(tiny())
+    for name, weight in packed.items():
+        assert (single[name] - weight).norm() <= 1e-4 * (start[name] - weight).norm()
 
 
 def test_weights_without_an_update_keep_their_version_after_a_kill(tmp_path: Path) -> None:

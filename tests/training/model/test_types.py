@@ -63,10 +63,10 @@ SINGLE: dict[str, dict[str, Any]] = {
 }
 SHORT = {"sliding_window": 16}
 WINDOWS = {"mistral": SHORT, "gemma3_text": {**SHORT, "layer_types": ["sliding_attention", "full_attention"]}}
-REFUSED = {
+REFUSED = [
     ("cpmant", "model.path=.* model type cpmant would not be trained right: .*; use another model"),
     ("xmod", "model.path=.* a pass of model type xmod fails: Input language unknown.*; use another model"),
-}
+]
 SETTINGS = ModelSettings(max_model_len=64)
 TEXTS = (([5, 9, 2, 41], [[7, 33, 8], [12, 4]]), ([50, 3], [[17, 21, 6, 30, 11]]))
 

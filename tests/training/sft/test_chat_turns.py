@@ -69,6 +69,6 @@ def test_reasoning_content_is_trained_on_as_thinking(tmp_path: Path) -> None:
 
 def test_a_template_without_a_system_message_is_one_line_that_names_the_setting() -> None:
     chat = [Message(role="system", content="Be brief."), Message(role="user", content="q")]
-    with pytest.raises(ConfigError, match=r"prompt\.system=…: .*refuses a system message \(no system role\)") as error:
+    with pytest.raises(ConfigError, match=r"prompt\.system=…: .*takes no system message \(no system role\)") as error:
         prompt_ids(made(REFUSES), chat)
     assert "\n" not in str(error.value) and prompt_ids(made(REFUSES), chat[1:])

@@ -52,6 +52,18 @@ def test_the_noise_is_uniform_and_by_each_texts_own_length() -> None:
         assert torch.equal(embedded(model), plain)
 
 
+def test_single_rows_get_the_noise_of_their_length() -> None:
+    model = tiny()
+    model.single_rows = True
+    ids_CL = make_row(GROUPS).apart[0]
+    plain = model.get_input_embeddings()(ids_CL)
+    with noisy(model, GROUPS, 6.0):
+        noise_CLD = (model.get_input_embeddings()(ids_CL) - plain).detach()
+    for noise_LD, length in zip(noise_CLD, (9, 36), strict=True):
+        bound = 6 / math.sqrt(length * WIDTH)
+        assert 0.97 * bound < float(noise_LD.abs().max()) <= bound * (1 + 1e-5)
+
+
 def train(folder: Path, alpha: float) -> tuple[list[float], Tensor]:
     """Two steps; their losses, and a weight after them."""
     settings = SftSettings(learning_rate=0.01, neftune_alpha=alpha)

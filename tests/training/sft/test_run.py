@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_sft_sources_selects_the_training_rows(tmp_path: Path) -> None:
             ctx.cfg.sft.sources = wanted
             groups, counts = _rows(ctx, MADE)
             assert {row["trace_id"] for row in read_jsonl(ctx.folder / "rows.jsonl")} == {traces[i].id for i in kept}
-            assert len(groups) == len(kept) and counts == {"dropped_too_long": 0}
+            assert len(groups) == len(kept) and counts == {"dropped_too_long": 0, "left_out": 0}
             assert all(group.masks == () for group in groups)
         ctx.cfg.sft.sources = ["finqa", "finaq"]
         words = r"sft\.sources=finaq: no good trace in .* is of this source; use some of convfinqa, finqa, tfns"
@@ -100,16 +101,24 @@ def test_a_trace_too_long_for_the_model_is_dropped_and_counted(tmp_path: Path) -
         lengths = sorted(group.n_tokens for group in _rows(ctx, MADE)[0])
         ctx.cfg.model.max_model_len = lengths[1]
         groups, counts = _rows(ctx, MADE)
-        assert sorted(group.n_tokens for group in groups) == lengths[:2] and counts == {"dropped_too_long": 1}
+        assert sorted(group.n_tokens for group in groups) == lengths[:2] and counts == {
+            "dropped_too_long": 1,
+            "left_out": 0,
+        }
         assert ctx.notes == [f"1 good traces are longer than model.max_model_len={lengths[1]} and were dropped"]
 
 
-def test_a_template_that_does_not_keep_an_answer_is_one_line(tmp_path: Path) -> None:
+def test_a_trace_that_contains_the_end_of_turn_is_left_out_with_its_reason(tmp_path: Path) -> None:
     with stages.stage_context(tmp_path, "sft") as ctx:
-        write_good(ctx, ["finqa"])
-        cuts = tokenizer(TEMPLATE.replace("message.content", "message.content.split('</think>')[-1]"), SPECIAL)
-        with pytest.raises(ConfigError, match=r"model\.path=.*: the chat template does not render an answer as prompt"):
-            _rows(ctx, cuts)
+        traces = write_good(ctx, ["finqa", "finqa"])
+        odd = replace(traces[0], reasoning="so<|im_end|>")
+        rows = [{"trace": trace.to_json()} for trace in (odd, traces[1])]
+        (ctx.inputs["filter"] / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        groups, counts = _rows(ctx, MADE)
+        assert len(groups) == 1 and counts == {"dropped_too_long": 0, "left_out": 1}
+        (line,) = read_jsonl(ctx.folder / "left_out.jsonl")
+        why = "the answer contains the end-of-turn token"
+        assert line == {"place": f"trace {odd.id}", "reason": "chat template", "why": why}
 
 
 def test_every_row_once_per_epoch() -> None:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential
 
 from finr1.core.errors import ConfigError
+from finr1.core.files import encodable
 from finr1.core.types import Completion
 from finr1.parts.engine.base import OnDone, Request
 from finr1.parts.engine.http.clients import CLIENTS, Client
@@ -288,7 +289,7 @@ class HttpEngine:
     def _clean(self, text: str) -> str:
         """One short line, without the key."""
         text = text.replace(self._key, "…") if self._key else text
-        return " ".join(text.encode("utf-8", "replace").decode().split())[:200]
+        return " ".join(encodable(text).split())[:200]
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from finr1.core.files import encodable
 from finr1.core.types import Completion, FinishReason, Message
 
 THINK = "<think>\n"
@@ -86,13 +87,13 @@ def read_choice(choice: object, led_in: bool = False) -> Completion:
     if isinstance(content, list):
         content, thought = _parts(content)
         reasoning_field = reasoning_field or thought
-    text = _encodable(content) if isinstance(content, str) else ""
-    reasoning = _encodable(reasoning_field) if isinstance(reasoning_field, str) and reasoning_field.strip() else None
+    text = encodable(content) if isinstance(content, str) else ""
+    reasoning = encodable(reasoning_field) if isinstance(reasoning_field, str) and reasoning_field.strip() else None
     if not text.strip() and not (finish == "length" and reasoning):
         raise Fault("empty content")
     if led_in and reasoning is None and not text.lstrip().startswith(THINK.strip()):
         text = THINK + text
-    meta = {} if reason in FINISH else {"finish_reason": _encodable(str(given))}
+    meta = {} if reason in FINISH else {"finish_reason": encodable(str(given))}
     return Completion(text, finish, reasoning=reasoning, meta=meta)
 
 
@@ -148,11 +149,6 @@ def error_words(raw: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or text
     return str(error)
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates: JSON may contain them, UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def n_bytes(text: str) -> int:

@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,7 @@ from finr1.core.types import Completion
 from finr1.parts.engine.base import Adapter, OnDone, Request
 from finr1.parts.engine.vllm import lora as vllm_lora
 from finr1.parts.model.folder import quiet, resolve
-from finr1.parts.model.tokens import prompt_ids
+from finr1.parts.model.tokens import begun, prompt_ids
 from finr1.settings.model import ModelSettings
 from finr1.settings.sampling import Sampling
 
@@ -195,7 +195,8 @@ class VllmEngine:
                 for output in llm.llm_engine.step():
                     if output.finished:
                         index = index_of[output.request_id]
-                        answers[index] = [_completion(one, prompts[index]) for one in output.outputs]
+                        start = "" if sampling.regex else begun(tokenizer, prompts[index])
+                        answers[index] = [_completion(one, prompts[index], start) for one in output.outputs]
                         if on_done:
                             on_done(index, answers[index])
         return answers
@@ -273,13 +274,16 @@ class VllmEngine:
             self._llm = None
 
 
-def _completion(output: Any, prompt_ids: Sequence[int]) -> Completion:
-    """Convert a vLLM `CompletionOutput`; logprobs, if requested, are those of the sampled tokens."""
+def _completion(output: Any, prompt_ids: Sequence[int], start: str = "") -> Completion:
+    """Convert a vLLM `CompletionOutput`; logprobs, if requested, are those of the sampled tokens.
+
+    `start`: what the chat template has written of the answer already.
+    """
     ids = list(output.token_ids)
     entries = output.logprobs
     logprobs = [] if entries is None else [entry[token].logprob for entry, token in zip(entries, ids, strict=True)]
     return Completion(
-        text=output.text,
+        text=start + output.text,
         finish_reason="length" if output.finish_reason == "length" else "stop",
         token_ids=ids,
         logprobs=logprobs,
@@ -321,8 +325,14 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _isolated() -> AbstractContextManager[None]:
-    """Restore the random states of Python, NumPy and torch (on CPU) after the block."""
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (on CPU) after the block, also after an exception."""
     from pytorch_lightning.utilities.seed import isolate_rng
 
-    return isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation = isolate_rng(include_cuda=False)  # True would open a CUDA context on every GPU of the machine
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        isolation.__exit__(None, None, None)  # after an exception Lightning restores nothing

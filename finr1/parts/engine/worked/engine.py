@@ -31,7 +31,6 @@ class WorkedEngine:
         styles: weights of the styles: `stepwise` (given values, one labelled equation per step, percentages and long
             products broken down), `brief` (one bare equation per step), `leap` (the plan in words, all arithmetic in
             one expression).
-        seed: of the random choices.
     """
 
     name = "worked"

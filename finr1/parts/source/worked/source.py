@@ -25,13 +25,9 @@ class Worked:
     Held-out questions depend on `seed`, not on `n_train`.
 
     Args:
-        n_train: number of training questions.
-        n_test: number of held-out questions.
-        seed: of the draws.
         difficulty: 0 (numbers of one digit and zeros), 1 easy, to 3 hard: size of the numbers, and which templates.
         chinese_share: expected share of Chinese questions.
         templates: names or groups (such as `bonds`) to use; None: all.
-        licence: of the questions.
 
     Raises:
         ConfigError: a setting is invalid, or fewer different questions exist than asked for.
