@@ -13,7 +13,7 @@ import yaml
 
 from finr1.answer.tags import render
 from finr1.core.errors import ConfigError, DataError
-from finr1.core.files import read_json
+from finr1.core.files import read_json, write_json
 from finr1.core.jsonl import read_jsonl
 from finr1.core.stage_folder import Spent, StageKey, begin, finish
 from finr1.core.types import Question, Trace
@@ -266,6 +266,15 @@ def test_the_card_says_how_it_was_made_and_names_no_folder_of_this_machine(small
         and "| answer | undecided |  | 2 |" in text
         and "| not judged |" not in text
     )
+    path = small / "3_filtered" / "manifest.json"
+    made = read_json(path)
+    nodes = {name: {"_target_": "x.Y"} for name in ("a", "exact", "z")}  # a manifest sorts them
+    write_json(path, {**made, "settings": {**made["settings"], "judge": {"answer": nodes}}})
+    judge = JudgeSettings(answer={"z": {}, "exact": {}})
+    with stage_context(small, "export", judge=judge, name="r") as ctx:
+        run(ctx)
+    assert re.findall(r"^\| answer \| (\w+) \| Y ", card(small), re.M) == ["z", "exact", "a"]
+    write_json(path, made)
     assert "| teacher | r1 (6 traces) |" in text and "| completion tokens | 42 |" in text
     assert "| answer undecided | 2 |" in text and "| answer wrong | 1 |" in text
     manifest = read_json(small / "3_filtered" / "manifest.json")
