@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from finr1.answer.choosing import Chosen, chosen_letters
+from finr1.answer.choosing import LETTERS, LONGEST, Chosen, chosen_letters
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
 from finr1.answer.units import Number
 from finr1.answer.words import last_match
 from finr1.answer.yes_no import yes_or_no
 
-LETTERS = "ABCDEFGH"
 # letters and nothing else; letters left open (`A or B`); letters named in a sentence; only letters that it is not
 Manner = Literal["list", "hedge", "prose", "denial"]
 _FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic
@@ -86,7 +85,8 @@ _CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
     r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
     r"|eliminat\w*"
     r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
-    r"|option \d)\b|n't\b|[不非错误对除都均皆全或第]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
+    r"|option \d|both|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
+    r"|[不非错误对除都均皆全或第改]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
 )
 
@@ -98,7 +98,7 @@ def _patterns(letters: str) -> _Patterns:
     return _Patterns(
         alone=re.compile(f"{one}+"),
         lead=re.compile(
-            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
+            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[()\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
             re.I,
         ),
         enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
@@ -114,7 +114,7 @@ def _patterns(letters: str) -> _Patterns:
             rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z']){_NO_NAME}"
         ),
         other=re.compile(
-            rf"[)\s,]{{0,4}}(?:or|或者?|还是|maybe|perhaps|possibly)\s?(?:maybe\s)?\(?({capital})(?![A-Za-z])"
+            rf"[)\s,]{{0,4}}(?:or|或者?|还是|maybe|perhaps|possibly)\s?(?:maybe\s|选)?\(?({capital})(?![A-Za-z])"
         ),
         after_option=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
         correct=re.compile(
@@ -180,7 +180,8 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
         return by_content, "list"
     if special := key_of_meaning(plain, options):
         return {special}, "list"
-    if _CHOOSING.search(plain) and (chosen := chosen_letters(plain, letters, bool(options))):
+    lettered = _lettered(plain, options) or (plain if _CHOOSING.search(plain) else "")
+    if lettered and (chosen := chosen_letters(lettered, letters, bool(options))):
         return _or_all(set(chosen.letters), options), _manner(chosen)
     conclusion = last_match(patterns.concludes, plain)
     if conclusion:
@@ -256,6 +257,17 @@ def _by_text(plain: str, options: _Options) -> set[str]:
 _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
+def _lettered(plain: str, options: _Options) -> str:
+    """A short text with each option's text replaced by its letter: `not bonds but stocks`; empty without any."""
+    if len(plain) > LONGEST or _LETTER.search(plain):
+        return ""
+    text = folded = plain.casefold()
+    for key, option in sorted(options, key=lambda option: -len(option[1])):
+        option = clean(option).strip(" .。").casefold()
+        text = text.replace(option, key) if len(option) > 1 else text
+    return "" if text == folded else text
+
+
 def _by_number(plain: str, options: _Options) -> set[str]:
     """The letter of the only option that is the answer's only number; the answer must not contain a letter."""
     if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
@@ -300,7 +312,7 @@ def _keys_of_meanings(options: _Options) -> dict[str, str]:
 def key_of_meaning(text: str, options: _Options) -> str | None:
     """The option that says the same as a text: 正确 for 对, "True" for "yes", 以上都是 for "all of the above"."""
     keys = _keys_of_meanings(options)
-    if not keys or _LETTER.search(text):
+    if not keys or any(letter in dict(options) for letter in _LETTER.findall(text)):
         return None
     return keys.get(_meaning(clean(text).strip(" .。")) or "")
 
