@@ -85,8 +85,8 @@ _CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
     r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
     r"|eliminat\w*"
     r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
-    r"|option \d|both|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
-    r"|[不非错误对除都均皆全或第改]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
+    r"|option \d|both|plus|along with|without|because|since|as|no|out|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
+    r"|[不非错误对除都均皆全或第改因]|还是|正确|可能|更正|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
 )
 
@@ -178,6 +178,9 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
     by_content = _by_text(plain, options) | _by_number(plain, options)
     if by_content:
         return by_content, "list"
+    beside = _TEXT_AND_LETTER.fullmatch(plain)
+    if beside and (texts := _by_text(beside[1], options)):
+        return texts | {beside[2]}, "prose"
     if special := key_of_meaning(plain, options):
         return {special}, "list"
     lettered = _lettered(plain, options) or (plain if _CHOOSING.search(plain) else "")
@@ -323,6 +326,7 @@ def _or_all(letters: set[str], options: _Options) -> set[str]:
     return {every} if every and letters | {every} == {key for key, _ in options} else letters
 
 
+_TEXT_AND_LETTER = re.compile(r"([^()]+)\(([A-H])")  # `stocks (B)`, stripped at its end
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-H](?![A-Za-z])")
 

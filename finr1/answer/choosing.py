@@ -29,14 +29,14 @@ _NOUN = r"(?:options?|answers?|choices?|statements?|ones?|选项|答案|说法)"
 _ROLES = (
     (
         "retract",  # what was chosen before no longer counts
-        rf"\b(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?)\b|更正|改(?:为|成|(?=选))"
+        rf"\b(?:(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?)\b|no,)|更正|改(?:为|成|(?=选))"
         rf"|\b(?:the )?best(?: {_NOUN})? is\b(?! not)|最[佳优好]的?{_NOUN}?[是为]",
     ),
     ("none", r"none(?: of (?:the above|these|them))?\b|以?上?(?:选项|答案|说法)?[都均皆全]不(?:是|对|正确|选)的?"),
     (
         "choose",  # what follows is the answer, also where the question asks for the wrong statement: 不正确的是C
-        rf"(?:{_WRONG}|{_RIGHT})的?(?: ?{_NOUN})? ?(?:是|为|有|:|is|are)\b(?! not)"
-        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|\bit(?: i|')s\b(?! not)"
+        rf"(?:{_WRONG}|{_RIGHT})的?(?: ?{_NOUN})? ?(?:(?:是|为|有|is|are)\b(?! not)|:)"
+        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|应该?为|\bit(?: i|')s\b(?! not)"
         r"|答案 ?(?:应该?)?(?:是|为|选|:)|(?<!不)(?<!不应)(?<!不能)选择?(?!项)|\b(?:choose|select|pick)\b"
         r"|\b(?:so|hence|thus|therefore)\b|因此|所以|故",
     ),
@@ -47,13 +47,13 @@ _ROLES = (
         r"|neither|nor)\b(?: be\b)?|不可能是?|不会?是|不应?该?选|不能选|不为|不包?[含括]|并非"
         r"|而?非|而不是|排除|剔除|去掉|除了?"
         r"|\b(?:exclud\w{1,3}|eliminat\w{1,3}|rul(?:ed?|es|ing) out|except(?:ing)?(?: for)?|other than|rather than"
-        r"|instead of|(?<=all )but|(?<=everything )but|reject\w{0,3})\b",
+        r"|instead of|without|(?<=all )but|(?<=everything )but|reject\w{0,3})\b",
     ),
     ("right", rf"(?:\b(?:is|are|was|were|是|为) )?(?:{_RIGHT})的?"),
     (
         "all",
         rf"\ball(?: of)?(?: the)?(?: ?(?:above|them|these|others?|rest|two|three|four|five|{_NOUN}))?\b"
-        r"|\beverything\b|\b(?:the )?(?:others|rest)\b|以上(?:选项|答案|说法)?[都均皆全]?|全部?"
+        r"|\bevery(?:thing| one| option)?\b|\b(?:the )?(?:others|rest)\b|以上(?:选项|答案|说法)?[都均皆全]?|全部?"
         r"|(?:所有|其余|其他)(?:选项)?",
     ),
     ("or", r"\bor\b|或者?|还是|抑或|要么|\?"),
@@ -62,17 +62,20 @@ _ROLES = (
         r"\b(?:maybe|perhaps|possibly|probably|likely|alternatively|else|(?:could|may|might)(?: also)? be)\b"
         r"|也?可能是?|也许是?|或许是?|大概",
     ),
-    ("break", r"[.;:。\n]|\bbut\b|但是?"),
+    ("break", r"[.;:。\n]|\bbut\b|但是?|\b(?:because|since|(?<!well )as(?! well))\b|因为|由于"),
     (
         "filler",
-        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}"
+        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|along with|only|as|well|{_NOUN}"
         rf"|either|above"
         r"|think|thought|at first|first|initially|say|go|with|will|they|just|alone)\b"
         r"|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
-        r"|只有?|仅|即|和|与|及|[先后]"
+        r"|只有?|仅|即|和|与|及|原[来先本]?|一?开始|最[初终]|[先后]来?"
         r"|以及|外|[都均皆也的故了]|[\s,、/&()\[\]*\"'$=<>{}!]",
     ),
 )
+
+
+_IS_WRONG = re.compile(_WRONG, re.IGNORECASE)
 
 
 class Chosen(NamedTuple):
@@ -149,7 +152,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
         elif role in ("or", "maybe"):
             joined_by_or = last is not None and (last.is_open or role == "or")
         elif role == "choose":
-            pending = "right"
+            opposed = _IS_WRONG.match(token) and any(group.status == "right" for group in groups)
+            pending = "wrong" if opposed else "right"  # correct: A, C; incorrect: B
         elif role == "deny":
             following = next((role for role, _ in tokens[i + 1 :] if role != "filler"), "")
             if following in ("letters", "ordinal"):

@@ -39,7 +39,7 @@ _ID = re.compile(r"-?\d+(?:\.\d+)?|[a-z]")  # an id that a sentence may hold by 
 _BESIDE_ID = re.compile(  # an answer of these words and ids alone means the ids
     r"\b(?:the|is|it|this|its|of|an?|and|or|either|i|think|so|overall|final|text|tweet|news|tone|stance|answers?|labels?"
     r"|class(?:ification)?|category|sentiment|prediction|output|result|options?|choices?|id)\b"
-    r"|答案|标签|类别|分类|情感|情绪|倾向|结果|选项?|预测|判断|属于|我|认为|应该?|[是为第类的和或]|还是|[^\w%]"
+    r"|答案|标签|类别|分类|情感|情绪|倾向|结果|选项?|预测|判断|属于|我|认为|应该?|[是为第类的和或]|还是|[^\w%$€£¥]"
 )
 _BEFORE_ID = re.compile(
     r"(?:\b(?:answer|label|class(?:ification)?|category|sentiment|prediction|output|result|option|choice|id)"

@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     r"|(?:没有?|无)(?:任何)?(?:问题|异议))"
     rf"|(?P<no>{_NOT}{_FEW_WORDS}(?:{_YES})\b|{_NOT_HAN}(?:{_YES_HAN}|对|真){_NOT_THE_WORD}的?"
     rf"|\b(?:{_NO})\b|(?:{_NO_HAN}){_NOT_THE_WORD}的?|(?:{_ALONE})[否错假][的了]?{_ENDS})"
-    rf"|(?P<yes>\b(?:{_YES})\b|(?:{_YES_HAN}){_NOT_THE_WORD}的?|[√✓✔]|(?:{_ALONE})[对真是会能][的了]?{_ENDS}"
+    rf"|(?P<yes>\b(?:{_YES})\b(?!-[a-z])|(?:{_YES_HAN}){_NOT_THE_WORD}的?|[√✓✔]|(?:{_ALONE})[对真是会能][的了]?{_ENDS}"
     rf"|(?<![^\s]){_STARTS})"
 )
 _IDIOMS = (  # before any other reading
@@ -50,10 +50,10 @@ _IDIOMS = (  # before any other reading
     (re.compile(r"\bno\. ?\d+$"), " "),  # number 5
     (re.compile(r"(?<!不)没(?:有(?:什么)?)?错(?!误的?[^\s,。])误?|(?<![^\s,。是])不错|错不了|无误|no mistake"), "正确"),
     (re.compile(r"毫?无疑[问义]|(?:no|without|beyond) (?:any? )?(?:doubt|question)|not only|不仅|不但"), " "),
-    (re.compile(r"是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), ""),  # the copula of 是错误的
+    (re.compile(r"(?<![不没非])是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), " "),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"not (?:sure|certain|clear|given|provided|available|disclosed|reported|mentioned|applicable)"
+    r"\bdoubt|not (?:sure|certain|clear|given|provided|available|disclosed|reported|mentioned|applicable)"
     r"|not (?:necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
     r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
@@ -71,7 +71,7 @@ _UNSURE = re.compile(
 )
 _QUESTION_WORDS = re.compile(
     r"(?<!答案)是否(?:[^:?,。\n]{0,20}[:?]|[^:?,。\s]*$)?|是不是|对不对|会不会|能否|可否"
-    r"|是(?:或者?|还是)(?:否|不是)|对(?:或者?|还是)(?:错|不对)|正确(?:或者?|还是)(?:错误|不正确)"
+    r"|是(?:或者?|还是|与|和)(?:否|不是)|对(?:或者?|还是)(?:错|不对)|正确(?:或者?|还是)(?:错误|不正确)"
     r"|^[^?\n]{1,300}\?\s*(?=\S)"  # a question that the text answers
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
@@ -115,7 +115,7 @@ def polarity(text: str) -> str | None:
     if retracted and _TOKEN.search(text, retracted.end()):
         text = text[retracted.end() :]
     for pattern, plain in _IDIOMS:
-        text = pattern.sub(plain, text)
+        text = pattern.sub(plain, text).lstrip()
     words: list[tuple[int, int, str]] = []  # start, end, yes or no or neither
     for match in _TOKEN.finditer(text):
         words.append((match.start(), match.end(), match.lastgroup or ""))
