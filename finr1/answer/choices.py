@@ -85,7 +85,8 @@ _CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
     r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
     r"|eliminat\w*"
     r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
-    r"|option \d|both|plus|along with|without|because|since|as|no|out|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
+    r"|option \d|both|plus|along with|without|because|since|as|no|out"
+    r"|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
     r"|[不非错误对除都均皆全或第改因]|还是|正确|可能|更正|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
 )
@@ -118,7 +119,8 @@ def _patterns(letters: str) -> _Patterns:
         ),
         after_option=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
         correct=re.compile(
-            rf"(?<![A-Za-z])({capital})\)?(?:\s(?:is|would be)\s(?:the\s)?(?:correct|right|best)\b"
+            rf"(?<![A-Za-z])((?:{capital}{join}){{0,7}}{capital})\)?"
+            r"(?:\s(?:is|are|would be)\s(?:the\s)?(?:correct|right|best)\b"
             r"|项?\s?(?:是|为)?(?:正确|对)(?:的|答案|选项)?)"
         ),
         standing=re.compile(
@@ -201,7 +203,8 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
         others = set(patterns.enumerated.findall(plain, lead.end()))
         answer = _with_text({lead[1].upper()}, plain[lead.end() :], options)
         return answer | others, "list" if others else "prose"
-    answer = {letter.upper() for letter in patterns.after_option.findall(plain)} or set(patterns.correct.findall(plain))
+    answer = {letter.upper() for letter in patterns.after_option.findall(plain)}
+    answer = answer or {letter for run in patterns.correct.findall(plain) for letter in run if letter in letters}
     if not answer:  # "A company": an article
         answer = {letter for letter, next_word in patterns.standing.findall(plain) if letter != "A" or not next_word}
     if not answer:
@@ -260,14 +263,20 @@ def _by_text(plain: str, options: _Options) -> set[str]:
 _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
+@lru_cache(maxsize=4096)
+def _texts_of(options: _Options) -> list[tuple[str, str]]:
+    """The options' texts and letters, longest text first."""
+    texts = [(clean(text).strip(" .。").casefold(), key) for key, text in options]
+    return sorted(((text, key) for text, key in texts if len(text) > 1), key=lambda item: -len(item[0]))
+
+
 def _lettered(plain: str, options: _Options) -> str:
     """A short text with each option's text replaced by its letter: `not bonds but stocks`; empty without any."""
     if len(plain) > LONGEST or _LETTER.search(plain):
         return ""
     text = folded = plain.casefold()
-    for key, option in sorted(options, key=lambda option: -len(option[1])):
-        option = clean(option).strip(" .。").casefold()
-        text = text.replace(option, key) if len(option) > 1 else text
+    for option, key in _texts_of(options):
+        text = text.replace(option, key)
     return "" if text == folded else text
 
 

@@ -29,14 +29,16 @@ _NOUN = r"(?:options?|answers?|choices?|statements?|ones?|选项|答案|说法)"
 _ROLES = (
     (
         "retract",  # what was chosen before no longer counts
-        rf"\b(?:(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?)\b|no,)|更正|改(?:为|成|(?=选))"
+        rf"\b(?:(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?)\b|no,)"
+        rf"|更正|改(?:为|成|(?=选))"
         rf"|\b(?:the )?best(?: {_NOUN})? is\b(?! not)|最[佳优好]的?{_NOUN}?[是为]",
     ),
     ("none", r"none(?: of (?:the above|these|them))?\b|以?上?(?:选项|答案|说法)?[都均皆全]不(?:是|对|正确|选)的?"),
     (
         "choose",  # what follows is the answer, also where the question asks for the wrong statement: 不正确的是C
         rf"(?:{_WRONG}|{_RIGHT})的?(?: ?{_NOUN})? ?(?:(?:是|为|有|is|are)\b(?! not)|:)"
-        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|应该?为|\bit(?: i|')s\b(?! not)"
+        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|应该?为"
+        r"|\bit(?: i|')s\b(?! not)"
         r"|答案 ?(?:应该?)?(?:是|为|选|:)|(?<!不)(?<!不应)(?<!不能)选择?(?!项)|\b(?:choose|select|pick)\b"
         r"|\b(?:so|hence|thus|therefore)\b|因此|所以|故",
     ),
@@ -62,14 +64,19 @@ _ROLES = (
         r"\b(?:maybe|perhaps|possibly|probably|likely|alternatively|else|(?:could|may|might)(?: also)? be)\b"
         r"|也?可能是?|也许是?|或许是?|大概",
     ),
-    ("break", r"[.;:。\n]|\bbut\b|但是?|\b(?:because|since|(?<!well )as(?! well))\b|因为|由于"),
+    (
+        "break",
+        r"[.;:。\n]|\bbut\b|但是?"
+        r"|\b(?:because|since|(?<!well )as(?! well))\b|因为|由于",
+    ),
     (
         "filler",
-        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|along with|only|as|well|{_NOUN}"
+        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|along with|only|as|well"
+        rf"|{_NOUN}"
         rf"|either|above"
         r"|think|thought|at first|first|initially|say|go|with|will|they|just|alone)\b"
         r"|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
-        r"|只有?|仅|即|和|与|及|原[来先本]?|一?开始|最[初终]|[先后]来?"
+        r"|只有?|仅|即|和|与|及|原[来先本]?|一?开始|最[初终]|[先后]来?|综上(?:所述)?|总之"
         r"|以及|外|[都均皆也的故了]|[\s,、/&()\[\]*\"'$=<>{}!]",
     ),
 )

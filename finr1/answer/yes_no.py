@@ -16,9 +16,9 @@ from finr1.answer.words import ANSWER_IS, last_match
 
 _HAN = "\u4e00-\u9fff"
 _YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
-_NO = r"no(?:pe)?|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
-_YES_HAN = r"正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
-_NO_HAN = r"错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
+_NO = r"no(?:pe)?(?!\. ?\d+$)|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
+_YES_HAN = rf"肯定(?=的(?![{_HAN}]))|正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
+_NO_HAN = rf"否定(?=的?(?![{_HAN}]))|错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
 # one character counts only on its own: it ends or begins many other words (由证监会, 反对, 传真, 但是, 对于)
 _ALONE = rf"(?<![{_HAN}])|(?<=[为為是选填案果均都得])"
 _ENDS = rf"(?![{_HAN}a-z])"
@@ -45,9 +45,6 @@ _IDIOMS = (  # before any other reading
         ),
         "正确",
     ),
-    (re.compile(rf"肯定的(?![{_HAN}])"), "正确"),
-    (re.compile(rf"否定的?(?![{_HAN}])"), "错误"),
-    (re.compile(r"\bno\. ?\d+$"), " "),  # number 5
     (re.compile(r"(?<!不)没(?:有(?:什么)?)?错(?!误的?[^\s,。])误?|(?<![^\s,。是])不错|错不了|无误|no mistake"), "正确"),
     (re.compile(r"毫?无疑[问义]|(?:no|without|beyond) (?:any? )?(?:doubt|question)|not only|不仅|不但"), " "),
     (re.compile(r"(?<![不没非])是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), " "),  # the copula of 是错误的
@@ -72,15 +69,16 @@ _UNSURE = re.compile(
 _QUESTION_WORDS = re.compile(
     r"(?<!答案)是否(?:[^:?,。\n]{0,20}[:?]|[^:?,。\s]*$)?|是不是|对不对|会不会|能否|可否"
     r"|是(?:或者?|还是|与|和)(?:否|不是)|对(?:或者?|还是)(?:错|不对)|正确(?:或者?|还是)(?:错误|不正确)"
-    r"|^[^?\n]{1,300}\?\s*(?=\S)"  # a question that the text answers
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
+_QUESTION = re.compile(r"^[^?\n]{1,300}\?\s*(?=\S)")  # that the text answers
 _RETRACTED = re.compile(  # what is said before no longer counts
     r"[.;!?…。\n]\s*(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?|更正)[,.:…—]\s*"
 )
 _CONTRADICTS = re.compile(r"\W+(?:that|this|it|the (?:claim|statement|answer))(?: is|'s) ")  # no, that's right
 _CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
+_BECAUSE = re.compile(r"\s?,?\s?(?:\b(?:because|since|due to)\b|因为|由于)")
 _EDGES = " \n.。!,;:\"'()[]*$"
 IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 _MAX_WORDS = 50
@@ -110,6 +108,8 @@ def polarity(text: str) -> str | None:
         text = f"{text[:_MAX_CHARS]}\n{text[-_MAX_CHARS:]}"
     if _QUESTION_WORDS.fullmatch(text):
         return None
+    if "?" in text:
+        text = _QUESTION.sub("", text)
     text = _QUESTION_WORDS.sub(" ", text).strip(" :,")
     retracted = last_match(_RETRACTED, text)
     if retracted and _TOKEN.search(text, retracted.end()):
@@ -136,6 +136,7 @@ def polarity(text: str) -> str | None:
         )
     if len({word for _, _, word in words}) == 1:
         is_answer = start == 0 or last[1] == len(text) or ANSWER_IS.search(text[:start]) is not None
+        is_answer |= len(words) == 1 and _BECAUSE.match(text, end) is not None
         return first if is_answer else None
     if len(words) == 2 and last[1] == len(text) and _CONTRADICTS.fullmatch(text, end, last[0]):
         return None
