@@ -163,7 +163,7 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
 
     1. nothing but letters: `B`, `A and C`, `ABD`;
     2. the text of one option, or a list of several, or the number or the yes or no that exactly one option is;
-    3. letters among words of choosing alone: `all except C` (`chosen_letters`);
+    3. letters, or texts of options, among words of choosing alone: `all except C` (`chosen_letters`);
     4. letters after the last "the answer is" or 故选;
     5. a leading letter with its text: `C：国家税务总局`;
     6. letters after a word like "option", then before "is correct", then on their own in a sentence.

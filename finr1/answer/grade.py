@@ -33,6 +33,7 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     choice  AC           A and C                 1       1       several letters, in any order
     choice  B            B or C                  0       0       a hedge
     choice  AB           all except C            1       1       all, less those denied
+    choice  B            not bonds but stocks    1       1       texts of options stand for their letters
     choice  B            B is wrong              -       -       says only what the answer is not
     choice  A            A股                     0       0       a letter of a name
     yes_no  yes          Yes, because it rose    1       1       yes or no where the answer concludes
@@ -40,9 +41,11 @@ rules, with examples (`-` is None; tests/answer/test_rule_table.py grades every 
     yes_no  yes          not entirely correct    0       0       a negation says the opposite
     yes_no  yes          partly true             -       -       neither yes nor no
     label   1            bullish                 1       1       a label's id, meaning or synonym
+    label   1            not bearish but bullish  1      1       what it is not does not count
     label   1            bullish or bearish      0       0       a hedge
     label   1            the stock rose 1%       0       0       a figure of a sentence is no label's id
     text    Apple Inc.   apple inc               1       1       the same words but for case and punctuation
+    text    Apple Inc.   Apple Inc. (AAPL)       1       1       a stock code in brackets
     text    red; green   green, red              1       1       the same list
     text    rates rose   yields went up          -       -       other words
     code    x = 1        x = 1                   -       -       code is never compared

@@ -15,7 +15,7 @@ from finr1.answer.clean import clean
 from finr1.answer.words import ANSWER_IS, last_match
 
 _HAN = "\u4e00-\u9fff"
-_YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
+_YES = r"yes|yeah|yep|yup|affirmative|true|correct|right(?! (?:now|away|of|to)\b)|accurate"
 _NO = r"no(?:pe)?(?!\. ?\d+$)|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
 _YES_HAN = rf"肯定(?=的(?![{_HAN}]))|正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
 _NO_HAN = rf"否定(?=的?(?![{_HAN}]))|错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
@@ -46,11 +46,19 @@ _IDIOMS = (  # before any other reading
         "正确",
     ),
     (re.compile(r"(?<!不)没(?:有(?:什么)?)?错(?!误的?[^\s,。])误?|(?<![^\s,。是])不错|错不了|无误|no mistake"), "正确"),
-    (re.compile(r"毫?无疑[问义]|(?:no|without|beyond) (?:any? )?(?:doubt|question)|not only|不仅|不但"), " "),
+    (re.compile(r"(?<!不)(?:肯定|确实|的确|当然)(?=[是会对能不])"), ""),
+    (
+        re.compile(
+            r"no (?:problem|objection|matter|wonder)s?|毫?无疑[问义]"
+            r"|(?:no|without|beyond) (?:any? )?(?:doubt|question)|not only|不仅|不但"
+        ),
+        " ",
+    ),
     (re.compile(r"(?<![不没非])是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), " "),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"\bdoubt|not (?:sure|certain|clear|given|provided|available|disclosed|reported|mentioned|applicable)"
+    r"\bdoubt|not (?:sure|certain|clear|given|provided|available|disclosed|reported"
+    r"|mentioned|applicable)"
     r"|not (?:necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
     r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
@@ -58,12 +66,12 @@ _UNSURE = re.compile(
     r"(?:determin|tell|say|know|answer|judg|decid|verif|conclu|confirm)"
     r"|(?:don't|do not|doesn't|does not|didn't) (?:know|say|specify|state|mention|provide|give)"
     r"|no (?:way (?:to|of)|idea|data|(?:\w{1,12} )?information|answer|comment)"
-    r"|part(?:ly|ially)|in part|to some extent|somewhat|half[- ](?:true|right|correct)|mostly|(?:un)?likely"
+    r"|part(?:ly|ially)|in part|to some extent|somewhat|half[- ](?:true|right|correct)|mostly|nearly|almost|opposite|(?:un)?likely"
     r"|(?:不能|无法|难以|不好|没法|不可|尚未|未能)"
     r"(?:确定|判断|确认|得知|得出|知道|回答|肯定|断定|说|判定|推断)"
     r"|不确定|不清楚|不知道?|不明|不详|未知|存疑|(?:没有?|未)(?:提[到及供]|说明|披露|显示|给出|涉及)"
     r"|(?:没有?|无|缺[乏少])(?:足够|充分|相关|任何)?的?(?:信息|数据|资料|证据|依据|答案)"
-    r"|(?:信息|数据|资料|证据|依据)不[足够充]|不一定|未必|不总是|部分(?=正确|对|符合|合规|属|成立|真|准)"
+    r"|(?:信息|数据|资料|证据|依据)不[足够充]|不一定|未必|不总是|不[都全]是|相反|部分(?=正确|对|符合|合规|属|成立|真|准)"
     r"|一定程度|某种程度|有时|取决于|视情况|看情况|也许|或许|可能(?=是|会|对|正确|不|错)|大概"
 )
 _QUESTION_WORDS = re.compile(
@@ -78,7 +86,7 @@ _RETRACTED = re.compile(  # what is said before no longer counts
 _CONTRADICTS = re.compile(r"\W+(?:that|this|it|the (?:claim|statement|answer))(?: is|'s) ")  # no, that's right
 _CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
-_BECAUSE = re.compile(r"\s?,?\s?(?:\b(?:because|since|due to)\b|因为|由于)")
+_BECAUSE = re.compile(r"\s?,?\s?(?:\b(?:because|since|due to|that)\b|因为|由于)")
 _EDGES = " \n.。!,;:\"'()[]*$"
 IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 _MAX_WORDS = 50

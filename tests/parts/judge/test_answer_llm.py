@@ -89,6 +89,7 @@ def test_the_default_prompt_puts_rules_first_and_shows_no_question(text: Questio
         ("It is \\boxed{0}? No: \\boxed{1}.", 1.0),  # the last box counts
         ("\\boxed{1} and then \\boxed{0}", 0.0),
         ("\\boxed{1}或\\boxed{0}", None),  # a hedge
+        ("\\boxed{1} or maybe \\boxed{0}", None),
         ("\\boxed{0}, \\boxed{1}", None),
         ("\\boxed{1} or \\boxed{1}", 1.0),
         ("\\boxed{1}\n\nOn second thought: \\boxed{0}", 0.0),
