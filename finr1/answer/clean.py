@@ -39,7 +39,8 @@ _TEXT = re.compile(
 _SYMBOLS = {
     "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "simeq": "≈", "pm": "±", "sim": "~",
     "leq": "≤", "le": "≤", "leqslant": "≤", "geq": "≥", "ge": "≥", "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠",
-    "neq": "≠", "pounds": "£", "euro": "€", "yen": "¥", "pi": "π", "sigma": "σ", "downarrow": "↓", "uparrow": "↑",
+    "neq": "≠", "pounds": "£", "euro": "€", "yen": "¥", "texteuro": "€", "textsterling": "£",
+    "textyen": "¥", "textdollar": "$", "pi": "π", "sigma": "σ", "downarrow": "↓", "uparrow": "↑",
     "circ": "°", "left": " ", "right": " ", "quad": " ", "qquad": " ", "displaystyle": " ",
 }  # fmt: skip
 _LATEX = (
@@ -52,11 +53,11 @@ _LATEX = (
     (re.compile(r"\\([%$&#_{}])"), r"\1"),
 )
 _COMMAND = re.compile(rf"\\({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})(?![a-z])")
-_BRACED_COMMA = re.compile(r"\s?\{\s?([,.])\s?\}\s?")
+_BRACED_MARK = re.compile(r"\s?(?<![A-Za-z])\{\s?([-,.])\s?\}\s?|(?<=-)\{([\d.,]{1,30})\}")
 _SPACED_COMMA = re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))")
 _HTML = re.compile(
     r"</?(?:b|i|u|p|s|em|strong|span|div|br|code|mark|font|h[1-6]|li|ul|ol|td|th|tr|table"
-    r"|tbody)(?:\s[^<>]{0,100})?/?>",
+    r"|tbody|answer)(?:\s[^<>]{0,100})?/?>",
     re.I,
 )
 _ITALIC = re.compile(r"(?<![\w*])(\*|_{1,3})(?=[^\s*_])([^*_\n]{0,200})(?<=\S)\1(?![\w*])")
@@ -95,8 +96,8 @@ def _clean(text: str) -> str:
             text = _HAN_SPACE.sub("", text)
     if "  " in text or "\t" in text:
         text = _SPACES.sub(" ", text)
-    if "{" in text and ("," in text or "." in text):
-        text = _BRACED_COMMA.sub(r"\1", text)
+    if "{" in text and ("," in text or "." in text or "-" in text):
+        text = _BRACED_MARK.sub(r"\1\2", text)
     if "<" in text and ">" in text:
         text = _HTML.sub(" ", text)
     if "\\" in text:
