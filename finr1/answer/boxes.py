@@ -32,10 +32,12 @@ _BEFORE = re.compile(  # a sign, a decrease, a negation or a bound; a currency
     r"|(?<=[A-Za-z]\s)[<>]\s?|[≤≥≠]\s?|不是|并非|[不非]|超过|不足|[大小高低多少]于|至少|至多)?+"
     rf"(?:(?:{CURRENCY})\s?[-−–]?)?+\Z"
 )
-_AFTER = re.compile(  # a power of ten; units; a currency; a bound
+_AFTER = re.compile(  # a power of ten; units; a currency; what limits, turns or denies it
     r"(?:[kmbt](?![A-Za-z]))?(?:\s?[×*]\s?10\s?\^\s?\{?[-+]?\d+\}?)?+"
     rf"(?:\s{{0,3}}(?:{one_of((*UNITS, *_NOUNS))}|(?:{CURRENCY})(?![A-Za-z]))){{0,3}}"
-    r"(?:\s?(?:(?:or|and)\s(?:more|less|above|below|higher|lower|over)\b|[及或]?以[上下]))?",
+    r"(?:\s?(?:(?:or|and)\s(?:more|less|above|below|higher|lower|over)\b|at\s(?:least|most)\b|[及或]?以[上下]"
+    rf"|\((?:[^()\d]{{0,20}}[^()\dA-Za-z])?(?:{one_of(UNITS)})[^()\d]{{0,6}}\)|的?(?:{FALL_HAN})|(?:{FALL})\b"
+    r"|(?:is\s)?(?:wrong|incorrect|not\s(?:correct|right))\b|不对|不正确|错误|\+(?=[\s.,。]*$)))?",
     re.IGNORECASE,
 )
 _JOINT = re.compile(

@@ -47,7 +47,7 @@ ORDINAL = re.compile(
     r"(?:st|nd|rd|th)\b|-[A-Z](?![A-Za-z])|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整|[号楼页章节](?![A-Za-z\u4e00-\u9fff])"
 )
 EXPRESSION = re.compile(
-    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d"
+    r"[\d)%]\s?(?:[*+÷·]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d|\d\(\d"
     r"|\d:\d|\d\s:\s\d|\d\s(?:out\s)?of\s\d|\b\d{1,3}\sin\s(?:every\s)?\d{1,3}\b"
 )
 _DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero

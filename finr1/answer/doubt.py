@@ -35,79 +35,86 @@ FALL = any_of("""
     decreas* declin* fell fall falls fallen falling drop* reduc* lower* loss losses lost lose loses losing down downward
     downturn negative contracted contraction contracting shrink* shrank shrunk slip* slid slides sliding plung* plummet*
     tumbl* worsen* deteriorat* dip dips dipped sink* sank sunk retreat* weaken* slump* diminish* dwindl* collaps* crash*
-    shed deficit outflow outflows depreciated eased reced* erod* narrows narrowed narrowing pullback cut cuts cutting
-    trimmed slash* devalu*
+    shed deficit outflow outflows depreciat* eased reced* erod* narrows narrowed narrowing pullback cut cuts cutting
+    trimmed slash* devalu* compress* soften* setback* nosediv* crater* drawdown* underperform*
     """)
 FALL_HAN = (
     any_of("""
     下降 减少 降低 下跌 亏损 亏 缩减 负增长 下滑 回落 跌幅 降幅 减幅 萎缩 收缩 缩水 缩小 走低 走弱 下挫 下行 下调 调低
-    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 衰退 负
+    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 衰退 重挫 锐减 骤减 剧减 递减 倒退 负
     """)
     + "|降(?![准级息本])|(?<!涨)跌(?!停)"
 )
-_FALLING = re.compile(rf"\b(?:{FALL})\b|{FALL_HAN}|[↓▼⬇🔻⇩↘▽△▲]", re.IGNORECASE)
+_FALL_DIRECTLY = r"(?<![多至不最增])[少低减](?=\s?(?:\d|$))"  # 比上年低5%
+_FALLING = re.compile(rf"\b(?:{FALL}|below)\b|{FALL_HAN}|{_FALL_DIRECTLY}|[↓▼⬇🔻📉⇩↘▽△▲]", re.IGNORECASE)
 _RISING = r"increas|rise|rose|rising|grew|grow|gain|climb|improv|up\b|profit of|增|升|涨|提高|盈利"
 _LEVEL = (
     r"\b(?:to|from|but|and|despite|after|before|due|because|than|offset|while|with|excluding)\b|[至到自]|由于|因为|但"
 )
 # a word of growth between such a word and the number undoes it, as does "to", which gives a level
 _FALLING_BEFORE = re.compile(
-    rf"(?:\b(?:negative growth|{FALL})\b|{FALL_HAN}|(?<![多至不最])[少低](?=\s?$))"
+    rf"(?:\b(?:negative growth|{FALL})\b|{FALL_HAN}|{_FALL_DIRECTLY})"
     rf"(?:(?!{_RISING}|{_LEVEL})[^\d,.;:!?。、\n]){{0,40}}[:\s]?$"
-    r"|[↓▼⬇🔻⇩↘▽△▲]\s?[$€£¥]?$",
+    r"|[↓▼⬇🔻📉⇩↘▽△▲]\s?[$€£¥]?$",
     re.IGNORECASE,
 )
 _RISING_BEFORE = re.compile(rf"(?:{_RISING})[^\d,.;:!?。、\n]{{0,30}}$|[↑⬆]\s?$", re.IGNORECASE)
 _FALLING_AFTER = re.compile(
     rf"[\s(]*(?:元|美元|dollars|usd)?(?:的|个点的?)?(?:(?!{_LEVEL})[a-z-]{{1,14}}\s){{0,3}}"
-    rf"(?:(?:{FALL}|less)\b|(?:净|同比|环比|年度?)?(?:{FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
+    rf"(?:(?:{FALL}|less|below|worse)\b|(?:净|同比|环比|年度?)?(?:{FALL_HAN})|[↓▼⬇🔻⇩↘▽])",
     re.IGNORECASE,
 )
 _TRAILING_MINUS = re.compile(r"\s?-\s*$")
 
 _MORE = any_of("""
     more_than greater_than higher_than over above at_least exceed exceeds exceeded exceeding in_excess_of upward_of
-    upwards_of north_of beyond no_less_than not_less_than no_fewer_than a_minimum_of minimum min min. 超过 超出 超 大于
-    高于 多于 至少 最少 不低于 不少于 不小于 逾 突破 ≥
+    upwards_of north_of beyond no_less_than not_less_than no_fewer_than a_minimum_of minimum min min. at_the_least
+    as_few_as a_floor_of minimum_of 超过 超出 超 大于 高于 多于 至少 最少 起码 不低于 不少于 不小于 逾 突破 ≥ ≧ ⩾ ≮
     """)
 _LESS = any_of("""
     less_than fewer_than lower_than under below at_most up_to no_more_than not_more_than a_maximum_of maximum max max.
-    south_of within 不到 小于 低于 少于 至多 最多 不足 不超过 不超 不高于 不大于 不多于 未达 <= < ≤
+    south_of within 不到 小于 低于 少于 至多 最多 不足 不超过 不超 不高于 不大于 不多于 顶多 未达 <= < ≤
+    at_the_most as_many_as not_exceeding capped_at a_ceiling_of maximum_of ≦ ⩽ ≯
     """)
 _MORE_AFTER = any_of("more higher above greater over up upward upwards at_least at_a_minimum minimum later longer plus")
 _LESS_AFTER = any_of("less lower below under fewer at_most at_a_maximum maximum tops max down earlier shorter")
-_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE}|(?<![-=])>=?)|±)[\s$€£¥]*$", re.IGNORECASE)
+_BOUND_BEFORE = re.compile(rf"(?:(?P<less>{_LESS})|(?P<more>{_MORE}|(?<![-=])>=?)|±):?[\s$€£¥~]*$", re.IGNORECASE)
 _BOUND_AFTER = re.compile(
-    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?(?:\(?(?:or|and) )?"
-    rf"(?:(?P<more>(?:{_MORE_AFTER})\b(?!\sthan)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[>≥])"
+    r"\s?(?:元|美元|dollars|years|个|年|天|日)?\s?\(?(?:(?:or|and) )?"
+    rf"(?:(?P<more>(?:{_MORE_AFTER})\b(?!\sthan)|\+(?!\s?[\d(])|[及或]?以上|之上|往上|起(?!点)|[多余](?![\d万萬亿億])|来[个家人名]|[>≥])"
     rf"|(?P<less>(?:{_LESS_AFTER})\b(?!\sthan)|[及或]?以[下内]|之下|之内|[<≤]))",
     re.IGNORECASE,
 )
 # what a bound after a number begins with; "5% higher" alone is a change
 _BEGINS_BOUND = re.compile(
-    r"\s?(?:元|美元|年|天)?(?:\(?(?:or|and) |\+|[及或]?以|之|往|起|at |[<>≤≥]|max|min|tops|plus)", re.IGNORECASE
+    r"\s?(?:元|美元|年|天)?\(?(?:(?:or|and) |\+|[及或]?以|之|往|起|[多余来]|at |[<>≤≥]|max|min|tops|plus)",
+    re.IGNORECASE,
 )
 
 _DENIED_BEFORE = re.compile(
-    r"(?:\bnot(?:\s(?:equal\sto|equals|exactly|quite))?|\bnever|n't(?: be)?|\bcannot be|不是|不等于|并非"
+    r"(?:\bnot(?:\s(?:equal\sto|equals?|exactly|quite))?"
+    r"|\b(?:never|anything\sbut|other\sthan|rather\sthan|instead\sof|except)"
+    r"|n't(?: be)?|\bcannot be|不是|不等于|并非|非|(?<![\d!])!|[❌✗✘]"
     r"|≠|!=|=/=)[\s$€£¥]*$",
     re.IGNORECASE,
 )
 UNEQUAL = "said not to be the gold"
 _UNEQUAL = re.compile(r"(?:≠|!=|=/=)\s?$")
 _DENIED_AFTER = re.compile(
-    r"\s?\?\s?no\b|吗|[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't"
-    r"|impossible|不正确|不对|错误?|不是|有误|不可能|不成立)",
+    r"\s?\?\s?no\b|吗|除外|偏[高低大小]|\s?(?:[❌✗✘]|\((?:wrong|incorrect|false)\b)"
+    r"|[\s?,]*(?:is|are|was|would be|seems|是|为)?\s?(?:wrong|incorrect|false|not\b|n't\b|isn't"
+    r"|impossible|too\s(?:high|low|large|small)\b|不正确|不对|错误?|不是|有误|不可能|不成立)",
     re.IGNORECASE,
 )
 _FUNCTION_BEFORE = re.compile(
     r"(?:√|\b(?:sqrt|lg|ln|exp|sin|cos|tan|max|min|floor|ceil)|\blog(?:_?\{?\d{1,2}\}?)?|(?<![A-Za-z])[A-Za-z]\("
-    r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫π])[\s({\[\\]*-?$"
+    r"|[A-Za-zπ)\]}]\s?\^|_\{?$|[ΦφΓΣ∑∫π]|\\(?:int|sum|prod|lceil|lfloor|arctan|arcsin|arccos)"
+    r"|(?<![A-Za-z])[A-Za-z]\s?[+×*/])[\s({\[\\]*-?$"
 )
 _FUNCTION_AFTER = re.compile(  # a symbol or a letter that is no unit: 5π, 5^x, 5i, 5G
     r"\s?(?:[\u0370-\u03ff]|\bpi\b|√|\^[\s{(]*(?:[A-Za-z]|-?\d*\.\d|-?\d{1,3}/)"
     r"|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|rho|tau|phi|psi|omega|epsilon|log|ln|sqrt|sin|cos|exp)\b)"
-    r"|[A-JLN-SU-WYZaefijlnoqruvwz](?![A-Za-z])"
+    r"|[A-JLN-SU-WYZaefijlnoqruvwz](?![A-Za-z])|\s?[+×*·-]\s?[b-hj-z](?![A-Za-z])"
 )
 _MOST_FACTORIAL = 20  # a larger figure before `!` is a cry
 _AROUND_YEAR = re.compile(  # before 2020, mid-2020, 2020s, 2020年以后

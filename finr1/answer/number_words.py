@@ -331,6 +331,8 @@ def _english_value(tokens: list[str]) -> tuple[float, float] | None:
             return None
         places = enumerate(decimals, 1)
         return whole[0] + sum(digit * 10.0**-i for i, digit in places), 0.5 * 10.0 ** -len(decimals)
+    if tokens[-3:-1] == ["and", "one"] and tokens[-1] in _FRACTIONS:  # two and one half
+        tokens = [*tokens[:-2], "a", tokens[-1]]
     for i, word in enumerate(tokens):
         if word in _SMALL:
             if last in _SMALL and not (_SMALL[last] >= 20 and 0 < _SMALL[word] < 10):
