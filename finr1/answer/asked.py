@@ -22,6 +22,7 @@ from finr1.answer.words import last_match
 from finr1.core.types import Question
 
 NEAR = 1_000  # characters at the start and at the end of a prompt that are read
+END = 200  # at the end, where the question itself usually is
 
 
 class Asked(NamedTuple):

@@ -42,7 +42,7 @@ _NAMES = """
     沪深 中证 上证 标普 第 表 图 例 附注 步骤 问题
     """
 _PART_OF_NAME = re.compile(rf"(?:{any_of(_NAMES)}|(?<!#)#|\bno\.|(?<![A-Za-z])[A-Z]-)\s?$", re.IGNORECASE)
-_NAME_ENDS = tuple({name[-2:].lower() for name in _NAMES.split()} | {"#", "no.", "-"})
+_NAME_ENDS = tuple({name[-3:].lower() for name in _NAMES.split()} | {"#", "no.", "-"})
 ORDINAL = re.compile(
     r"(?:st|nd|rd|th)\b|-[A-Z](?![A-Za-z])|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整|[号楼页章节](?![A-Za-z\u4e00-\u9fff])"
 )

@@ -16,16 +16,17 @@ part of a name or a date
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from finr1.answer.asked import END
 from finr1.answer.candidates import ORDINAL, ends_in_name
 from finr1.answer.clean import clean
 from finr1.answer.date import date_spans
 from finr1.answer.number import read_numbers
 from finr1.answer.units import LETTER, UNITS, Number, one_of
-from finr1.answer.words import any_of
+from finr1.answer.words import any_of, last_match
 from finr1.core.types import Question
 
 NEAR = 60  # characters beside a number that are read
@@ -156,6 +157,9 @@ _RATIOS = {(group, group): (1.0,) for group, _ in _MEASURES.values()} | {
     ("days", "months"): tuple(1 / days for days in _DAYS_A_MONTH),
 }
 _MEASURE = re.compile(rf"\s?-?(?:{one_of(_MEASURES)})", re.IGNORECASE)
+_TIME = ("months", "days")
+_TIMES = one_of(word for word, (group, _) in _MEASURES.items() if group in _TIME)
+_ASKS_TIME = re.compile(rf"\bhow\smany\s({_TIMES})|(?:多少|几)({_TIMES})", re.IGNORECASE)
 _NOTED = re.compile(
     rf"\b(?:in|amounts in)\s(?:us\s?)?(?:[$€£]|dollars|usd|rmb)?\s?({one_of(UNITS)})|[\s($]000'?(s)\b"
     rf"|单位[:为是]?\s?(?:人民币)?({one_of(UNITS)})|\((?:us)?[$€£¥]\s?([kmb])n?\)",
@@ -234,6 +238,19 @@ def why_doubtful(number: Number, part: str, gold: Facts, question: Question | No
     return in_other_measure(after, gold.measure) if gold.measure else ""
 
 
+def time_asked(question: Question, part: str, numbers: Sequence[Number]) -> tuple[str, float] | None:
+    """The measure of time that a question asks for ("how many years"), where an answer gives a time."""
+    asked = _time_asked(question.prompt[-1]["content"][-END:]) if question.prompt else None
+    given = (measure_of(part[number.end : number.end + NEAR]) for number in numbers) if asked else ()
+    return asked if any(measure and measure[0] in _TIME for measure in given) else None
+
+
+@lru_cache(maxsize=4096)
+def _time_asked(text: str) -> tuple[str, float] | None:
+    match = last_match(_ASKS_TIME, text)
+    return _MEASURES[(match[1] or match[2]).lower()] if match else None
+
+
 def in_other_measure(after: str, gold: tuple[str, float] | None) -> str:
     """Why the text after a number gives it another measure than its gold has; empty: it does not."""
     measure = measure_of(after) if gold else None
@@ -243,7 +260,7 @@ def in_other_measure(after: str, gold: tuple[str, float] | None) -> str:
 def _asks_for_fall(question: Question | None) -> bool:
     """Whether the end of a prompt, where the question itself usually is, names a decrease."""
     return (
-        question is not None and bool(question.prompt) and bool(_FALLING.search(question.prompt[-1]["content"][-200:]))
+        question is not None and bool(question.prompt) and bool(_FALLING.search(question.prompt[-1]["content"][-END:]))
     )
 
 

@@ -27,6 +27,7 @@ from finr1.answer.doubt import (
     may_be_negative,
     measure_of,
     other_readings,
+    time_asked,
     why_doubtful,
 )
 from finr1.answer.number import read_numbers, single_number, unit_factor
@@ -119,6 +120,8 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
         and not gold.facts.falls
         and part[-1] != "半"
     )
+    if not alone and not gold.facts.measure and (measure := time_asked(question, part, numbers)):
+        gold = gold._replace(facts=gold.facts._replace(measure=measure))
     matches = [_matches(number, gold) for number in numbers]
     if not alone and not all(match[0] for match in matches):
         matches = _read_again(part, numbers, matches, gold)
