@@ -26,7 +26,7 @@ _CLAUSE_END = re.compile(
     r"[。;!?\n]|\.(?=\s|$)|\(?\b(?:because|since|as|not|rather than|instead of)\b|因为|由于|而不是|而非", re.IGNORECASE
 )
 _BEFORE_YEAR = re.compile(
-    r"(?:\b(?:in|for|of|by|to|from|since|during|at|fiscal|year|fy|and|than|vs\.?|ended)|[年至到在较比]|\|)\s?$",
+    r"(?:\b(?:in|for|of|by|to|from|since|during|at|fiscal|year|fy|and|than|vs\.?|ended|over|above|below|against|versus)|[年至到在较比]|\|)\s?$",
     re.IGNORECASE,
 )
 _AFTER_YEAR = re.compile(r"年|\s?[:|]")

@@ -37,14 +37,15 @@ FALL = any_of("""
     downturn negative contracted contraction contracting shrink* shrank shrunk slip* slid slides sliding plung* plummet*
     tumbl* worsen* deteriorat* dip dips dipped sink* sank sunk retreat* weaken* slump* diminish* dwindl* collaps* crash*
     shed deficit outflow outflows depreciat* eased reced* erod* narrows narrowed narrowing pullback cut cuts cutting
-    trimmed slash* devalu* compress* soften* setback* nosediv* crater* drawdown* underperform*
+    trimmed slash* devalu* compress* soften* setback* nosediv* crater* drawdown* underperform* shortfall
+    overdrawn overdraft
     """)
 FALL_HAN = (
     any_of("""
     下降 减少 降低 下跌 亏损 亏 缩减 负增长 下滑 回落 跌幅 降幅 减幅 萎缩 收缩 缩水 缩小 走低 走弱 下挫 下行 下调 调低
-    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 衰退 重挫 锐减 骤减 剧减 递减 倒退 负
+    削减 滑落 滑坡 恶化 贬值 净流出 赤字 逆差 损失 收窄 减亏 少了 减了 衰退 重挫 锐减 骤减 剧减 递减 倒退 短缺 透支 缺口
     """)
-    + "|降(?![准级息本])|(?<!涨)跌(?!停)"
+    + "|负(?![债担责荷])|降(?![准级息本])|(?<!涨)跌(?!停)"
 )
 _FALL_DIRECTLY = r"(?<![多至不最增])[少低减](?=\s?(?:\d|$))"  # 比上年低5%
 _FALLING = re.compile(rf"\b(?:{FALL}|below)\b|{FALL_HAN}|{_FALL_DIRECTLY}|[↓▼⬇🔻📉⇩↘▽△▲]", re.IGNORECASE)
