@@ -46,6 +46,7 @@ _BEFORE_ID = re.compile(
 )
 _AFTER_ID = re.compile(r"\s?(?:$|[,.;:)\]\"'*(\n。-]|(?:because|since|as|due)\b|因)")
 _LONGEST_BEFORE = 30
+_PERCENT = re.compile(r"\s?%")
 
 
 def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
@@ -74,4 +75,5 @@ def _is_id(match: re.Match[str], text: str) -> bool:
 def mentions_id(text: str, choices: Mapping[str, str]) -> bool:
     """Whether a figure of a text may be a label's id."""
     _, pattern = _label_pattern(tuple(choices.items()))
-    return pattern is not None and re.search(rf"{pattern.pattern}(?!\s?%)", clean(text).casefold()) is not None
+    text = clean(text).casefold()
+    return pattern is not None and not all(_PERCENT.match(text, m.end()) for m in pattern.finditer(text))
