@@ -41,7 +41,7 @@ _AFTER = re.compile(  # a power of ten; units; a currency; what limits, turns or
     re.IGNORECASE,
 )
 _JOINT = re.compile(
-    r"\s*(?:(?:[,、;&，；]|\band\b|和|与|及|以及)\s*)*+(?:(?P<either>(?:\bor\b|或者?|还是|/)\s*)|(?P<range>[-–~至到]\s*))?",
+    r"\s*(?:(?:[,、;&，；]|\band\b|和|与|及|以及)\s*)*+(?:(?P<either>(?:(?:\bor\b|或者?|还是|/|\b(?:maybe|perhaps|possibly)\b|也?可能是?)\s*){1,2})|(?P<range>[-–~至到]\s*))?",
     re.IGNORECASE,
 )
 _MOST = 40  # boxes of one answer

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from finr1.answer.choosing import Chosen, chosen_letters
+from finr1.answer.choosing import LETTERS, LONGEST, Chosen, chosen_letters
 from finr1.answer.clean import clean, normal_form
 from finr1.answer.number import read_numbers
 from finr1.answer.units import Number
 from finr1.answer.words import last_match
 from finr1.answer.yes_no import yes_or_no
 
-LETTERS = "ABCDEFGH"
 # letters and nothing else; letters left open (`A or B`); letters named in a sentence; only letters that it is not
 Manner = Literal["list", "hedge", "prose", "denial"]
 _FLOAT_ERROR = 1e-14  # relative, of floating-point arithmetic
@@ -86,7 +85,9 @@ _CHOOSING = re.compile(  # words without which letters need no `chosen_letters`
     r"\b(?:all|none|everything|or|maybe|perhaps|possibl[ey]|not|cannot|never|neither|nor|except\w*|exclud\w*"
     r"|eliminat\w*"
     r"|rul\w{1,3} out|wrong|incorrect|false|correct|right|true|first|second|third|fourth|last|[1-8](?:st|nd|rd|th)"
-    r"|option \d)\b|n't\b|[不非错误对除都均皆全或第]|还是|正确|可能|以上|排除|最后|选项[一二三四五六七八\d]|\?",
+    r"|option \d|both|plus|along with|without|because|since|as|no|out"
+    r"|only|alone|just|wait|actually|correction|scratch|second thoughts?)\b|n't\b"
+    r"|[不非错误对除都均皆全或第改因]|还是|正确|可能|更正|以上|排除|最后|选项[一二三四五六七八\d]|\?",
     re.IGNORECASE,
 )
 
@@ -98,7 +99,7 @@ def _patterns(letters: str) -> _Patterns:
     return _Patterns(
         alone=re.compile(f"{one}+"),
         lead=re.compile(
-            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[)\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
+            rf"(?:[\s:(是为]|选项?|答案|option|answer)*({one})\s?[()\].:、,](?![A-Za-z]\b)\s?(?!\s*{one}\s?(?:$|[)\].:、,]))",
             re.I,
         ),
         enumerated=re.compile(rf"(?<![A-Za-z]){capital}(?=\s?[)\].:、])"),
@@ -114,11 +115,12 @@ def _patterns(letters: str) -> _Patterns:
             rf"(?P<letters>{capital}(?:{join}\(?{capital}(?![a-z])\)?)*|{one})(?![A-Za-z']){_NO_NAME}"
         ),
         other=re.compile(
-            rf"[)\s,]{{0,4}}(?:or|或者?|还是|maybe|perhaps|possibly)\s?(?:maybe\s)?\(?({capital})(?![A-Za-z])"
+            rf"[)\s,]{{0,4}}(?:or|或者?|还是|maybe|perhaps|possibly)\s?(?:maybe\s|选)?\(?({capital})(?![A-Za-z])"
         ),
         after_option=re.compile(rf"(?:选项?|option|choice)\s?\(?({one})(?![A-Za-z])", re.IGNORECASE),
         correct=re.compile(
-            rf"(?<![A-Za-z])({capital})\)?(?:\s(?:is|would be)\s(?:the\s)?(?:correct|right|best)\b"
+            rf"(?<![A-Za-z])((?:{capital}{join}){{0,7}}{capital})\)?"
+            r"(?:\s(?:is|are|would be)\s(?:the\s)?(?:correct|right|best)\b"
             r"|项?\s?(?:是|为)?(?:正确|对)(?:的|答案|选项)?)"
         ),
         standing=re.compile(
@@ -178,9 +180,13 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
     by_content = _by_text(plain, options) | _by_number(plain, options)
     if by_content:
         return by_content, "list"
+    beside = _TEXT_AND_LETTER.fullmatch(plain)
+    if beside and (texts := _by_text(beside[1], options)):
+        return texts | {beside[2]}, "prose"
     if special := key_of_meaning(plain, options):
         return {special}, "list"
-    if _CHOOSING.search(plain) and (chosen := chosen_letters(plain, letters, bool(options))):
+    lettered = _lettered(plain, options) or (plain if _CHOOSING.search(plain) else "")
+    if lettered and (chosen := chosen_letters(lettered, letters, bool(options))):
         return _or_all(set(chosen.letters), options), _manner(chosen)
     conclusion = last_match(patterns.concludes, plain)
     if conclusion:
@@ -197,7 +203,8 @@ def letters_named(text: str, letters: str, choices: Mapping[str, str]) -> tuple[
         others = set(patterns.enumerated.findall(plain, lead.end()))
         answer = _with_text({lead[1].upper()}, plain[lead.end() :], options)
         return answer | others, "list" if others else "prose"
-    answer = {letter.upper() for letter in patterns.after_option.findall(plain)} or set(patterns.correct.findall(plain))
+    answer = {letter.upper() for letter in patterns.after_option.findall(plain)}
+    answer = answer or {letter for run in patterns.correct.findall(plain) for letter in run if letter in letters}
     if not answer:  # "A company": an article
         answer = {letter for letter, next_word in patterns.standing.findall(plain) if letter != "A" or not next_word}
     if not answer:
@@ -256,6 +263,23 @@ def _by_text(plain: str, options: _Options) -> set[str]:
 _LIST = re.compile(r"[,;、\n]|\sand\s|和|与|以及")
 
 
+@lru_cache(maxsize=4096)
+def _texts_of(options: _Options) -> list[tuple[str, str]]:
+    """The options' texts and letters, longest text first."""
+    texts = [(clean(text).strip(" .。").casefold(), key) for key, text in options]
+    return sorted(((text, key) for text, key in texts if len(text) > 1), key=lambda item: -len(item[0]))
+
+
+def _lettered(plain: str, options: _Options) -> str:
+    """A short text with each option's text replaced by its letter: `not bonds but stocks`; empty without any."""
+    if len(plain) > LONGEST or _LETTER.search(plain):
+        return ""
+    text = folded = plain.casefold()
+    for option, key in _texts_of(options):
+        text = text.replace(option, key)
+    return "" if text == folded else text
+
+
 def _by_number(plain: str, options: _Options) -> set[str]:
     """The letter of the only option that is the answer's only number; the answer must not contain a letter."""
     if len(plain) > 200 or not _DIGIT.search(plain) or _LETTER.search(plain):
@@ -300,7 +324,7 @@ def _keys_of_meanings(options: _Options) -> dict[str, str]:
 def key_of_meaning(text: str, options: _Options) -> str | None:
     """The option that says the same as a text: 正确 for 对, "True" for "yes", 以上都是 for "all of the above"."""
     keys = _keys_of_meanings(options)
-    if not keys or _LETTER.search(text):
+    if not keys or any(letter in dict(options) for letter in _LETTER.findall(text)):
         return None
     return keys.get(_meaning(clean(text).strip(" .。")) or "")
 
@@ -311,6 +335,7 @@ def _or_all(letters: set[str], options: _Options) -> set[str]:
     return {every} if every and letters | {every} == {key for key, _ in options} else letters
 
 
+_TEXT_AND_LETTER = re.compile(r"([^()]+)\(([A-H])")  # `stocks (B)`, stripped at its end
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-H](?![A-Za-z])")
 

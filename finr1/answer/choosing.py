@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+LETTERS = "ABCDEFGH"
 LONGEST = 200  # characters; a longer text is no mere choice
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _HAN_DIGITS = "一二三四五六七八"
@@ -21,31 +22,40 @@ _WRONG = (
 )
 _RIGHT = (
     r"(?:all |both )?(?:the )?(?:correct|right|true|best)(?: (?:answers?|choices?|options?|ones?))?"
-    r"|[都均皆全]?(?:部(?:都|是)?)?(?:正确|对|成立|符合(?:题意)?)"
+    r"|[都均皆全]?(?:部(?:都|是)?)?(?:正确|对|成立|符合(?:题意)?)|[都均皆]可以?"
 )
 _NOUN = r"(?:options?|answers?|choices?|statements?|ones?|选项|答案|说法)"
 # roles, in the order in which they are tried
 _ROLES = (
+    (
+        "retract",  # what was chosen before no longer counts
+        rf"\b(?:(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?)\b|no,)"
+        rf"|更正|改(?:为|成|(?=选))"
+        rf"|\b(?:the )?best(?: {_NOUN})? is\b(?! not)|最[佳优好]的?{_NOUN}?[是为]",
+    ),
     ("none", r"none(?: of (?:the above|these|them))?\b|以?上?(?:选项|答案|说法)?[都均皆全]不(?:是|对|正确|选)的?"),
     (
         "choose",  # what follows is the answer, also where the question asks for the wrong statement: 不正确的是C
-        rf"(?:{_WRONG}|{_RIGHT})的?(?: ?{_NOUN})? ?(?:是|为|有|:|is|are)\b(?! not)"
-        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|, ?it(?: i|')s\b"
-        r"|答案 ?(?:应该?)?(?:是|为|选|:)|(?<!不)(?<!不应)(?<!不能)选择?(?!项)|\b(?:choose|select|pick)\b",
+        rf"(?:{_WRONG}|{_RIGHT})的?(?: ?{_NOUN})? ?(?:(?:是|为|有|is|are)\b(?! not)|:)"
+        rf"|{_NOUN} ?(?:is|are|:|=|(?:would|should|must) be)(?! not)|[,;而] ?(?:应该?|就)?是|应该?为"
+        r"|\bit(?: i|')s\b(?! not)"
+        r"|答案 ?(?:应该?)?(?:是|为|选|:)|(?<!不)(?<!不应)(?<!不能)选择?(?!项)|\b(?:choose|select|pick)\b"
+        r"|\b(?:so|hence|thus|therefore)\b|因此|所以|故",
     ),
     ("wrong", rf"(?:\b(?:is|are|was|were|be)\b ?|[是为])?(?:{_WRONG}|n't (?:the )?(?:correct|right|true|best)\b)的?"),
     (
         "deny",
         r"\b(?:(?:is|are|was|were|does|do|can|could|would|should|must)(?:n't| not)|can(?:not|'t)|won't|not|never"
-        r"|neither|nor)\b(?: be\b)?|不可能是?|不会?是|不应?该?选|不能选|不为|并非|而?非|而不是|排除|剔除|去掉|除了?"
+        r"|neither|nor)\b(?: be\b)?|不可能是?|不会?是|不应?该?选|不能选|不为|不包?[含括]|并非"
+        r"|而?非|而不是|排除|剔除|去掉|除了?"
         r"|\b(?:exclud\w{1,3}|eliminat\w{1,3}|rul(?:ed?|es|ing) out|except(?:ing)?(?: for)?|other than|rather than"
-        r"|instead of|(?<=all )but|(?<=everything )but|reject\w{0,3})\b",
+        r"|instead of|without|(?<=all )but|(?<=everything )but|reject\w{0,3})\b",
     ),
     ("right", rf"(?:\b(?:is|are|was|were|是|为) )?(?:{_RIGHT})的?"),
     (
         "all",
         rf"\ball(?: of)?(?: the)?(?: ?(?:above|them|these|others?|rest|two|three|four|five|{_NOUN}))?\b"
-        r"|\beverything\b|\b(?:the )?(?:others|rest)\b|以上(?:选项|答案|说法)?[都均皆全]?|全部?"
+        r"|\bevery(?:thing| one| option)?\b|\b(?:the )?(?:others|rest)\b|以上(?:选项|答案|说法)?[都均皆全]?|全部?"
         r"|(?:所有|其余|其他)(?:选项)?",
     ),
     ("or", r"\bor\b|或者?|还是|抑或|要么|\?"),
@@ -54,16 +64,25 @@ _ROLES = (
         r"\b(?:maybe|perhaps|possibly|probably|likely|alternatively|else|(?:could|may|might)(?: also)? be)\b"
         r"|也?可能是?|也许是?|或许是?|大概",
     ),
-    ("break", r"[.;。\n]|\bbut\b|但是?"),
+    (
+        "break",
+        r"[.;:。\n]|\bbut\b|但是?"
+        r"|\b(?:because|since|(?<!well )as(?! well))\b|因为|由于",
+    ),
     (
         "filler",
-        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|only|as|{_NOUN}"
+        rf"\b(?:the|is|are|be|its?|that|i|we|would|should|must|my|final|and|also|both|plus|along with|only|as|well"
+        rf"|{_NOUN}"
         rf"|either|above"
-        r"|think|say|go|with|will|they)\b|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
-        r"|只有?|仅|即|和|与|及"
-        r"|以及|外|[都均皆也的故了]|[\s,、/&:()\[\]*\"'$=<>{}!]",
+        r"|think|thought|at first|first|initially|say|go|with|will|they|just|alone)\b"
+        r"|答案|选项|应该?|就?是|为|本题|此题|[两三四五]?[个项者]|题|我|认为"
+        r"|只有?|仅|即|和|与|及|原[来先本]?|一?开始|最[初终]|[先后]来?|综上(?:所述)?|总之"
+        r"|以及|外|[都均皆也的故了]|[\s,、/&()\[\]*\"'$=<>{}!]",
     ),
 )
+
+
+_IS_WRONG = re.compile(_WRONG, re.IGNORECASE)
 
 
 class Chosen(NamedTuple):
@@ -132,7 +151,7 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
             if last is None or not (last.is_open or joined_by_or) or pending:
                 last = _Group(status=pending)
                 groups.append(last)
-            last.is_hedge |= joined_by_or and bool(last.letters)
+            last.is_hedge |= joined_by_or and len(groups) + len(last.letters) > 1 and pending != "wrong"
             last.letters |= named
             pending, joined_by_or = "", False
         elif role == "none" and (last is None or not last.is_open):
@@ -140,7 +159,8 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
         elif role in ("or", "maybe"):
             joined_by_or = last is not None and (last.is_open or role == "or")
         elif role == "choose":
-            pending = "right"
+            opposed = _IS_WRONG.match(token) and any(group.status == "right" for group in groups)
+            pending = "wrong" if opposed else "right"  # correct: A, C; incorrect: B
         elif role == "deny":
             following = next((role for role, _ in tokens[i + 1 :] if role != "filler"), "")
             if following in ("letters", "ordinal"):
@@ -149,7 +169,7 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 last.status, last.is_open = "wrong", False
         elif role in ("right", "wrong", "none"):
             role = "right" if role == "right" else "wrong"
-            if last is not None and last.is_open and not last.status:
+            if last is not None and last.is_open and (not last.status or role == "wrong"):  # 选A不对
                 last.status = role
             elif role == "right" and token.casefold().startswith(("all", "both", "都", "均", "皆", "全")):
                 names_all |= all(group.status == "wrong" for group in groups)
@@ -157,7 +177,9 @@ def _read(tokens: list[tuple[str, str]], letters: str, are_all: bool) -> Chosen 
                 last.is_open = False
         elif role == "all":
             names_all |= last is None or last.status == "wrong" or not last.is_open
-        elif role == "break" and last is not None:
+        elif role == "retract":
+            groups, pending, joined_by_or = [], "", False
+        elif role == "break" and last is not None and (token != ":" or last.status):
             last.is_open = False
     if names_all and not are_all:
         return None

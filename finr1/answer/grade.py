@@ -76,17 +76,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from finr1.answer.boxes import read_boxes
-from finr1.answer.choices import (
-    LETTERS,
-    key_of_meaning,
-    letters_named,
-    letters_standing,
-    normalise,
-)
+from finr1.answer.choices import key_of_meaning, letters_named, letters_standing, normalise
+from finr1.answer.choosing import LETTERS
 from finr1.answer.clean import clean
 from finr1.answer.date import read_date, same_date
 from finr1.answer.grade_number import grade_number, is_number
-from finr1.answer.labels import labels_named, mentions_id
+from finr1.answer.labels import labels_chosen, labels_named, mentions_id
 from finr1.answer.number import is_only_numbers, read_numbers, single_number
 from finr1.answer.precision import precise, same_number
 from finr1.answer.units import Number
@@ -220,7 +215,7 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
         return _compare_sets(answer, gold, manner == "list" or (boxed and answer <= letters_standing(text)))
     if manner == "denial" or NEGATION.search(text):
         return None, text, "says only what the answer is not"
-    plain = normalise(text)
+    plain = normalise(_ARTICLE.sub("", text))
     options = [normalise(option) for option in question.choices.values()]
     overlaps = any((len(option) > 1 and option in plain) or (len(plain) > 1 and plain in option) for option in options)
     if overlaps or not question.choices:
@@ -238,6 +233,7 @@ def _gold_labels(gold: str, options: tuple[tuple[str, str], ...]) -> set[str]:
     return labels_named(gold, dict(options))[0]
 
 
+_ARTICLE = re.compile(r"^\s*an?\s", re.IGNORECASE)
 _LETTER_AND_TEXT = re.compile(r"\W*([A-Za-z])(?:\s?[.,:;、)\]]\s?|\s)(.+)", re.DOTALL)
 
 
@@ -250,9 +246,19 @@ def _whole_option(text: str, choices: Mapping[str, str]) -> str | None:
 
 
 def _same_words(text: str, gold: str) -> bool:
-    """Whether two texts have the same words but for case, punctuation and LaTeX."""
+    """Whether two texts have the same words but for case, punctuation, LaTeX, "the answer is", a code in brackets."""
     plain, wanted = (normalise(clean(whole) if "\\" in whole else whole) for whole in (text, gold))
+    if plain != wanted and len(text) < 2 * len(gold) + _LONGEST_ASIDE:
+        plain = normalise(_ASIDE.sub("", clean(text)))
     return plain == wanted != ""
+
+
+_LONGEST_ASIDE = 60
+_ASIDE = re.compile(  # the answer is; (AAPL), (NASDAQ: AAPL), (600519.SH)
+    rf"^\W*(?:the )?(?:(?:final|correct) )?(?:{ANSWER_IS.pattern})\s*"
+    r"|\s?\((?-i:(?:[A-Z]{2,8} ?: ?)?(?:[A-Z]{2,5}|\d{5,6}|\d{4,6}\.[A-Z]{1,3}))\)\W*$",
+    re.IGNORECASE,
+)
 
 
 def _label(text: str, boxed: bool, question: Question) -> _Outcome:
@@ -268,7 +274,11 @@ def _label(text: str, boxed: bool, question: Question) -> _Outcome:
     answer, rest = labels_named(text, question.choices)
     if not answer:
         return (None if mentions_id(text, question.choices) else 0.0), text, "not one of the labels"
-    if NEGATION.search(rest):
+    negated = NEGATION.search(rest) is not None
+    chosen = labels_chosen(text, question.choices) if negated or len(answer) > 1 else None
+    if chosen and chosen[0] and (chosen[0] < answer or chosen[1]):
+        return (0.0, text, "a hedge") if chosen[1] else _compare_sets(chosen[0], gold, True)
+    if negated:
         return None, ",".join(sorted(answer)), "the answer holds a negation"
     is_list = boxed or normalise(rest) in ("", "or", "eitheror", "或", "或者", "还是")
     return _compare_sets(answer, gold, is_list)
@@ -303,7 +313,7 @@ def _shows_options(question: Question) -> bool:
     return bool(question.choices) or any(_OPTION_A.search(message["content"]) for message in question.prompt)
 
 
-_LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，")
+_LIST = re.compile(r"[;；、\n]|,\s?(?!\d)|，|\sand\s|和")
 
 
 def _text(text: str, boxed: bool, question: Question) -> _Outcome:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from finr1.answer.choosing import LETTERS, LONGEST, chosen_letters
 from finr1.answer.clean import clean
 
 _SYNONYMS = (
@@ -38,7 +39,7 @@ _ID = re.compile(r"-?\d+(?:\.\d+)?|[a-z]")  # an id that a sentence may hold by 
 _BESIDE_ID = re.compile(  # an answer of these words and ids alone means the ids
     r"\b(?:the|is|it|this|its|of|an?|and|or|either|i|think|so|overall|final|text|tweet|news|tone|stance|answers?|labels?"
     r"|class(?:ification)?|category|sentiment|prediction|output|result|options?|choices?|id)\b"
-    r"|答案|标签|类别|分类|情感|情绪|倾向|结果|选项?|预测|判断|属于|我|认为|应该?|[是为第类的和或]|还是|[^\w%]"
+    r"|答案|标签|类别|分类|情感|情绪|倾向|结果|选项?|预测|判断|属于|我|认为|应该?|[是为第类的和或]|还是|[^\w%$€£¥]"
 )
 _BEFORE_ID = re.compile(
     r"(?:\b(?:answer|label|class(?:ification)?|category|sentiment|prediction|output|result|option|choice|id)"
@@ -47,6 +48,10 @@ _BEFORE_ID = re.compile(
 _AFTER_ID = re.compile(r"\s?(?:$|[,.;:)\]\"'*(\n。-]|(?:because|since|as|due)\b|因)")
 _LONGEST_BEFORE = 30
 _PERCENT = re.compile(r"\s?%")
+_NOUN = re.compile(
+    r"\b(?:text|tweet|news|tone|stance|labels?|class(?:ification)?|category|sentiment|prediction|outlook)\b"
+    r"|标签|类别|分类|情感|情绪|倾向|预测|判断"
+)
 
 
 def labels_named(text: str, choices: Mapping[str, str]) -> tuple[set[str], str]:
@@ -70,6 +75,21 @@ def _is_id(match: re.Match[str], text: str) -> bool:
     before = text[max(match.start() - _LONGEST_BEFORE, 0) : match.start()]
     leads = not before.strip(" \"'([*#") or any(m.end() == len(before) for m in _BEFORE_ID.finditer(before))
     return leads and _AFTER_ID.match(text, match.end()) is not None
+
+
+def labels_chosen(text: str, choices: Mapping[str, str]) -> tuple[set[str], bool] | None:
+    """The labels that a text of labels and words of choosing accepts, and whether it leaves open which of them.
+
+    >>> labels_chosen("not bearish but bullish", {"0": "Bearish", "1": "Bullish"})
+    ({'1'}, False)
+    """
+    names, pattern = _label_pattern(tuple(choices.items()))
+    if pattern is None or len(choices) > len(LETTERS) or len(text) > LONGEST:
+        return None
+    letters = dict(zip(choices, LETTERS, strict=False))
+    plain = pattern.sub(lambda match: letters[names[match.group()]], _NOUN.sub("answer", clean(text).casefold()))
+    chosen = chosen_letters(plain.strip(), LETTERS[: len(choices)])
+    return chosen and ({key for key, letter in letters.items() if letter in chosen.letters}, chosen.is_hedge)
 
 
 def mentions_id(text: str, choices: Mapping[str, str]) -> bool:

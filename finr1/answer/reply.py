@@ -27,7 +27,8 @@ from typing import NamedTuple
 
 from finr1.answer.boxes import final_answer, read_boxes
 from finr1.answer.candidates import candidates
-from finr1.answer.choices import LETTERS, letters_named
+from finr1.answer.choices import letters_named
+from finr1.answer.choosing import LETTERS
 from finr1.answer.clean import clean
 from finr1.answer.grade import HEDGE, grade
 from finr1.answer.grade_number import is_number

@@ -10,7 +10,7 @@ ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 NEGATION = re.compile(
-    r"\b(?:not|neither|nor|no|non|anti|un|never|cannot|hardly|anything but|far from|less than|wrong|incorrect"
+    r"\b(?:not|neither|nor|no|non|anti|un|never|cannot|hardly|less|anything but|far from|wrong|incorrect"
     r"|except\w*|exclud\w*)\b|n't\b|不(?![过仅但同])|非(?!常)|没|未|無|无|错误|除[了外]|排除"
     r"|难[言说谓称以]|缺[乏少]|谈何|何来",
     re.IGNORECASE,

@@ -16,9 +16,9 @@ from finr1.answer.words import ANSWER_IS, last_match
 
 _HAN = "\u4e00-\u9fff"
 _YES = r"yes|yeah|yep|yup|affirmative|true|correct|right|accurate"
-_NO = r"no(?:pe)?|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
-_YES_HAN = r"正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
-_NO_HAN = r"错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
+_NO = r"no(?:pe)?(?!\. ?\d+$)|not|never|false|incorrect|untrue|wrong|inaccurate|impossible"
+_YES_HAN = rf"肯定(?=的(?![{_HAN}]))|正确|准确|属实|属于|合规|可以|符合|成立|真实|合理"
+_NO_HAN = rf"否定(?=的?(?![{_HAN}]))|错误|有误|有错|不实|虚假|不是|不会|不能|不可以?|不行|不可能|并非|没有|[×✗✘]"
 # one character counts only on its own: it ends or begins many other words (由证监会, 反对, 传真, 但是, 对于)
 _ALONE = rf"(?<![{_HAN}])|(?<=[为為是选填案果均都得])"
 _ENDS = rf"(?![{_HAN}a-z])"
@@ -34,22 +34,30 @@ _TOKEN = re.compile(
     r"|(?:没有?|无)(?:任何)?(?:问题|异议))"
     rf"|(?P<no>{_NOT}{_FEW_WORDS}(?:{_YES})\b|{_NOT_HAN}(?:{_YES_HAN}|对|真){_NOT_THE_WORD}的?"
     rf"|\b(?:{_NO})\b|(?:{_NO_HAN}){_NOT_THE_WORD}的?|(?:{_ALONE})[否错假][的了]?{_ENDS})"
-    rf"|(?P<yes>\b(?:{_YES})\b|(?:{_YES_HAN}){_NOT_THE_WORD}的?|[√✓✔]|(?:{_ALONE})[对真是会能][的了]?{_ENDS}"
+    rf"|(?P<yes>\b(?:{_YES})\b(?!-[a-z])|(?:{_YES_HAN}){_NOT_THE_WORD}的?|[√✓✔]|(?:{_ALONE})[对真是会能][的了]?{_ENDS}"
     rf"|(?<![^\s]){_STARTS})"
 )
 _IDIOMS = (  # before any other reading
+    (  # two negations as the whole answer
+        re.compile(
+            r"^(?:(?:it|this|that|the (?:statement|claim))(?: is|'s| was) )?not (?:false|incorrect|untrue|wrong)$"
+            r"|^(?:并非|并?不是?|没有?)(?:错误|虚假|假)的?$|^没有?(?:任何|什么)?问题$"
+        ),
+        "正确",
+    ),
     (re.compile(r"(?<!不)没(?:有(?:什么)?)?错(?!误的?[^\s,。])误?|(?<![^\s,。是])不错|错不了|无误|no mistake"), "正确"),
-    (re.compile(r"毫?无疑[问义]|(?:no|without|beyond) (?:any )?(?:doubt|question)|not only|不仅|不但"), " "),
-    (re.compile(r"是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), ""),  # the copula of 是错误的
+    (re.compile(r"毫?无疑[问义]|(?:no|without|beyond) (?:any? )?(?:doubt|question)|not only|不仅|不但"), " "),
+    (re.compile(r"(?<![不没非])是(?=[不没否并]|正确|准确|错|假|真|对|合规|成立)"), " "),  # the copula of 是错误的
 )
 _UNSURE = re.compile(
-    r"not (?:sure|certain|clear|necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
+    r"\bdoubt|not (?:sure|certain|clear|given|provided|available|disclosed|reported|mentioned|applicable)"
+    r"|not (?:necessarily|always|known|stated|specified|possible to|enough)|unsure|uncertain"
     r"|unclear"
     r"|unknown|undetermin|indetermin|inconclusive|insufficient|depends|maybe|perhaps|possibly|sometimes|\bn/a\b"
     r"|(?:cannot|can't|can not|could not|couldn't|unable to|impossible to) (?:be )?"
     r"(?:determin|tell|say|know|answer|judg|decid|verif|conclu|confirm)"
     r"|(?:don't|do not|doesn't|does not|didn't) (?:know|say|specify|state|mention|provide|give)"
-    r"|no (?:idea|data|(?:\w{1,12} )?information|answer|comment)"
+    r"|no (?:way (?:to|of)|idea|data|(?:\w{1,12} )?information|answer|comment)"
     r"|part(?:ly|ially)|in part|to some extent|somewhat|half[- ](?:true|right|correct)|mostly|(?:un)?likely"
     r"|(?:不能|无法|难以|不好|没法|不可|尚未|未能)"
     r"(?:确定|判断|确认|得知|得出|知道|回答|肯定|断定|说|判定|推断)"
@@ -59,17 +67,29 @@ _UNSURE = re.compile(
     r"|一定程度|某种程度|有时|取决于|视情况|看情况|也许|或许|可能(?=是|会|对|正确|不|错)|大概"
 )
 _QUESTION_WORDS = re.compile(
-    r"是否(?:[^:?,。\n]{0,20}[:?])?|是不是|对不对|会不会|能否|可否"
+    r"(?<!答案)是否(?:[^:?,。\n]{0,20}[:?]|[^:?,。\s]*$)?|是不是|对不对|会不会|能否|可否"
+    r"|是(?:或者?|还是|与|和)(?:否|不是)|对(?:或者?|还是)(?:错|不对)|正确(?:或者?|还是)(?:错误|不正确)"
     r"|whether\b|yes/no|yes or no|true or false|true/false"
 )
+_QUESTION = re.compile(r"^[^?\n]{1,300}\?\s*(?=\S)")  # that the text answers
+_RETRACTED = re.compile(  # what is said before no longer counts
+    r"[.;!?…。\n]\s*(?:no,? )?(?:wait|actually|correction|scratch that|on second thoughts?|更正)[,.:…—]\s*"
+)
+_CONTRADICTS = re.compile(r"\W+(?:that|this|it|the (?:claim|statement|answer))(?: is|'s) ")  # no, that's right
 _CONCLUSION = re.compile(rf"(?:^|(?<=[.!?。\n]))[^.!?。\n]*(?:{ANSWER_IS.pattern})[\s:*\"'(]*", re.IGNORECASE)
 _REASON = re.compile(r"\s?[,.;:。、(\n]|\s(?:because|since|as)\b|\s?因为")
+_BECAUSE = re.compile(r"\s?,?\s?(?:\b(?:because|since|due to)\b|因为|由于)")
 _EDGES = " \n.。!,;:\"'()[]*$"
 IS_YES_OR_NO = re.compile(r"\s*(?:yes|no|true|false|是|否|对|错|正确|错误)[.。!]?\s*", re.IGNORECASE)
 _MAX_WORDS = 50
 _MAX_CHARS = 1000
-_WHOLE_ANSWERS = dict.fromkeys(("y", "t", "有", "行", "存在"), "yes")
-
+_WHOLE_ANSWERS = dict.fromkeys(
+    (
+        *("y", "t", "有", "行", "存在", "确实", "的确", "确实如此", "的确如此", "当然", "毫无疑问"),
+        *("no doubt", "without a doubt", "indeed", "of course", "absolutely", "certainly", "definitely", "exactly"),
+    ),
+    "yes",
+)
 _WHOLE_ANSWERS |= dict.fromkeys(("n", "f", "negative", "无", "没", "不", "不存在"), "no")
 
 
@@ -88,9 +108,14 @@ def polarity(text: str) -> str | None:
         text = f"{text[:_MAX_CHARS]}\n{text[-_MAX_CHARS:]}"
     if _QUESTION_WORDS.fullmatch(text):
         return None
+    if "?" in text:
+        text = _QUESTION.sub("", text)
     text = _QUESTION_WORDS.sub(" ", text).strip(" :,")
+    retracted = last_match(_RETRACTED, text)
+    if retracted and _TOKEN.search(text, retracted.end()):
+        text = text[retracted.end() :]
     for pattern, plain in _IDIOMS:
-        text = pattern.sub(plain, text)
+        text = pattern.sub(plain, text).lstrip()
     words: list[tuple[int, int, str]] = []  # start, end, yes or no or neither
     for match in _TOKEN.finditer(text):
         words.append((match.start(), match.end(), match.lastgroup or ""))
@@ -111,6 +136,9 @@ def polarity(text: str) -> str | None:
         )
     if len({word for _, _, word in words}) == 1:
         is_answer = start == 0 or last[1] == len(text) or ANSWER_IS.search(text[:start]) is not None
+        is_answer |= len(words) == 1 and _BECAUSE.match(text, end) is not None
         return first if is_answer else None
+    if len(words) == 2 and last[1] == len(text) and _CONTRADICTS.fullmatch(text, end, last[0]):
+        return None
     # "Yes, because it is not correct that …" says yes; "yes/no", "yes or no" and "yes, no" say nothing
-    return first if says_first and words[1][0] - end > 8 else None
+    return first if says_first and words[1][0] - end > (8 if text.isascii() else 5) else None
