@@ -22,6 +22,7 @@ from finr1.answer.words import last_match
 from finr1.core.types import Question
 
 NEAR = 1_000  # characters at the start and at the end of a prompt that are read
+END = 200  # at the end, where the question itself usually is
 
 
 class Asked(NamedTuple):
@@ -52,13 +53,13 @@ _SCALE_WORDS = one_of(word for word in SCALE if not word.isascii() or len(word) 
 _PERCENT_WORDS = r"percent(?:ages?|ual|s)?\b|per\scent\b|%"
 _BASIS_POINTS = r"basis\spoints|bps\b"
 _UNIT = re.compile(
-    rf"(?:\b(?:as|in|into)\s?|\()(?:(?:an?|the|annual|annualized|positive|units?|of)\s)*"
+    rf"(?:\b(?:as|in|into|how\smany)\s?|\()(?:(?:an?|the|annual|annualized|positive|units?|of)\s)*"
     rf"(?:(?P<percent>{_PERCENT_WORDS})|(?P<basis>{_BASIS_POINTS}))"
     rf"|\b(?:what|how\s(?:many|much))\s(?:[a-z]+\s){{0,3}}(?P<what>{_PERCENT_WORDS})(?!\srate)"
     r"|(?:\b(?:as|in|how many)\s|\(\s?)(?:(?:the|units?|of|u\.?s\.?|dollars?|usd|eur|rmb|cny|us\$|[$€£¥])\s?)*"
     rf"(?:'?(?P<thousands>000s?)\b|(?P<scale>{_SCALE_WORDS}))"
     rf"|(?:单位[:为是]?\s?|以|多少|\()(?:人民币|美元|港元)?(?P<han>{_SCALE_WORDS}|%)(?=[元美港股份个人吨,)。?;:为计\s表]|$)"
-    r"|(?P<hundredths>百分(?:之几|之多少|比(?=[形的表来。,?)]|$)|数)|(?:多少|几)个百分点)"
+    r"|(?P<hundredths>百分(?:之几|之多少|比(?=[形的表来是为。,?)]|$)|数)|(?:多少|几)个百分点)"
 )
 _COUNTS = {
     **{word: n for n, word in enumerate(("zero", "one", "two", "three", "four", "five", "six"))},

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from finr1.answer.clean import clean
+from finr1.answer.doubt import FALL, FALL_HAN
 from finr1.answer.units import CURRENCY, UNITS, one_of
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
@@ -24,15 +25,19 @@ _NOUNS = (
     *("dollar", "dollars", "cent", "cents", "euro", "euros", "pounds", "yuan", "yen", "share", "shares", "times", "x"),
     *("year", "years", "month", "months", "week", "weeks", "day", "days", "元", "股", "倍", "年", "个月", "天", "日"),
 )
-_BEFORE = re.compile(  # a sign, a negation or a bound; a currency
+_BEFORE = re.compile(  # a sign, a decrease, a negation or a bound; a currency
     r"(?:(?<![A-Za-z0-9)}%])(?<!\d\s)[-−–]|[负負]?[百千]分之|[负負]|(?<![A-Za-z])(?:minus|negative)\s"
     r"|(?<![A-Za-z])(?:not|isn't|never|more than|less than|over|under|above|below|at least|at most|up to)\s"
-    r"|不是|并非|[不非]|超过|不足|[大小高低多少]于|至少|至多)?+"
+    rf"|(?<![A-Za-z])(?:{FALL})\s(?:by\s)?|(?:{FALL_HAN})[了至到为达]?"
+    r"|(?<=[A-Za-z]\s)[<>]\s?|[≤≥≠]\s?|不是|并非|[不非]|超过|不足|[大小高低多少]于|至少|至多)?+"
     rf"(?:(?:{CURRENCY})\s?[-−–]?)?+\Z"
 )
-_AFTER = re.compile(  # a power of ten; units; a currency
-    r"(?:\s?[×*]\s?10\s?\^\s?\{?[-+]?\d+\}?)?+"
-    rf"(?:\s{{0,3}}(?:{one_of((*UNITS, *_NOUNS))}|(?:{CURRENCY})(?![A-Za-z]))){{0,3}}",
+_AFTER = re.compile(  # a power of ten; units; a currency; what limits, turns or denies it
+    r"(?:[kmbt](?![A-Za-z]))?(?:\s?[×*]\s?10\s?\^\s?\{?[-+]?\d+\}?)?+"
+    rf"(?:\s{{0,3}}(?:{one_of((*UNITS, *_NOUNS))}|(?:{CURRENCY})(?![A-Za-z]))){{0,3}}"
+    r"(?:\s?(?:(?:or|and)\s(?:more|less|above|below|higher|lower|over)\b|at\s(?:least|most)\b|[及或]?以[上下]"
+    rf"|\((?:[^()\d]{{0,20}}[^()\dA-Za-z])?(?:{one_of(UNITS)})[^()\d]{{0,6}}\)|的?(?:{FALL_HAN})|(?:{FALL})\b"
+    r"|(?:is\s)?(?:wrong|incorrect|not\s(?:correct|right))\b|不对|不正确|错误|\+(?=[\s.,。]*$)))?",
     re.IGNORECASE,
 )
 _JOINT = re.compile(

@@ -21,11 +21,12 @@ MAX_NUMBERS = 40  # more than these are not compared
 LONGEST_SENTENCE = 1000  # characters; in longer parts incidental numbers are not filtered out
 _DIGIT = re.compile(r"\d")
 _EQUALS = re.compile(r"(?<![<>!=/≠])=(?!=)|≈")
+_SAYS = re.compile(r"[^\W\d_]|[=≈#]")  # a text without any of these is digits and marks
 _CLAUSE_END = re.compile(
     r"[。;!?\n]|\.(?=\s|$)|\(?\b(?:because|since|as|not|rather than|instead of)\b|因为|由于|而不是|而非", re.IGNORECASE
 )
 _BEFORE_YEAR = re.compile(
-    r"(?:\b(?:in|for|of|by|to|from|since|during|at|fiscal|year|fy|and|than|vs\.?|ended)|[年至到在较比]|\|)\s?$",
+    r"(?:\b(?:in|for|of|by|to|from|since|during|at|fiscal|year|fy|and|than|vs\.?|ended|over|above|below|against|versus)|[年至到在较比]|\|)\s?$",
     re.IGNORECASE,
 )
 _AFTER_YEAR = re.compile(r"年|\s?[:|]")
@@ -34,18 +35,19 @@ _ROUNDING = re.compile(  # rounded to 2 decimal places, 保留两位小数
     re.IGNORECASE,
 )
 _NEAREST = re.compile(r"(?:nearest|精确[到至])\s?$", re.IGNORECASE)
-_NAMES = any_of("""
+_NAMES = """
     S&P Russell CSI FTSE Nasdaq Nikkei Euro_Stoxx DAX ISO form note table page p. pp. step item section level option
     sfas chapter figure fig. exhibit phase tier version room line row column question problem example equation eq.
     paragraph article clause footnote appendix slide lesson volume unit lot floor gate stage basel ifrs ias asc fas
-    沪深 中证 上证 标普 第 表 图 例 附注 步骤
-    """)
-PART_OF_NAME = re.compile(rf"(?:{_NAMES}|(?<!#)#|\bno\.|(?<![A-Za-z])[A-Z]-)\s?$", re.IGNORECASE)
+    沪深 中证 上证 标普 第 表 图 例 附注 步骤 问题
+    """
+_PART_OF_NAME = re.compile(rf"(?:{any_of(_NAMES)}|(?<!#)#|\bno\.|(?<![A-Za-z])[A-Z]-)\s?$", re.IGNORECASE)
+_NAME_ENDS = tuple({name[-3:].lower() for name in _NAMES.split()} | {"#", "no.", "-"})
 ORDINAL = re.compile(
     r"(?:st|nd|rd|th)\b|-[A-Z](?![A-Za-z])|\s?(?:o'clock|[ap]\.?m\b)|点钟|时整|[号楼页章节](?![A-Za-z\u4e00-\u9fff])"
 )
 EXPRESSION = re.compile(
-    r"[\d)%]\s?(?:[*+÷]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d"
+    r"[\d)%]\s?(?:[*+÷·]|[×x](?!\s?10\s?\^))\s?[(\d$]|\)\s?[\^/]|/\s?\(|\d\s-\s\d|\)\s?-|-\s?\(|√|sqrt|\)\s?\(\d|\d\(\d"
     r"|\d:\d|\d\s:\s\d|\d\s(?:out\s)?of\s\d|\b\d{1,3}\sin\s(?:every\s)?\d{1,3}\b"
 )
 _DASH = re.compile(r"[$€£¥(\s]*-[)\s]*")  # a dash alone: accountants' zero
@@ -85,6 +87,8 @@ def _candidates(text: str) -> tuple[str, Sequence[Number]]:
 
 def _likeliest_parts(text: str) -> list[str]:
     """The parts of a text that may hold the answer, likeliest first."""
+    if _SAYS.search(text) is None:
+        return [text]
     parts = [text]
     mark = last_match(ANSWER_IS, text)
     if mark:
@@ -128,10 +132,16 @@ def _looks_like_year(number: Number) -> bool:
     return plain and 1900 <= number.value <= 2100
 
 
+def ends_in_name(before: str) -> bool:
+    """Whether what stands before a number makes it part of a name: `S&P 500`, `Table 5`, 第5."""
+    before = before[-12:]
+    return before.rstrip().lower().endswith(_NAME_ENDS) and _PART_OF_NAME.search(before) is not None
+
+
 def _is_incidental(number: Number, text: str, dates: Sequence[tuple[int, int]]) -> bool:
     """Whether a number is a year, part of a date, an ordinal, or part of a name."""
     before = text[max(number.start - 12, 0) : number.start]
-    if PART_OF_NAME.search(before) or ORDINAL.match(text, number.end):
+    if ends_in_name(before) or ORDINAL.match(text, number.end):
         return True
     if _ROUNDING.match(text, number.end) or _NEAREST.search(before):
         return True

@@ -6,6 +6,7 @@ r"""Plain text of an answer: full-width characters, LaTeX, bold marks and dashes
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from functools import lru_cache
@@ -25,7 +26,20 @@ _BEFORE_NFKC = str.maketrans(
     | {c: f" {text}" for c, text in _VULGAR.items()}
 )
 _AFTER_NFKC = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "―": "-", "﹣": "-", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "，": ",", "％": "%"}
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "―": "-",
+        "﹣": "-",
+        "‐": "-",
+        "‑": "-",
+        "⁄": "/",
+        "∕": "/",
+        "，": ",",
+        "％": "%",
+        "٪": "%",
+    }
     | {"～": "~", "∼": "~", "〜": "~", "∶": ":", "◯": "〇", "廿": "二十", "卅": "三十", "’": "'", "‘": "'"}
     | dict.fromkeys("\xad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufe0e\ufe0f\ufeff", "")
 )
@@ -39,24 +53,26 @@ _TEXT = re.compile(
 _SYMBOLS = {
     "times": "×", "cdot": "×", "ast": "×", "div": "÷", "approx": "≈", "simeq": "≈", "pm": "±", "sim": "~",
     "leq": "≤", "le": "≤", "leqslant": "≤", "geq": "≥", "ge": "≥", "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠",
-    "neq": "≠", "pounds": "£", "euro": "€", "yen": "¥", "pi": "π", "sigma": "σ", "downarrow": "↓", "uparrow": "↑",
+    "neq": "≠", "pounds": "£", "euro": "€", "yen": "¥", "texteuro": "€", "textsterling": "£",
+    "textyen": "¥", "textdollar": "$", "pi": "π", "sigma": "σ", "downarrow": "↓", "uparrow": "↑",
     "circ": "°", "left": " ", "right": " ", "quad": " ", "qquad": " ", "displaystyle": " ",
 }  # fmt: skip
 _LATEX = (
     (re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))"), r" (\1\2)/(\3\4)"),
     (re.compile(r"\{?\s?(?<![\d.,])([\d.,]{1,20})\s?\\over\s?([\d.,]{1,20})\s?\}?"), r" \1/\2"),
     (re.compile(r"\(\s?\$?([-+]?\d[\d.,]*)\s?\)/\(\s?\$?(\d[\d.,]*)\s?\)"), r"\1/\2"),
+    (re.compile(r"\\left\s?\(([-\d.,/\s]{1,40})\\right\s?\)"), r" \1 "),  # grouped, not accountants' minus
     (re.compile(r"\\(?:overline|dot|bar)\s?\{(\d{1,6})\}"), r"\1\1\1\1\1\1"),  # a recurring decimal
     (re.compile(r"\\!\s?"), ""),
-    (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\])"), " "),
+    (re.compile(r"\\[,;: ()\[\]]|~(?=[ \\%])|\\[hv]space\s?\{[^{}]{0,20}\}"), " "),
     (re.compile(r"\\([%$&#_{}])"), r"\1"),
 )
 _COMMAND = re.compile(rf"\\({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})(?![a-z])")
-_BRACED_COMMA = re.compile(r"\s?\{\s?([,.])\s?\}\s?")
+_BRACED_MARK = re.compile(r"\s?(?<![A-Za-z])\{\s?\\?([-,.%])\s?\}\s?|(?<=-)\{([\d.,]{1,30})\}|\{\}")
 _SPACED_COMMA = re.compile(r"(\d)\s,\s?(?=\d{3}(?!\d))")
 _HTML = re.compile(
     r"</?(?:b|i|u|p|s|em|strong|span|div|br|code|mark|font|h[1-6]|li|ul|ol|td|th|tr|table"
-    r"|tbody)(?:\s[^<>]{0,100})?/?>",
+    r"|tbody|answer)(?:\s[^<>]{0,100})?/?>",
     re.I,
 )
 _ITALIC = re.compile(r"(?<![\w*])(\*|_{1,3})(?=[^\s*_])([^*_\n]{0,200})(?<=\S)\1(?![\w*])")
@@ -88,6 +104,8 @@ def clean(text: str) -> str:
 
 
 def _clean(text: str) -> str:
+    if "&" in text and ";" in text:
+        text = html.unescape(text)
     if not text.isascii():
         longest = 2 * len(text) + 100  # NFKC can make one character six; no honest text doubles
         text = _translate(unicodedata.normalize("NFKC", _translate(text, *_FIRST_TABLE))[:longest], *_SECOND_TABLE)
@@ -95,8 +113,8 @@ def _clean(text: str) -> str:
             text = _HAN_SPACE.sub("", text)
     if "  " in text or "\t" in text:
         text = _SPACES.sub(" ", text)
-    if "{" in text and ("," in text or "." in text):
-        text = _BRACED_COMMA.sub(r"\1", text)
+    if "{" in text and ("," in text or "." in text or "-" in text or "%" in text):
+        text = _BRACED_MARK.sub(r"\1\2", text)
     if "<" in text and ">" in text:
         text = _HTML.sub(" ", text)
     if "\\" in text:
@@ -104,6 +122,7 @@ def _clean(text: str) -> str:
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
         text = _COMMAND.sub(lambda match: _SYMBOLS[match[1]], text)
+        text = _SPACES.sub(" ", text)
     if " ," in text:
         text = _SPACED_COMMA.sub(r"\1,", text)
     if "**" in text:

@@ -45,6 +45,16 @@ _NAMES = {
     "AED": "dirham 迪拉姆",
     "SAR": "riyal 里亚尔",
     "UAH": "₴ hryvnia 格里夫纳",
+    "MOP": "MOP$ pataca 澳门元 澳門元",
+    "CZK": "Czech_koruna 捷克克朗",
+    "HUF": "forint 福林",
+    "KWD": "Kuwaiti_dinar dinar 第纳尔",
+    "EGP": "Egyptian_pound 埃及镑",
+    "NGN": "₦ naira 奈拉",
+    "BDT": "taka 塔卡",
+    "PKR": "Pakistani_rupee 巴基斯坦卢比",
+    "BTC": "₿ bitcoin 比特币",
+    "ETH": "ether 以太币",
 }
 _DOLLARS = frozenset(("USD", "CAD", "AUD", "NZD", "HKD", "SGD", "TWD"))
 # names that several currencies share: they count where no other names one

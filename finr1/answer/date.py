@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from finr1.answer import number_words
@@ -116,6 +117,7 @@ def _compatible(one: Date, other: Date) -> bool:
     return all(a == b or not a or not b for a, b in zip(one, other, strict=True))
 
 
-def date_spans(text: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=256)  # read once to choose the numbers, once to doubt them
+def date_spans(text: str) -> tuple[tuple[int, int], ...]:
     """Start and end of each date in a cleaned text, except for years alone."""
-    return [match.span() for match in _DATE_IN_TEXT.finditer(text)]
+    return tuple(match.span() for match in _DATE_IN_TEXT.finditer(text))

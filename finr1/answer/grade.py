@@ -206,7 +206,7 @@ def _compare_sets(answer: set[str], gold: set[str], is_list: bool) -> _Outcome:
 
 def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
     letters = "".join(question.choices) if question.choices else LETTERS
-    gold, _ = letters_named(question.gold or "", letters, question.choices)
+    gold = _gold_letters(question.gold or "", letters, tuple(question.choices.items()))
     if not gold:
         return None, text, f"the gold {question.gold!r} is not an option"
     if letter := _whole_option(text, question.choices):
@@ -224,6 +224,16 @@ def _choice(text: str, boxed: bool, question: Question) -> _Outcome:
     if overlaps or not question.choices:
         return None, text, "no option letter"
     return 0.0, text, "not one of the options"
+
+
+@lru_cache(maxsize=8192)
+def _gold_letters(gold: str, letters: str, options: tuple[tuple[str, str], ...]) -> set[str]:
+    return letters_named(gold, letters, dict(options))[0]
+
+
+@lru_cache(maxsize=8192)
+def _gold_labels(gold: str, options: tuple[tuple[str, str], ...]) -> set[str]:
+    return labels_named(gold, dict(options))[0]
 
 
 _ARTICLE = re.compile(r"^\s*an?\s", re.IGNORECASE)
@@ -259,7 +269,7 @@ def _label(text: str, boxed: bool, question: Question) -> _Outcome:
         if _same_words(text, question.gold or ""):
             return 1.0, text, "the same words"
         return (0.0 if len(text.split()) <= 3 or is_only_numbers(text) else None), text, "other words"
-    gold, _ = labels_named(question.gold or "", question.choices)
+    gold = _gold_labels(question.gold or "", tuple(question.choices.items()))
     if not gold:
         return None, text, f"the gold {question.gold!r} is not a label"
     if key := key_of_meaning(text, tuple(question.choices.items())):

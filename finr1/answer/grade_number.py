@@ -16,9 +16,20 @@ from finr1.answer import number_words
 from finr1.answer.asked import Asked, asked_of
 from finr1.answer.candidates import EXPRESSION, MAX_NUMBERS, candidates
 from finr1.answer.clean import clean
-from finr1.answer.currency import clash
+from finr1.answer.currency import clash, currencies
 from finr1.answer.date import read_date
-from finr1.answer.doubt import UNEQUAL, Facts, facts_of, is_argument, may_be_negative, other_readings, why_doubtful
+from finr1.answer.doubt import (
+    UNEQUAL,
+    Facts,
+    facts_of,
+    in_other_measure,
+    is_argument,
+    may_be_negative,
+    measure_of,
+    other_readings,
+    time_asked,
+    why_doubtful,
+)
 from finr1.answer.number import read_numbers, single_number, unit_factor
 from finr1.answer.precision import TWO_DIGITS, precise, same_number
 from finr1.answer.units import Number
@@ -102,18 +113,26 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
         return _grade_range(part, numbers, gold)
     if len(numbers) > MAX_NUMBERS:
         return _twice(None, part, TOO_MANY)
+    # nothing beside the number: no words to read
+    alone = (
+        len(numbers) == 1
+        and numbers[0].end - numbers[0].start >= len(part)
+        and not gold.facts.falls
+        and part[-1] != "半"
+    )
+    if not alone and not gold.facts.measure and (measure := time_asked(question, part, numbers)):
+        gold = gold._replace(facts=gold.facts._replace(measure=measure))
     matches = [_matches(number, gold) for number in numbers]
-    if not all(match[0] for match in matches):
+    if not alone and not all(match[0] for match in matches):
         matches = _read_again(part, numbers, matches, gold)
     strict, scaled = [match[0] for match in matches], [match[1] for match in matches]
     if gold.rounds and not any(scaled):
         scaled = [_is_rounding(number, gold, 1.0, 100.0, 0.01) for number in numbers]
     if not any(scaled):
-        verdict = _verdict_without_match(part, numbers, gold, gold_text)
-        return verdict, verdict
+        return _twice(0.0, part, f"not {gold_text}") if alone else _without_match(part, numbers, gold, gold_text)
     if not all(scaled) and _is_hedge(numbers, part):
         return _twice(0.0, part, f"a hedge, not {gold_text}")
-    doubt = _why_doubtful(part, numbers, scaled, gold, question)
+    doubt = "" if alone else _why_doubtful(part, numbers, scaled, gold, question)
     if doubt == UNEQUAL:
         return _twice(0.0, part, doubt)
     if doubt:
@@ -121,6 +140,8 @@ def grade_number(text: str, question: Question) -> tuple[Verdict, Verdict]:
         return (undecided if any(strict) else Verdict(0.0, part, f"not {gold_text}")), undecided
     if difference := clash(part, gold.plain):
         return _twice(0.0 if difference == "other" else None, part, f"in another currency than {gold_text}")
+    if gold.facts.measure and currencies(part):
+        return _twice(None, part, "a sum of money, not a measure")
     by_scale = _verdict(scaled, part, gold_text, "up to scale")
     if gold.rounds and not any(strict) and any(_is_rounding(number, gold, 1.0) for number in numbers):
         return Verdict(None, part, f"rounded: {gold_text} to fewer digits"), by_scale
@@ -164,21 +185,21 @@ def _verdict(matches: Sequence[bool], part: str, gold_text: str, how: str) -> Ve
     return Verdict(0.0, part, f"{'none equals' if len(matches) > 1 else 'not'} {gold_text}")
 
 
-def _verdict_without_match(part: str, numbers: Sequence[Number], gold: _Gold, gold_text: str) -> Verdict:
+def _without_match(part: str, numbers: Sequence[Number], gold: _Gold, gold_text: str) -> tuple[Verdict, Verdict]:
     """No number equals the gold: wrong, unless words may give the sign or the answer is an expression."""
-    if gold.numbers[0].value != 0:
-        opposite = (
-            number._replace(value=-number.value)
-            for number in numbers
-            if _is_in_brackets(number, part) or may_be_negative(number, part, gold.facts)
-        )
-        if any(_matches(number, gold)[1] for number in opposite):
-            return Verdict(None, part, "the sign depends on the words around it")
+    target = gold.numbers[0].value
+    if any(
+        _matches(number._replace(value=-number.value), gold)[1]
+        and (_is_in_brackets(number, part) or may_be_negative(number, part, gold.facts))
+        for number in numbers
+        if number.value * target < 0
+    ):
+        return _twice(None, part, "the sign depends on the words around it")
     if _is_computed(part, numbers):
-        return Verdict(None, part, "an expression, not computed")
+        return _twice(None, part, "an expression, not computed")
     if any(_is_cut_off(number, part, gold.numbers[0]) for number in numbers):
-        return Verdict(None, part, "digits left out")
-    return Verdict(0.0, part, f"{'none equals' if len(numbers) > 1 else 'not'} {gold_text}")
+        return _twice(None, part, "digits left out")
+    return _twice(0.0, part, f"{'none equals' if len(numbers) > 1 else 'not'} {gold_text}")
 
 
 def _read_again(
@@ -250,6 +271,10 @@ def _grade_range(part: str, numbers: Sequence[Number], gold: _Gold) -> tuple[Ver
             _matches(number, gold._replace(numbers=(end,))) for number, end in zip(numbers, (low, high), strict=True)
         ]
         strict, scaled = all(strict for strict, _ in ends), all(scaled for _, scaled in ends)
+        if scaled and (doubt := in_other_measure(part[numbers[1].end :], measure_of(gold.plain[high.end :]))):
+            return _twice(None, part, doubt)
+        if scaled and (difference := clash(part, gold.plain)):
+            return _twice(0.0 if difference == "other" else None, part, "in another currency")
         return (
             Verdict(float(strict), part, "the same range" if strict else "another range"),
             Verdict(float(scaled), part, "the same range up to scale" if scaled else "another range"),

@@ -47,6 +47,7 @@ _BEFORE_ID = re.compile(
 )
 _AFTER_ID = re.compile(r"\s?(?:$|[,.;:)\]\"'*(\n。-]|(?:because|since|as|due)\b|因)")
 _LONGEST_BEFORE = 30
+_PERCENT = re.compile(r"\s?%")
 _NOUN = re.compile(
     r"\b(?:text|tweet|news|tone|stance|labels?|class(?:ification)?|category|sentiment|prediction|outlook)\b"
     r"|标签|类别|分类|情感|情绪|倾向|预测|判断"
@@ -94,4 +95,5 @@ def labels_chosen(text: str, choices: Mapping[str, str]) -> tuple[set[str], bool
 def mentions_id(text: str, choices: Mapping[str, str]) -> bool:
     """Whether a figure of a text may be a label's id."""
     _, pattern = _label_pattern(tuple(choices.items()))
-    return pattern is not None and re.search(rf"{pattern.pattern}(?!\s?%)", clean(text).casefold()) is not None
+    text = clean(text).casefold()
+    return pattern is not None and not all(_PERCENT.match(text, m.end()) for m in pattern.finditer(text))

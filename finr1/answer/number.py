@@ -48,9 +48,9 @@ _NUMBER = re.compile(
     r"(?-i:(?=[-负負\s\d.$€£¥₹₩A-Z人美港欧英日mn]))"
     rf"(?<![A-Za-z_\d./])(?P<minus>(?<![\d)%‰万亿千元])(?<!\d[kmbt])(?<!\d[bm][nm])-|[负負]|minus\s|negative\s)?+\s?+"
     rf"(?:{_CURRENCY}\s?+(?:{_CURRENCY}\s?+)?+(?P<minus2>-)?+)?+"
-    rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?\s?/\s?(?P<under>{DIGITS})(?!/|\d|\.\d))?"
+    rf"(?P<digits>{DIGITS})(?:(?P<mixed>[\s又]\d{{1,4}}(?=/))?(?:/|\s?/\s?(?![\d.,]{{1,30}}\s?%))(?P<under>{DIGITS})(?!/|\d|\.\d))?"
     r"(?:(?P<exponent>[eE][-+]?\d{1,3}(?!\w)|\s?[×xX*·]\s?10\s?\^\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]?)"
-    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})(?!\.?\d)[)}]?)?"
+    r"|\s?(?:\^|\*\*)\s?[{(]?(?P<raised>[-+]?\d{1,3})(?!\.?\d|/\d)[)}]?)?"
     rf"(?:(?:\.\.\.)?(?:\$|\s?{_CURRENCY})?\s{{0,3}}(?P<some>[余多几幾](?=[万萬亿億]))?(?P<unit>{_UNIT_WORD})"
     rf"|\s?\((?:(?:in|单位|金额|amounts?|figures|expressed|dollars|of)\b:?|单位|{_CURRENCY}"
     rf"|[$,:\s])*+(?P<noted>{_UNIT_WORD})"
@@ -72,6 +72,7 @@ _SINGLE = re.compile(
     re.IGNORECASE,
 )
 _MAX_SINGLE_CHARS = 60
+_ANY_DIGIT = re.compile(r"\d")
 
 
 @lru_cache(maxsize=1024)
@@ -141,6 +142,8 @@ def read_numbers(text: str, cleaned: bool = False, most: int | None = None) -> l
         last_factor = number.factor
         if most is not None and len(numbers) >= most:
             return numbers
+    if text.isascii():
+        return numbers
     if has_numerals:
         numbers = _merge(numbers, list(number_words.chinese_numbers(text, not numbers, tries)))
     if "半" in text:
@@ -319,7 +322,7 @@ def single_number(text: str) -> Number | None:
         return None
     match = _SINGLE.fullmatch(text)
     if not match:
-        return number_words.english_number(text) if text.isascii() else None
+        return None if _ANY_DIGIT.search(text) or not text.isascii() else number_words.english_number(text)
     shown, decimals, point = match["whole"], match["decimals"] or "", match["point"]
     separators = {c for c in shown if not c.isdigit()}
     plain = "".join(c for c in shown if c.isdigit())

@@ -201,8 +201,9 @@ _ONES = (
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _SMALL = {word: float(n) for n, word in enumerate(_ONES)} | {word: 10.0 * n for n, word in enumerate(_TENS, 2)}
-_THOUSANDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_THOUSANDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0}
 _FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+_FRACTIONS |= {"fourth": 4, "fourths": 4, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8}
 
 _FRACTIONS |= {"tenth": 10, "tenths": 10}
 
@@ -270,7 +271,9 @@ _RUN = re.compile(
 )
 _SHARE = re.compile(rf"\b({'|'.join(_SMALL)})\s(?:in|out\sof)\s(?:every\s)?({'|'.join(_SMALL)})\b", re.IGNORECASE)
 _NOT_COUNTED = re.compile(
-    r"(?:one|half|third|thirds|quarters?|fifths?|tenths?|halves|a third|a quarter|a fifth|a tenth|a half)", re.I
+    r"(?:one|half|thirds?|fourths?|quarters?|fifths?|sixths?|eighths?|tenths?|halves"
+    r"|a third|a quarter|a fifth|a tenth|a half)",
+    re.I,
 )
 _OF = re.compile(r"\s(?:of|dozen|couple|half|another|day|should|can|could|may|might|must|or|in)\b")
 
@@ -328,6 +331,8 @@ def _english_value(tokens: list[str]) -> tuple[float, float] | None:
             return None
         places = enumerate(decimals, 1)
         return whole[0] + sum(digit * 10.0**-i for i, digit in places), 0.5 * 10.0 ** -len(decimals)
+    if tokens[-3:-1] == ["and", "one"] and tokens[-1] in _FRACTIONS:  # two and one half
+        tokens = [*tokens[:-2], "a", tokens[-1]]
     for i, word in enumerate(tokens):
         if word in _SMALL:
             if last in _SMALL and not (_SMALL[last] >= 20 and 0 < _SMALL[word] < 10):

@@ -18,7 +18,7 @@ SCALE = {
     "hundred": 1e2, "thousand": 1e3, "thousands": 1e3, "million": 1e6, "millions": 1e6, "mn": 1e6, "mm": 1e6,
     "mln": 1e6, "mio": 1e6, "mil": 1e6, "billion": 1e9, "billions": 1e9, "bn": 1e9, "bln": 1e9, "bil": 1e9,
     "trillion": 1e12, "trillions": 1e12, "tn": 1e12, "trn": 1e12, "lakh": 1e5, "lakhs": 1e5, "crore": 1e7,
-    "crores": 1e7, "lakh crore": 1e12, "lakh crores": 1e12,
+    "crores": 1e7, "lakh crore": 1e12, "lakh crores": 1e12, "dozen": 12.0,
     "百": 1e2, "千": 1e3, "万": 1e4, "十万": 1e5, "百万": 1e6, "千万": 1e7, "亿": 1e8, "万万": 1e8, "十亿": 1e9,
     "百亿": 1e10, "千亿": 1e11, "万亿": 1e12, "兆": 1e12, "百万亿": 1e14, "千万亿": 1e15,
     "萬": 1e4, "十萬": 1e5, "百萬": 1e6, "千萬": 1e7, "億": 1e8, "萬萬": 1e8, "十億": 1e9, "百億": 1e10,

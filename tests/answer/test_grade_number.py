@@ -74,6 +74,15 @@ def test_bounds_units_and_currencies() -> None:
     assert verdicts("5", "5 million", unit="million") == (1, 1)
 
 
+def test_a_question_says_which_time_or_unit_it_asks_for() -> None:
+    assert verdicts("5", "5 months", asked="How many years until maturity?") == (None, None)
+    assert verdicts("5", "60 months", asked="How many years until maturity?") == (None, None)
+    assert verdicts("5", "5 years", asked="How many years until maturity?") == (1, 1)
+    assert verdicts("6", "6天", asked="期限是多少个月？") == (None, None)
+    assert verdicts("25", "0.25%", asked="By how many basis points did it widen?") == (1, 1)
+    assert verdicts("-6.5%", "-6.5", asked="销售额同比变动百分比是多少？") == (1, 1)
+
+
 def test_very_many_numbers_are_no_answer() -> None:
     listed = " ".join(str(n) for n in range(MAX_NUMBERS))
     assert verdicts("7", listed) == (None, None) == verdicts("7", f"{listed} 7000 8000")

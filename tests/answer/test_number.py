@@ -120,7 +120,7 @@ def test_unit_factor(unit: str, factor: float) -> None:
 def test_clean_keeps_powers_apart() -> None:
     assert clean("10²") == "10^2"
     assert clean("2 ** 3") == "2 ** 3"
-    assert clean("\\text{about} 5\\%") == " about  5%"
+    assert clean("\\text{about} 5\\%") == " about 5%"
 
 
 HOSTILE = [

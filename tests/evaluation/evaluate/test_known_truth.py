@@ -23,6 +23,7 @@ from finr1.settings.sampling import Sampling
 from tests.helpers.fault_server import Reply, Seen, Server, chat, serve
 from tests.helpers.stages import stage_context
 
+pytestmark = pytest.mark.slow
 N = 400
 REFUSALS = {
     "en": (

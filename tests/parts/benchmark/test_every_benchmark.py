@@ -19,6 +19,7 @@ from finr1.parts.benchmark.base import Benchmark
 from tests.helpers import made
 from tests.helpers.runner import DATA
 
+pytestmark = pytest.mark.slow  # 14 s: every benchmark reads all its rows
 NAMES = sorted(path.stem for path in (compose.CONF / "benchmark").glob("*.yaml"))
 SUMS = [
     {"q": f"What is {n} + {n}?", "a": str(2 * n), "page": f"p{n // 2}", "level": "easy" if n < 12 else "hard"}
