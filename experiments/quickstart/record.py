@@ -39,7 +39,7 @@ CURVES = (
 FIGURES = {"accuracy_strict": "accuracy (strict)", "format": "well-formed"}
 COLUMNS, GAP, TITLE = 2, 16, 18  # charts per row; pixels between charts, and for the title above each
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PICTURE = (1280, 1600)  # pixels: the findings and the score tables
+PICTURE = (1280, 1060)  # pixels: the findings and the first score table
 STYLE = """text { font: 11px sans-serif; fill: #555; } .title { font-weight: bold; fill: #111; }
 polyline { fill: none; } .raw { stroke: #a9c4e4; } .bold { stroke: #1f5fa8; stroke-width: 2; }
 .grid { stroke: #ddd; } .dot { fill: #1f5fa8; }"""
@@ -144,13 +144,13 @@ def by_template(run: Path) -> str:
     template_of = {row["id"]: row["meta"]["template"] for row in read_jsonl(folder / "questions.jsonl")}
     names = sorted(set(template_of.values()))
     lines = []
-    for path in sorted(folder.glob("*.sampled.jsonl")):
+    for model in dict.fromkeys(row["model"] for row in read_json(folder.parent / "scores.json")):
         stepwise, right = [], defaultdict(list)
-        for row in read_jsonl(path):
+        for row in read_jsonl(folder / f"{model}.sampled.jsonl"):
             stepwise.append(not any(phrase in row["text"] for phrase in AT_ONCE))
             right[template_of[row["question_id"]]].append(row["strict"] == 1)
         means = [sum(values) / len(values) for values in (stepwise, *(right[name] for name in names))]
-        lines.append([path.name.split(".")[0], *(f"{mean:.2f}" for mean in means)])
+        lines.append([model, *(f"{mean:.2f}" for mean in means)])
     return "\n".join(table(("sampled", "step by step", *(f"`{name}`" for name in names)), lines))
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from finr1.core.files import read_json
+from finr1.core.files import read_json, write_json
 from finr1.core.jsonl import JsonlWriter
 from finr1.core.tracking import read_metrics
 from tests.evaluation.report import test_report
@@ -70,6 +70,7 @@ def test_accuracy_and_step_by_step_share_by_template(tool: ModuleType, tmp_path:
         writer.write({"id": "q1", "meta": {"template": "trend"}}, {"id": "q2", "meta": {"template": "cash"}})
     with JsonlWriter(folder / "sft.sampled.jsonl") as writer:
         writer.write(*({"question_id": q, "text": text, "strict": strict} for q, text, strict in texts))
+    write_json(folder.parent / "scores.json", [{"model": "sft"}])
     *_, row = tool.by_template(tmp_path).splitlines()
     assert row == "| sft | 0.67 | 0.00 | 0.50 |"  # cash, trend
 
