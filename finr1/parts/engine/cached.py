@@ -70,7 +70,7 @@ class AnswerCache:
             with self._lock:
                 yield
         except (sqlite3.Error, OSError) as error:
-            remedy = f"mend it or give another file, or {SETTING}=null for no cache file"
+            remedy = f"repair it or give another file, or {SETTING}=null for no cache file"
             raise ConfigError(SETTING, self.path, f"not usable as a cache ({error})", remedy) from error
 
     def _prepare(self) -> None:

@@ -134,7 +134,7 @@ def test_the_prompt_hash_covers_roles_and_message_borders() -> None:
 @pytest.mark.parametrize("content", [b"this is no database, but a text of some length" * 30, b"SQLite format 3\0 torn"])
 def test_a_file_that_is_not_a_cache_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"paths.judge_cache=.*not usable as a cache .*; mend it or give another"):
+    with pytest.raises(ConfigError, match=r"paths.judge_cache=.*not usable as a cache .*; repair it or give another"):
         AnswerCache(tmp_path / "c")
 
 
@@ -155,7 +155,7 @@ def test_a_full_or_read_only_cache_ends_in_one_line(tmp_path: Path, pragma: str,
     cache._db.execute(f"PRAGMA {pragma}")
     long = Completion("x" * 100_000)
     for _ in range(2):  # nothing is left open by the first
-        with pytest.raises(ConfigError, match=rf"paths.judge_cache=.*/c: not usable as a cache \({words}\); mend it"):
+        with pytest.raises(ConfigError, match=rf"paths.judge_cache=.*/c: not usable as a cache \({words}\); repair it"):
             cache.put(Key("other", "m", "s"), long)
     assert cache.get(KEY) == Completion("kept")
 

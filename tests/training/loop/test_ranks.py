@@ -132,7 +132,7 @@ import finr1.__main__ as command
 def run(cfg, arguments):
     together = ranks.init_ranks()
     if together.rank == 1:
-        raise ConfigError("some.key", 3, "it cannot be", "mend it")
+        raise ConfigError("some.key", 3, "it cannot be", "repair it")
     together.gather(None)
     return 0
 
@@ -145,7 +145,7 @@ sys.exit(main([]))
 def test_a_rank_that_fails_ends_all_in_one_line(tmp_path: Path) -> None:
     done = start(2, "-c", FAILS)
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: some.key=3: it cannot be; mend it"
+    assert done.stderr.strip() == "error: some.key=3: it cannot be; repair it"
     assert LOST not in (0, 1, 2)
 
 
