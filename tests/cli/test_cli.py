@@ -184,7 +184,7 @@ def test_a_busy_run_folder_is_one_line(tmp_path: Path, finr1: Runner) -> None:
 def test_errors_of_disk_and_data_are_one_line_but_bugs_are_not() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/x/traces.jsonl")
     assert (explain(full, []) or "").startswith("/x/traces.jsonl: no space left on the device; free some")
-    assert explain(DataError("f", "broken\nJSON", "repair it"), []) == "f: broken JSON; mend it"
+    assert explain(DataError("f", "broken\nJSON", "repair it"), []) == "f: broken JSON; repair it"
     assert explain(BusyError("busy"), []) == "busy"
     assert explain(PermissionError(errno.EACCES, "denied", "/x"), []) == (
         "/x: permission denied; give another paths.runs=<folder>, or fix its permissions"
