@@ -118,7 +118,9 @@ class Client:
             yield
         except openai.APIStatusError as error:
             why = f"HTTP {error.status_code}: {self._clean(error.response.text)}"
-            raise Finr1Error(f"chat.base_url={self.url}: {why}; correct the request") from error
+            refused = "name the variable that holds its key: chat.api_key_env"
+            remedy = refused if error.status_code in (401, 403) else "correct the request"
+            raise Finr1Error(f"chat.base_url={self.url}: {why}; {remedy}") from error
         except (openai.APIConnectionError, httpx2.RequestError) as error:
             why = f"no answer ({self._clean(str(error.__cause__ or error))})"
             raise ConfigError("chat.base_url", self.url, why, "start it: python -m finr1 stage=serve") from error

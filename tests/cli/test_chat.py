@@ -153,7 +153,9 @@ def test_faults_are_one_line_without_the_key(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("KEY", "sk-9")
     with serve(lambda seen: Reply(401, b'{"error": "no such key sk-9"}')) as server:
         client = Client(ChatSettings(base_url=server.url, model="m", api_key_env="KEY"))
-        with pytest.raises(Finr1Error, match=r"HTTP 401: .*no such key …") as caught:
+        with pytest.raises(
+            Finr1Error, match=r"HTTP 401: .*no such key ….*; name the variable that holds its key: chat.api_key_env"
+        ) as caught:
             list(client.stream([]))
     assert "sk-9" not in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"chat\.base_url=http://127\.0\.0\.1:9/v1: no answer .*; start it: python"):
