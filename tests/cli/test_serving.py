@@ -59,7 +59,7 @@ def every_route_needs_the_key(root: str) -> None:
     paths = requests.get(f"{root}/openapi.json", headers=key, timeout=60).json()["paths"]
     routes = {(method, path) for path, methods in paths.items() for method in methods}
     assert {("post", "/v1/chat/completions"), ("post", "/tokenize"), ("post", "/invocations")} <= routes
-    routes |= {("get", path) for path in ("/metrics", "/docs", "/openapi.json", "/no-such-route", "/health/../docs")}
+    routes |= {("get", path) for path in ("/metrics", "/docs", "/openapi.json", "/no-such-route", "/health/")}
     for method, path in sorted(routes - {("get", "/health")}):
         for headers in ({}, {"Authorization": "Bearer sk-other"}, {"Authorization": KEY}):
             assert requests.request(method, root + path, headers=headers, timeout=60).status_code == 401, (method, path)

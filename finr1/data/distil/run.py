@@ -2,8 +2,8 @@
 
 A resumed run generates the missing samples only. Failed calls are rows too (`finish_reason="error"`, asked again with
 `distil.retry_failed`), unless every recent call failed: then the stage stops, and a resumed run repeats those calls. A
-streaming engine receives all
-questions at once and answers in any order; the file is sorted by question at the end, so that it is deterministic.
+streaming engine receives all questions at once and answers in any order; the file is sorted by question at the end, so
+that it is deterministic.
 """
 
 from __future__ import annotations
